@@ -1,0 +1,1 @@
+"""Long syncs that finish on Supabase."""
