@@ -20,7 +20,7 @@
         ├── RequestTooLarge          413
         ├── RateLimited              429; `retry_after` in seconds, if the server said so
         ├── ServerError              5xx
-        │   └── ServerUnavailable    502, 503, 504: the next try may go through
+        │   └── ServerUnavailable    502 to 504, 520 to 524: the next try may go through
         ├── UnexpectedResponse       a success that is not what was asked for: HTML, cut JSON, another shape
         ├── StatementTimeout         57014: the database stopped the statement at its time limit
         ├── JobNotFound              SC001
@@ -77,7 +77,7 @@ __all__ = [
 class ChunksError(Exception):
     """Something went wrong in supabase-chunks."""
 
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     """Whether the same call, repeated as it is, may succeed."""
 
     def __init__(self, message: str | None = None) -> None:
@@ -239,7 +239,7 @@ class ServerError(ResponseError):
     """The server failed."""
 
 
-class ServerUnavailable(ServerError, statuses=[502, 503, 504]):
+class ServerUnavailable(ServerError, statuses=[502, 503, 504, 520, 521, 522, 523, 524]):
     """The server is not available at the moment."""
 
     retryable = True

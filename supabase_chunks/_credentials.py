@@ -1,0 +1,182 @@
+"""Who is calling: the project's URL, its key, and the access token of the moment."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeAlias
+from urllib.parse import urlsplit
+
+from .errors import AuthenticationError, ConfigurationError, ConnectionFailed
+
+Token: TypeAlias = str | Callable[[], str | None]
+AsyncToken: TypeAlias = str | Callable[[], str | None] | Callable[[], Awaitable[str | None]]
+
+
+class Credentials(Protocol):
+    """What a request needs to know; every part is asked for anew at each request."""
+
+    @property
+    def url(self) -> str:
+        """The project's URL without a slash at its end."""
+
+    @property
+    def key(self) -> str:
+        """The API key."""
+
+    def token(self) -> str | Awaitable[str | None] | None:
+        """Return the access token of the signed-in user, or None to act as the key's role."""
+
+
+def headers(key: str, token: str | None) -> dict[str, str]:
+    """Return the headers of a request.
+
+    The new keys (`sb_secret_…`, `sb_publishable_…`) go into `apikey` alone: they are no JWT, and PostgREST
+    refuses them as a bearer token. A legacy key is a JWT and is its own token.
+    """
+    bearer = token or (None if key.startswith("sb_") else key)
+    return {"apikey": key} if bearer is None else {"apikey": key, "Authorization": f"Bearer {bearer}"}
+
+
+def scrub(text: str, *secrets: str | None) -> str:
+    """Return `text` without the secrets, should a server repeat them in an error."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "***")
+    return text
+
+
+class FixedCredentials:
+    """A URL and a key that stay; the token may come from a callable."""
+
+    def __init__(self, url: str, key: str, token: AsyncToken | None = None) -> None:
+        """Check the URL and the key.
+
+        Raises:
+            ConfigurationError: One of them cannot be right.
+        """
+        self.url = checked_url(url)
+        self._key = _checked_header(key, "key")
+        self._token = token
+
+    def __repr__(self) -> str:
+        """Return the URL, and no secret."""
+        return f"<{type(self).__name__} {self.url}>"
+
+    @property
+    def key(self) -> str:
+        """The API key."""
+        return self._key
+
+    def token(self) -> str | Awaitable[str | None] | None:
+        """Return the access token of the moment."""
+        return self._token() if callable(self._token) else self._token
+
+
+class SupabaseCredentials:
+    """Those of a supabase-py client: its session's token at each call, refreshed when it has expired."""
+
+    def __init__(self, client: Any, *, asynchronous: bool) -> None:
+        """Take a client of supabase-py, sync or async as asked for.
+
+        Raises:
+            TypeError: It is the other one, or not a supabase-py client.
+        """
+        session = getattr(getattr(client, "auth", None), "get_session", None)
+        if session is None or not hasattr(client, "supabase_url") or not hasattr(client, "supabase_key"):
+            raise TypeError(f"not a client of supabase-py: {type(client).__name__}")
+        if inspect.iscoroutinefunction(session) is not asynchronous:
+            raise TypeError(
+                "this is a sync client of supabase-py; make one with supabase.acreate_client()"
+                if asynchronous
+                else "this is an async client of supabase-py; use AsyncChunksClient.from_supabase()"
+            )
+        self._client = client
+        self._asynchronous = asynchronous
+
+    def __repr__(self) -> str:
+        """Return the URL, and no secret."""
+        return f"<{type(self).__name__} {self.url}>"
+
+    @property
+    def url(self) -> str:
+        """The project's URL."""
+        return checked_url(str(self._client.supabase_url))
+
+    @property
+    def key(self) -> str:
+        """The API key."""
+        return _checked_header(self._client.supabase_key, "key")
+
+    def token(self) -> str | Awaitable[str | None] | None:
+        """Return the session's token, or the one that the client was made with, or None."""
+        if self._asynchronous:
+            return self._token_async()
+        try:
+            session = self._client.auth.get_session()
+        except Exception as error:
+            raise _session_error(error) from None
+        return self._choose(session)
+
+    async def _token_async(self) -> str | None:
+        try:
+            session = await self._client.auth.get_session()
+        except Exception as error:
+            raise _session_error(error) from None
+        return self._choose(session)
+
+    def _choose(self, session: Any) -> str | None:
+        if session is not None:
+            return str(session.access_token)
+        # A server often makes a client with its user's token as a header and never signs in.
+        header = str(self._client.options.headers.get("Authorization") or "")
+        token = header.removeprefix("Bearer ").strip()
+        return token if token and token != self._client.supabase_key else None
+
+
+def environment() -> tuple[str, str]:
+    """Return URL and key from SUPABASE_URL and SUPABASE_SECRET_KEY (or SUPABASE_SERVICE_ROLE_KEY).
+
+    Raises:
+        ConfigurationError: One of them is not set; the message names it.
+    """
+    url = os.environ.get("SUPABASE_URL")
+    key = os.environ.get("SUPABASE_SECRET_KEY") or os.environ.get("SUPABASE_SERVICE_ROLE_KEY")
+    missing = [
+        name
+        for name, value in (
+            ("SUPABASE_URL", url),
+            ("SUPABASE_SECRET_KEY (or SUPABASE_SERVICE_ROLE_KEY)", key),
+        )
+        if not value
+    ]
+    if missing or url is None or key is None:
+        raise ConfigurationError(f"not set in the environment: {' and '.join(missing)}")
+    return url, key
+
+
+def checked_url(url: str) -> str:
+    """Return the project's URL without a path and a slash at its end."""
+    parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"the project's URL must look like https://abc.supabase.co, not {url!r}")
+    return url.strip().rstrip("/").removesuffix("/rest/v1")
+
+
+def _checked_header(value: str, what: str) -> str:
+    text = value.strip() if isinstance(value, str) else ""
+    if not text:
+        raise ConfigurationError(f"the {what} is empty")
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ConfigurationError(f"the {what} has characters that no {what} has; was it copied whole?")
+    return text
+
+
+def _session_error(error: Exception) -> AuthenticationError | ConnectionFailed:
+    import httpx
+
+    text = f"the session's token could not be read: {type(error).__name__}"
+    if isinstance(error, httpx.TransportError) or type(error).__name__ == "AuthRetryableError":
+        return ConnectionFailed(text)
+    return AuthenticationError(f"{text}: {error}")

@@ -1,0 +1,294 @@
+"""Requests to PostgREST, through postgrest-py on an httpx client of ours.
+
+postgrest-py builds the request; the session object that it is given here adds the credentials of the moment
+and turns each failure into one of our errors before postgrest-py sees it, since its own error has neither
+status nor Retry-After. httpx and postgrest are imported at the first request, to keep the import light.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from ._credentials import Credentials, headers, scrub
+from ._flow import Call, Request
+from ._rpc import not_json, response_error
+from .errors import ChunksError, ConfigurationError, ConnectionFailed, RequestTimeout, UnexpectedResponse
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_TIMEOUT = 30.0
+_CONNECT_TIMEOUT = 10.0
+
+
+class Pool:
+    """The sync httpx client: given by the user, or made at the first request and then ours to close."""
+
+    def __init__(self, client: httpx.Client | None, timeout: float | None) -> None:
+        """Take the user's client, if any, and the timeout in seconds."""
+        self.given = client
+        self.timeout = timeout
+        self.closed = False
+        self._client = client
+        self._lock = threading.Lock()
+
+    def client(self) -> httpx.Client:
+        """Return the client."""
+        if self.closed:
+            raise ConfigurationError("this client is closed")
+        if self._client is None:
+            import httpx
+
+            with self._lock:
+                if self._client is None:
+                    # HTTP/1.1: the sync HTTP/2 connection of httpx must not be shared by threads.
+                    self._client = httpx.Client(http2=False, timeout=seconds(self.timeout), limits=_limits())
+        return self._client
+
+    def close(self) -> None:
+        """Close the client, if it is ours."""
+        if self.given is None:
+            self.closed = True
+            client, self._client = self._client, None
+            if client is not None:
+                client.close()
+
+
+class AsyncPool:
+    """The async httpx clients: the user's, or one of ours for each running event loop.
+
+    Connections belong to the loop that opened them.
+    """
+
+    def __init__(self, client: httpx.AsyncClient | None, timeout: float | None) -> None:
+        """Take the user's client, if any, and the timeout in seconds."""
+        self.given = client
+        self.timeout = timeout
+        self.closed = False
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._lock = threading.Lock()
+
+    def client(self) -> httpx.AsyncClient:
+        """Return the client of the running loop."""
+        if self.closed:
+            raise ConfigurationError("this client is closed")
+        if self.given is not None:
+            return self.given
+        import httpx
+
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            client = self._clients.get(loop)
+            if client is None:
+                client = httpx.AsyncClient(http2=False, timeout=seconds(self.timeout), limits=_limits())
+                self._clients[loop] = client
+            return client
+
+    async def aclose(self) -> None:
+        """Close the running loop's client, if it is ours; the connections of ended loops are gone."""
+        if self.given is None:
+            self.closed = True
+            with self._lock:
+                client = self._clients.pop(asyncio.get_running_loop(), None)
+            if client is not None:
+                await client.aclose()
+
+
+class HttpTransport:
+    """Does a flow's requests in the calling thread."""
+
+    def __init__(self, credentials: Credentials, pool: Pool) -> None:
+        """Take who is calling and the connections."""
+        self.credentials = credentials
+        self.pool = pool
+
+    def send(self, request: Request) -> Any:
+        """Return the decoded answer, or raise a ChunksError."""
+        import postgrest
+
+        session = _Session(self.credentials, self.pool, request)
+        client: Any = postgrest.SyncPostgrestClient(
+            f"{self.credentials.url}/rest/v1",
+            http_client=session,  # type: ignore[arg-type]  # it has what postgrest-py uses of one
+        )
+        return session.exchange.data(_build(client, request).execute().data)
+
+
+class AsyncHttpTransport:
+    """Does a flow's requests on the running event loop."""
+
+    def __init__(self, credentials: Credentials, pool: AsyncPool) -> None:
+        """Take who is calling and the connections."""
+        self.credentials = credentials
+        self.pool = pool
+
+    async def send(self, request: Request) -> Any:
+        """Return the decoded answer, or raise a ChunksError."""
+        import postgrest
+
+        session = _AsyncSession(self.credentials, self.pool, request)
+        client: Any = postgrest.AsyncPostgrestClient(
+            f"{self.credentials.url}/rest/v1",
+            http_client=session,  # type: ignore[arg-type]  # it has what postgrest-py uses of one
+        )
+        return session.exchange.data((await _build(client, request).execute()).data)
+
+
+class _Exchange:
+    """One request and its answer: the headers that go out, and the error that an answer or a failure is."""
+
+    def __init__(self, credentials: Credentials, request: Request, timeout: httpx.Timeout | None) -> None:
+        self.key = credentials.key
+        self.token: str | None = None
+        self.what = request.function if isinstance(request, Call) else request.table
+        self.timeout = timeout
+        self.text = ""
+
+    def options(self, given: dict[str, Any], token: str | None) -> dict[str, Any]:
+        """Return postgrest-py's options of a request with our headers and timeout."""
+        self.token = token
+        options = {**given, "headers": {**given["headers"], **headers(self.key, token)}}
+        return options if self.timeout is None else {**options, "timeout": self.timeout}
+
+    def answered(self, response: httpx.Response) -> ChunksError | None:
+        """Return the error that an answer is, or None for a success."""
+        if response.is_success:
+            json = response.status_code == 204 or "json" in response.headers.get("content-type", "")
+            if json and (response.content or response.status_code == 204):
+                self.text = response.text
+                return None
+            return not_json(
+                status=response.status_code,
+                content_type=response.headers.get("content-type", ""),
+                body=scrub(response.text, self.key, self.token),
+                what=self.what,
+            )
+        return response_error(
+            status=response.status_code,
+            headers=response.headers,
+            body=scrub(response.text, self.key, self.token),
+            reason=response.reason_phrase,
+            what=self.what,
+        )
+
+    def failed(self, error: Exception) -> ChunksError:
+        """Return the error that a failure of httpx is, without a reference to the request and its headers."""
+        import httpx
+
+        text = scrub(str(error) or type(error).__name__, self.key, self.token)
+        if isinstance(error, httpx.TimeoutException):
+            return RequestTimeout(f"no answer to {self.what} in time ({type(error).__name__})")
+        if isinstance(error, httpx.DecodingError):
+            return UnexpectedResponse(f"the answer of {self.what} could not be read: {text}")
+        failure = ConnectionFailed(f"no connection for {self.what}: {text}")
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            failure.retryable = False
+        return failure
+
+    def data(self, data: Any) -> Any:
+        """Return the decoded answer; postgrest-py gives the text as it is when it is not whole JSON."""
+        if not self.text:
+            return None
+        if isinstance(data, str) and data == self.text:
+            raise not_json(status=200, content_type="cut or broken JSON", body=data, what=self.what)
+        return data
+
+
+class _Session:
+    """What postgrest-py needs of an httpx.Client."""
+
+    auth = None
+
+    def __init__(self, credentials: Credentials, pool: Pool, request: Request) -> None:
+        self.exchange = _Exchange(credentials, request, _timeout(pool, request))
+        self._credentials = credentials
+        self._client = pool.client()
+
+    def request(self, method: str, url: str, **options: Any) -> httpx.Response:
+        import httpx
+
+        token = self._credentials.token()
+        if token is not None and not isinstance(token, str):
+            if inspect.iscoroutine(token):
+                token.close()
+            raise ConfigurationError(
+                "a sync client needs an access token as a text, or a function that returns one"
+            )
+        try:
+            response = self._client.request(method, url, **self.exchange.options(options, token))
+        except (httpx.TransportError, httpx.DecodingError) as failure:
+            error = self.exchange.failed(failure)
+        else:
+            refusal = self.exchange.answered(response)
+            if refusal is None:
+                return response
+            error = refusal
+        # Raised here and not above: no httpx error with the request's headers may hang on it as its context.
+        raise error
+
+
+class _AsyncSession:
+    """What postgrest-py needs of an httpx.AsyncClient."""
+
+    auth = None
+
+    def __init__(self, credentials: Credentials, pool: AsyncPool, request: Request) -> None:
+        self.exchange = _Exchange(credentials, request, _timeout(pool, request))
+        self._credentials = credentials
+        self._client = pool.client()
+
+    async def request(self, method: str, url: str, **options: Any) -> httpx.Response:
+        import httpx
+
+        token = self._credentials.token()
+        if token is not None and not isinstance(token, str):
+            token = await token
+        try:
+            response = await self._client.request(method, url, **self.exchange.options(options, token))
+        except (httpx.TransportError, httpx.DecodingError) as failure:
+            error = self.exchange.failed(failure)
+        else:
+            refusal = self.exchange.answered(response)
+            if refusal is None:
+                return response
+            error = refusal
+        raise error
+
+
+def _build(client: Any, request: Request) -> Any:
+    """Return postgrest-py's builder, sync or async, for a request."""
+    if isinstance(request, Call):
+        return client.rpc(request.function, request.arguments)
+    query = client.from_(request.table).select(request.columns)
+    for column, operator, value in request.filters:
+        query = query.or_(value) if operator == "or" else query.filter(column, operator, value)
+    for column in request.order:
+        query = query.order(column.removeprefix("-"), desc=column.startswith("-"))
+    return query if request.limit is None else query.limit(request.limit)
+
+
+def seconds(timeout: float | None) -> httpx.Timeout:
+    """Return the timeout of every part of a request; connecting never takes longer than 10 seconds."""
+    import httpx
+
+    total = DEFAULT_TIMEOUT if timeout is None else timeout
+    return httpx.Timeout(total, connect=min(total, _CONNECT_TIMEOUT))
+
+
+def _timeout(pool: Pool | AsyncPool, request: Request) -> httpx.Timeout | None:
+    """Return a request's own timeout, or None where the httpx client's is right (as a given client's is)."""
+    if request.timeout is not None:
+        return seconds(min(request.timeout, pool.timeout or DEFAULT_TIMEOUT))
+    return None if pool.given is None or pool.timeout is None else seconds(pool.timeout)
+
+
+def _limits() -> httpx.Limits:
+    import httpx
+
+    return httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=15.0)

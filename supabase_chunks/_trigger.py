@@ -1,0 +1,79 @@
+"""Starting a job: what is sent first, and what with each further page of its chunks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from . import operations
+from ._encode import JSON, encode_object
+from .errors import PayloadError
+
+if TYPE_CHECKING:
+    from ._flow import Flow
+    from .models import Progress
+
+
+class Trigger:
+    """One `trigger_sync`: the arguments, checked, and the job once it is there.
+
+    The request ids are made here, once, so that a request repeated after a lost reply changes nothing.
+    """
+
+    def __init__(self, kind: str, *, payload: object, owner_id: UUID | str | None, **options: Any) -> None:
+        """Check and encode what goes into the first request.
+
+        Raises:
+            PayloadError: The payload cannot be sent.
+        """
+        self.progress: Progress | None = None
+        self._kind = kind
+        self._payload = None if payload is None else encode_object(payload, "payload")
+        self._owner_id = None if owner_id is None else as_uuid(owner_id, "owner_id")
+        self._options = options
+
+    def send(self, page: list[JSON] | None, *, last: bool) -> Flow[Progress]:
+        """Start the job with the first page, or append a further one; seal it with the last."""
+        if self.progress is None:
+            started = yield from operations.start_sync_job(
+                kind=self._kind,
+                chunks=page,
+                payload=self._payload,
+                owner_id=self._owner_id,
+                request_id=uuid4(),
+                sealed=None if last else False,
+                **self._options,
+            )
+            self.progress = started
+            return started
+        appended = yield from operations.append_sync_chunks(
+            parent_sync_job_id=self.progress.id, chunks=page or [], request_id=uuid4(), seal=last
+        )
+        self.progress = appended.model_copy(update={"created": True})
+        return self.progress
+
+    @property
+    def joined(self) -> bool:
+        """Whether the start found a job that was running already, with its own chunks instead of ours."""
+        return self.progress is not None and not self.progress.created
+
+    def cancel(self) -> Flow[Progress]:
+        """End a job whose chunks could not all be given: it would wait for the rest for ever."""
+        if self.progress is None:
+            raise AssertionError("there is a job to cancel only after a start")
+        return (yield from operations.cancel_sync_job(parent_sync_job_id=self.progress.id))
+
+    def half_made(self) -> str:
+        """Return the note for the error that interrupted it."""
+        job = "" if self.progress is None else self.progress.id
+        return f"The sync job {job} had some of its chunks by then and was cancelled."
+
+
+def as_uuid(value: UUID | str, name: str) -> UUID:
+    """Return an id given as a UUID or as its text."""
+    if isinstance(value, UUID):
+        return value
+    try:
+        return UUID(value)
+    except (ValueError, AttributeError, TypeError):
+        raise PayloadError(f"{value!r} is not a UUID", path=name) from None

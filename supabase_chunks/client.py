@@ -1,0 +1,493 @@
+"""The clients: `ChunksClient`, and `AsyncChunksClient` with the same methods to await."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from . import _flow, operations
+from ._credentials import AsyncToken, Credentials, FixedCredentials, SupabaseCredentials, Token, environment
+from ._flow import Flow, Retry, retried
+from ._http import AsyncHttpTransport, AsyncPool, HttpTransport, Pool
+from ._pages import Chunks, pages, pages_async
+from ._trigger import Trigger, as_uuid
+from .email import AsyncEmail, Email
+from .errors import ChunksError
+from .jobs import AsyncJob, Job
+from .queue import AsyncQueue, Queue
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable
+    from datetime import timedelta
+    from uuid import UUID
+
+    import httpx
+
+    from .models import Kind
+
+T = TypeVar("T")
+
+
+class ChunksClient:
+    """A Supabase project that supabase-chunks is installed in. Threads may share it.
+
+    Example:
+        >>> client = ChunksClient.from_env()
+        >>> job = client.trigger_sync("email", payload={"account": "work"}, job_key="work")
+        >>> job.wait(progress=True)
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        access_token: Token | None = None,
+        http_client: httpx.Client | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        """Set up a client; nothing is sent yet.
+
+        Args:
+            url: The project's URL.
+            key: A secret key, or a publishable one together with a user's access token; legacy keys work too.
+            access_token: The signed-in user's token, or a function that returns it, asked at each request.
+            http_client: An httpx client to use; it stays yours to close, and keeps its timeouts.
+            timeout: Seconds that a request may take; 30 unless told otherwise.
+            retry: How failed requests are repeated.
+
+        Raises:
+            ConfigurationError: The URL or the key cannot be right.
+        """
+        self._set_up(FixedCredentials(url, key, access_token), Pool(http_client, timeout), retry, owner=True)
+
+    def _set_up(self, credentials: Credentials, pool: Pool, retry: Retry | None, *, owner: bool) -> None:
+        self._credentials = credentials
+        self._pool = pool
+        self._retry = retry or Retry()
+        self._owner = owner
+        self._transport = HttpTransport(credentials, pool)
+        self.email = Email(self)
+        self.queue = Queue(self)
+
+    @classmethod
+    def _of(cls, credentials: Credentials, pool: Pool, retry: Retry | None, *, owner: bool) -> Self:
+        client = cls.__new__(cls)
+        client._set_up(credentials, pool, retry, owner=owner)
+        return client
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        http_client: httpx.Client | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+    ) -> Self:
+        """Set up a client from SUPABASE_URL and SUPABASE_SECRET_KEY (or SUPABASE_SERVICE_ROLE_KEY).
+
+        Raises:
+            ConfigurationError: One of them is missing; the message names it.
+        """
+        url, key = environment()
+        return cls(url, key, http_client=http_client, timeout=timeout, retry=retry)
+
+    @classmethod
+    def from_supabase(cls, client: Any, *, timeout: float | None = None, retry: Retry | None = None) -> Self:
+        """Act as a client of supabase-py: its URL, its key, and its session's token as it is at each request.
+
+        Raises:
+            TypeError: That is an async client, or no client of supabase-py.
+        """
+        return cls._of(
+            SupabaseCredentials(client, asynchronous=False), Pool(None, timeout), retry, owner=True
+        )
+
+    def as_user(self, token: Token) -> Self:
+        """Return a client that acts as a signed-in user, over the connections of this one.
+
+        Example:
+            >>> jobs = client.as_user(request_token).jobs()   # in a web app: this user's jobs only
+        """
+        credentials = FixedCredentials(self._credentials.url, self._credentials.key, token)
+        return self._of(credentials, self._pool, self._retry, owner=False)
+
+    def trigger_sync(
+        self,
+        kind: str,
+        *,
+        chunks: Chunks | None = None,
+        total_items: int | None = None,
+        chunk_size: int | None = None,
+        payload: object = None,
+        job_key: str | None = None,
+        priority: int | None = None,
+        max_concurrency: int | None = None,
+        max_retries: int | None = None,
+        owner_id: UUID | str | None = None,
+    ) -> Job:
+        """Start a sync.
+
+        What there is to do is said by `chunks` (a payload a chunk), or by `total_items` and `chunk_size`, or by
+        the kind's handler, which then plans in its first chunk.
+
+        Args:
+            kind: What sort of sync; `save_kind` adds one.
+            chunks: Any iterable of JSON objects (mappings, pydantic models, dataclasses), or a pandas Series
+                or DataFrame. Sent in pages, so it may be long and is never held whole.
+            total_items: How many items there are to cut into chunks.
+            chunk_size: How many of them a chunk gets.
+            payload: What every chunk may need, a JSON object.
+            job_key: With it there is at most one running job of that kind and key; if there is one already,
+                that is returned (its `created` is False), and `chunks` are not read beyond the first page.
+            priority: From -3 to 3; higher goes first.
+            max_concurrency: How many chunks may be worked on at once; as the kind says unless given.
+            max_retries: How often a failed chunk is tried again.
+            owner_id: The user whose job it is. A signed-in user's is always their own.
+
+        Returns:
+            The job.
+
+        Raises:
+            PayloadError: Something cannot be sent as JSON; the error names its path.
+            UnknownKind: There is no such kind.
+            InvalidArgument: An argument is not valid.
+            LimitExceeded: A limit of the user is reached.
+        """
+        trigger = Trigger(
+            kind,
+            payload=payload,
+            owner_id=owner_id,
+            total_items=total_items,
+            chunk_size=chunk_size,
+            job_key=job_key,
+            priority=priority,
+            max_concurrency=max_concurrency,
+            max_retries=max_retries,
+        )
+        try:
+            for page, last in pages(chunks):
+                progress = self._run(trigger.send(page, last=last))
+                if last or trigger.joined:
+                    break
+        except BaseException as error:
+            if trigger.progress is not None and not trigger.joined:
+                error.add_note(trigger.half_made())
+                self._try(trigger.cancel())
+            raise
+        return Job(self, progress.id, progress)
+
+    def job(self, id: UUID | str) -> Job:  # noqa: A002 - what it is
+        """Return a job by its id; nothing is sent."""
+        return Job(self, as_uuid(id, "id"))
+
+    def jobs(
+        self,
+        *,
+        status: str | None = None,
+        kind: str | None = None,
+        job_key: str | None = None,
+        limit: int | None = 100,
+    ) -> list[Job]:
+        """Read the jobs, newest first; each has its `snapshot`. A signed-in user sees their own."""
+        flow = operations.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
+        return [Job(self, progress.id, progress) for progress in self._run(flow)]
+
+    def save_kind(
+        self,
+        kind: str,
+        *,
+        handler: str | None = None,
+        max_concurrency: int | None = None,
+        max_retries: int | None = None,
+        lease_seconds: int | None = None,
+        retry_delay_seconds: int | None = None,
+        user_startable: bool | None = None,
+    ) -> Kind:
+        """Add or change a kind. Needs a secret key.
+
+        Args:
+            kind: Its name.
+            handler: The Edge Function that works its chunks; None means Python workers do.
+            max_concurrency: How many chunks of one job may be worked on at once (1).
+            max_retries: How often a failed chunk is tried again (3).
+            lease_seconds: How long a claim holds without a heartbeat (600).
+            retry_delay_seconds: The pause before the first retry (10); it doubles with each.
+            user_startable: Whether signed-in users may start it (no).
+        """
+        return self._run(
+            operations.save_sync_kind(
+                kind=kind,
+                handler=handler,
+                max_concurrency=max_concurrency,
+                max_retries=max_retries,
+                lease_seconds=lease_seconds,
+                retry_delay_seconds=retry_delay_seconds,
+                user_startable=user_startable,
+            )
+        )
+
+    def kinds(self) -> list[Kind]:
+        """Read the kinds."""
+        return self._run(operations.list_kinds())
+
+    def configure(self, project_url: str, processor_key: str) -> dict[str, Any]:
+        """Write the URL and the key that the database's webhooks use into Vault; return the health.
+
+        Args:
+            project_url: The project's URL as the database reaches it; in Docker's local stack an inner one.
+            processor_key: A secret key of the project; it is never returned.
+        """
+        flow = operations.configure_chunk_processing(project_url=project_url, processor_key=processor_key)
+        return self._run(flow)
+
+    def cleanup_stuck_chunks(self, *, stuck_after: timedelta | None = None) -> int:
+        """Recover chunks whose worker is gone, as the watchdog does; return how many.
+
+        Args:
+            stuck_after: Those without claim or heartbeat for that long; when None, those whose lease is over.
+        """
+        return self._run(operations.cleanup_stuck_chunks(stuck_after=stuck_after))
+
+    def trigger_next_chunk_processing(self, *, job_id: UUID | str | None = None) -> int:
+        """Send the webhooks that are due now, of all jobs or one; return how many."""
+        parent = None if job_id is None else as_uuid(job_id, "job_id")
+        return self._run(operations.trigger_next_chunk_processing(parent_sync_job_id=parent))
+
+    def purge(self, *, older_than: timedelta | None = None, batch_size: int | None = None) -> dict[str, Any]:
+        """Delete ended jobs (of more than 30 days ago) in one batch; return `jobs`, `chunks` and `more`."""
+        return self._run(operations.purge_sync_jobs(older_than=older_than, batch_size=batch_size))
+
+    def health(self) -> dict[str, Any]:
+        """Read how the installation is: extensions, settings, webhooks and their outcomes, stalled jobs."""
+        return self._run(operations.chunk_system_health())
+
+    def close(self) -> None:
+        """Close the connections, unless they are an httpx client's of yours, or another client's."""
+        if self._owner:
+            self._pool.close()
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Return the URL, and no secret."""
+        return f"<{type(self).__name__} {self._credentials.url}>"
+
+    def _run(self, flow: Flow[T]) -> T:
+        return _flow.run(retried(flow, self._retry), self._transport)
+
+    def _run_once(self, flow: Flow[T]) -> T:
+        return _flow.run(flow, self._transport)
+
+    def _try(self, flow: Flow[T]) -> None:
+        try:
+            self._run(flow)
+        except ChunksError as error:
+            _flow.logger.warning("could not clean up: %s", error)
+
+
+class AsyncChunksClient:
+    """A Supabase project that supabase-chunks is installed in, with the methods of `ChunksClient` to await.
+
+    It may be used under several event loops, one after the other or in several threads.
+
+    Example:
+        >>> async with AsyncChunksClient.from_env() as client:
+        ...     job = await client.trigger_sync("custom", chunks=[{"page": 1}])
+        ...     await job.wait()
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        access_token: AsyncToken | None = None,
+        http_client: httpx.AsyncClient | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        """Set up a client; see `ChunksClient`. The token's function may be a coroutine function."""
+        self._set_up(
+            FixedCredentials(url, key, access_token), AsyncPool(http_client, timeout), retry, owner=True
+        )
+
+    def _set_up(self, credentials: Credentials, pool: AsyncPool, retry: Retry | None, *, owner: bool) -> None:
+        self._credentials = credentials
+        self._pool = pool
+        self._retry = retry or Retry()
+        self._owner = owner
+        self._transport = AsyncHttpTransport(credentials, pool)
+        self.email = AsyncEmail(self)
+        self.queue = AsyncQueue(self)
+
+    @classmethod
+    def _of(cls, credentials: Credentials, pool: AsyncPool, retry: Retry | None, *, owner: bool) -> Self:
+        client = cls.__new__(cls)
+        client._set_up(credentials, pool, retry, owner=owner)
+        return client
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        http_client: httpx.AsyncClient | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+    ) -> Self:
+        """Set up a client from SUPABASE_URL and SUPABASE_SECRET_KEY (or SUPABASE_SERVICE_ROLE_KEY)."""
+        url, key = environment()
+        return cls(url, key, http_client=http_client, timeout=timeout, retry=retry)
+
+    @classmethod
+    def from_supabase(cls, client: Any, *, timeout: float | None = None, retry: Retry | None = None) -> Self:
+        """Act as an async client of supabase-py; a sync one is a TypeError."""
+        return cls._of(
+            SupabaseCredentials(client, asynchronous=True), AsyncPool(None, timeout), retry, owner=True
+        )
+
+    def as_user(self, token: AsyncToken) -> Self:
+        """Return a client that acts as a signed-in user, over the connections of this one."""
+        credentials = FixedCredentials(self._credentials.url, self._credentials.key, token)
+        return self._of(credentials, self._pool, self._retry, owner=False)
+
+    async def trigger_sync(
+        self,
+        kind: str,
+        *,
+        chunks: Chunks | AsyncIterable[object] | None = None,
+        total_items: int | None = None,
+        chunk_size: int | None = None,
+        payload: object = None,
+        job_key: str | None = None,
+        priority: int | None = None,
+        max_concurrency: int | None = None,
+        max_retries: int | None = None,
+        owner_id: UUID | str | None = None,
+    ) -> AsyncJob:
+        """Start a sync; see `ChunksClient.trigger_sync`. `chunks` may be an async iterable."""
+        trigger = Trigger(
+            kind,
+            payload=payload,
+            owner_id=owner_id,
+            total_items=total_items,
+            chunk_size=chunk_size,
+            job_key=job_key,
+            priority=priority,
+            max_concurrency=max_concurrency,
+            max_retries=max_retries,
+        )
+        try:
+            async for page, last in pages_async(chunks):
+                progress = await self._run(trigger.send(page, last=last))
+                if last or trigger.joined:
+                    break
+        except BaseException as error:
+            if trigger.progress is not None and not trigger.joined:
+                error.add_note(trigger.half_made())
+                await self._try(trigger.cancel())
+            raise
+        return AsyncJob(self, progress.id, progress)
+
+    def job(self, id: UUID | str) -> AsyncJob:  # noqa: A002 - what it is
+        """Return a job by its id; nothing is sent."""
+        return AsyncJob(self, as_uuid(id, "id"))
+
+    async def jobs(
+        self,
+        *,
+        status: str | None = None,
+        kind: str | None = None,
+        job_key: str | None = None,
+        limit: int | None = 100,
+    ) -> list[AsyncJob]:
+        """Read the jobs, newest first; each has its `snapshot`."""
+        flow = operations.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
+        return [AsyncJob(self, progress.id, progress) for progress in await self._run(flow)]
+
+    async def save_kind(
+        self,
+        kind: str,
+        *,
+        handler: str | None = None,
+        max_concurrency: int | None = None,
+        max_retries: int | None = None,
+        lease_seconds: int | None = None,
+        retry_delay_seconds: int | None = None,
+        user_startable: bool | None = None,
+    ) -> Kind:
+        """Add or change a kind."""
+        return await self._run(
+            operations.save_sync_kind(
+                kind=kind,
+                handler=handler,
+                max_concurrency=max_concurrency,
+                max_retries=max_retries,
+                lease_seconds=lease_seconds,
+                retry_delay_seconds=retry_delay_seconds,
+                user_startable=user_startable,
+            )
+        )
+
+    async def kinds(self) -> list[Kind]:
+        """Read the kinds."""
+        return await self._run(operations.list_kinds())
+
+    async def configure(self, project_url: str, processor_key: str) -> dict[str, Any]:
+        """Write the URL and the key that the database's webhooks use into Vault; return the health."""
+        flow = operations.configure_chunk_processing(project_url=project_url, processor_key=processor_key)
+        return await self._run(flow)
+
+    async def cleanup_stuck_chunks(self, *, stuck_after: timedelta | None = None) -> int:
+        """Recover chunks whose worker is gone, as the watchdog does; return how many."""
+        return await self._run(operations.cleanup_stuck_chunks(stuck_after=stuck_after))
+
+    async def trigger_next_chunk_processing(self, *, job_id: UUID | str | None = None) -> int:
+        """Send the webhooks that are due now, of all jobs or one; return how many."""
+        parent = None if job_id is None else as_uuid(job_id, "job_id")
+        return await self._run(operations.trigger_next_chunk_processing(parent_sync_job_id=parent))
+
+    async def purge(
+        self, *, older_than: timedelta | None = None, batch_size: int | None = None
+    ) -> dict[str, Any]:
+        """Delete ended jobs (of more than 30 days ago) in one batch; return `jobs`, `chunks` and `more`."""
+        return await self._run(operations.purge_sync_jobs(older_than=older_than, batch_size=batch_size))
+
+    async def health(self) -> dict[str, Any]:
+        """Read how the installation is."""
+        return await self._run(operations.chunk_system_health())
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections, unless they are another client's."""
+        if self._owner:
+            await self._pool.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Close it."""
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        """Return the URL, and no secret."""
+        return f"<{type(self).__name__} {self._credentials.url}>"
+
+    async def _run(self, flow: Flow[T]) -> T:
+        return await _flow.run_async(retried(flow, self._retry), self._transport)
+
+    async def _run_once(self, flow: Flow[T]) -> T:
+        return await _flow.run_async(flow, self._transport)
+
+    async def _try(self, flow: Flow[T]) -> None:
+        try:
+            await self._run(flow)
+        except ChunksError as error:
+            _flow.logger.warning("could not clean up: %s", error)

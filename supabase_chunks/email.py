@@ -1,0 +1,113 @@
+"""E-mail accounts to sync: `client.email`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from . import operations
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from .client import AsyncChunksClient, ChunksClient
+    from .models import EmailAccount
+
+Tls = Literal["implicit", "starttls", "none"]
+
+
+class Email:
+    """The mailboxes that jobs of kind `email` read.
+
+    Example:
+        >>> client.email.save_account("work", host="imap.example.com", username="me", password="…")
+        >>> client.trigger_sync("email", payload={"account": "work"}, job_key="work").wait(progress=True)
+    """
+
+    def __init__(self, client: ChunksClient) -> None:
+        """Take the client that sends the calls."""
+        self._client = client
+
+    def save_account(
+        self,
+        name: str,
+        *,
+        host: str,
+        username: str,
+        password: str,
+        port: int | None = None,
+        tls: Tls | None = None,
+        owner_id: UUID | None = None,
+    ) -> UUID:
+        """Add an account, or change the one of that name. The password goes to Vault and is never returned.
+
+        Args:
+            name: What to call it in a sync's payload.
+            host: The IMAP server.
+            username: The login name.
+            password: The password.
+            port: 993 unless told otherwise.
+            tls: implicit (the default), starttls or none.
+            owner_id: Whose it is; a signed-in user's is always their own.
+
+        Returns:
+            The account's id.
+        """
+        return self._client._run(
+            operations.save_email_account(
+                name=name,
+                host=host,
+                username=username,
+                password=password,
+                port=port,
+                tls=tls,
+                owner_id=owner_id,
+            )
+        )
+
+    def remove_account(self, name: str, *, owner_id: UUID | None = None) -> bool:
+        """Remove an account and its password; return whether there was one."""
+        return self._client._run(operations.remove_email_account(name=name, owner_id=owner_id))
+
+    def accounts(self) -> list[EmailAccount]:
+        """Read the accounts, without passwords."""
+        return self._client._run(operations.list_email_accounts())
+
+
+class AsyncEmail:
+    """The mailboxes that jobs of kind `email` read; see `Email`."""
+
+    def __init__(self, client: AsyncChunksClient) -> None:
+        """Take the client that sends the calls."""
+        self._client = client
+
+    async def save_account(
+        self,
+        name: str,
+        *,
+        host: str,
+        username: str,
+        password: str,
+        port: int | None = None,
+        tls: Tls | None = None,
+        owner_id: UUID | None = None,
+    ) -> UUID:
+        """Add an account, or change the one of that name."""
+        return await self._client._run(
+            operations.save_email_account(
+                name=name,
+                host=host,
+                username=username,
+                password=password,
+                port=port,
+                tls=tls,
+                owner_id=owner_id,
+            )
+        )
+
+    async def remove_account(self, name: str, *, owner_id: UUID | None = None) -> bool:
+        """Remove an account and its password; return whether there was one."""
+        return await self._client._run(operations.remove_email_account(name=name, owner_id=owner_id))
+
+    async def accounts(self) -> list[EmailAccount]:
+        """Read the accounts, without passwords."""
+        return await self._client._run(operations.list_email_accounts())

@@ -1,0 +1,309 @@
+"""A sync job, to watch and to steer: `Job`, and `AsyncJob` with the same methods to await."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from html import escape
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from . import operations
+from ._rpc import decode
+from ._watch import ERRORS_SHOWN, Notices, Watch, describe, failure, how_to_find, why_unclaimed
+from .models import ChunkRecord, ChunkStatus, Progress
+from .progress import ProgressOption, open_display
+from .timeline import Timeline
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from uuid import UUID
+
+    import pandas as pd  # type: ignore[import-untyped]  # only for the return type
+
+    from .client import AsyncChunksClient, ChunksClient
+
+M = TypeVar("M")
+
+
+class _Handle:
+    """What both handles have: the id, and the progress seen last."""
+
+    def __init__(self, id: UUID, snapshot: Progress | None) -> None:  # noqa: A002 - as it is called
+        self.id = id
+        self.snapshot = snapshot
+        """The progress seen last, or None; `progress()` reads it anew."""
+
+    @property
+    def created(self) -> bool:
+        """Whether `trigger_sync` made this job, and did not find it running already under its `job_key`."""
+        return self.snapshot is not None and self.snapshot.created
+
+    def __repr__(self) -> str:
+        state = "" if self.snapshot is None else f" ({describe(self.snapshot)})"
+        return f"<{type(self).__name__} {self.id}{state}>"
+
+    def _repr_html_(self) -> str:
+        if self.snapshot is None:
+            return f"<code>{self.id}</code>"
+        bar = f'<progress value="{self.snapshot.percent_complete:.1f}" max="100"></progress>'
+        kind, state = escape(self.snapshot.kind), escape(describe(self.snapshot))
+        return f"<b>{kind}</b> {bar} {state} <code>{self.id}</code>"
+
+    def _seen(self, progress: Progress) -> Progress:
+        created = self.created
+        self.snapshot = progress.model_copy(update={"created": created}) if created else progress
+        return progress
+
+
+class Job(_Handle):
+    """A sync job. Made by `client.trigger_sync()`, `client.job()` and `client.jobs()`.
+
+    Example:
+        >>> job = client.trigger_sync("custom", chunks=[{"page": 1}])
+        >>> job.cancel().status
+        <JobStatus.CANCELLED: 'cancelled'>
+    """
+
+    def __init__(
+        self,
+        client: ChunksClient,
+        id: UUID,  # noqa: A002 - as it is called
+        snapshot: Progress | None = None,
+    ) -> None:
+        """Take the client that reads it."""
+        super().__init__(id, snapshot)
+        self._client = client
+
+    def progress(self) -> Progress:
+        """Read how far the job is.
+
+        Raises:
+            JobNotFound: There is no such job, or it is not yours.
+        """
+        return self._seen(
+            self._client._run(operations.get_sync_job_progress_safe(parent_sync_job_id=self.id))
+        )
+
+    def watch(self, *, interval: float | None = None, timeout: float | None = None) -> Iterator[Progress]:
+        """Give the progress now and at each change, until the job has ended.
+
+        It goes on over a server's restart. Leaving the loop leaves the job alone.
+
+        Args:
+            interval: Seconds between polls; adaptive when None (0.15 s to 5 s).
+            timeout: Seconds.
+
+        Raises:
+            WaitTimeout: The job has not ended in time; it goes on.
+        """
+        watch = Watch(self.id, self._client._retry, interval=interval, timeout=timeout)
+        while watch.last is None or not watch.last.ended:
+            progress = self._client._run_once(watch.poll())
+            if progress is not None:
+                yield self._seen(progress)
+
+    def wait(
+        self,
+        *,
+        timeout: float | None = None,
+        progress: ProgressOption = False,
+        raise_on_failure: bool = True,
+        interval: float | None = None,
+    ) -> Progress:
+        """Wait until the job has ended.
+
+        Args:
+            timeout: Seconds; None waits for ever.
+            progress: True shows a bar (plain lines where there is no terminal); or a function of a Progress.
+            raise_on_failure: Whether a failed or cancelled job is an error; if not, look at the `status`.
+            interval: Seconds between polls, as for `watch`.
+
+        Returns:
+            The last progress.
+
+        Raises:
+            JobFailed: Some chunks failed; it holds the counts and the first errors.
+            JobCancelled: Somebody cancelled it.
+            WaitTimeout: The job has not ended in time; it goes on. So it does after Ctrl-C.
+        """
+        watch = Watch(self.id, self._client._retry, interval=interval, timeout=timeout)
+        notices = Notices()
+        display = open_display(progress)
+        try:
+            while watch.last is None or not watch.last.ended:
+                seen = self._client._run_once(watch.poll())
+                if seen is not None:
+                    display.update(self._seen(seen))
+                    for note in notices.due(seen):
+                        display.note(note)
+                if watch.last is not None and notices.unclaimed(watch.last):
+                    display.note(
+                        self._client._run(why_unclaimed(watch.last.kind)) or "nobody has claimed a chunk yet"
+                    )
+        except KeyboardInterrupt:
+            print(f"\nThe sync goes on. {how_to_find(self.id)}", file=sys.stderr)
+            raise
+        finally:
+            display.close()
+        last = watch.last
+        if raise_on_failure and (error := failure(last, [])) is not None:
+            failed = self.chunks(status=ChunkStatus.FAILED, limit=ERRORS_SHOWN) if last.failed_chunks else []
+            raise failure(last, failed) or error
+        return last
+
+    def cancel(self) -> Progress:
+        """End the pending and the processing chunks; what is completed stays. Safe to repeat."""
+        return self._seen(self._client._run(operations.cancel_sync_job(parent_sync_job_id=self.id)))
+
+    def pause(self) -> Progress:
+        """Release no more chunks; those that are being worked on finish. Safe to repeat."""
+        return self._seen(self._client._run(operations.pause_sync_job(parent_sync_job_id=self.id)))
+
+    def resume(self) -> Progress:
+        """Go on after a pause. Safe to repeat."""
+        return self._seen(self._client._run(operations.resume_sync_job(parent_sync_job_id=self.id)))
+
+    def retry_failed(self) -> Progress:
+        """Reopen the failed chunks, and only them."""
+        return self._seen(self._client._run(operations.retry_failed_chunks(parent_sync_job_id=self.id)))
+
+    def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
+        """Read the chunks in their order, all of them or those in a state."""
+        return self._client._run(
+            operations.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
+        )
+
+    @overload
+    def results(self) -> list[Any]: ...
+    @overload
+    def results(self, *, model: type[M]) -> list[M]: ...
+    def results(self, *, model: type[M] | None = None) -> list[Any] | list[M]:
+        """Read the results of the completed chunks in their order, as JSON or as `model`.
+
+        Raises:
+            UnexpectedResponse: A result is not a `model`.
+        """
+        return _results(self.chunks(status=ChunkStatus.COMPLETED), model)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the chunks as a DataFrame, a row a chunk."""
+        return _frame(self.chunks())
+
+    def timeline(self) -> Timeline:
+        """Return when each chunk ran; it prints as a chart and shows as one in a notebook."""
+        return Timeline.of(self.chunks())
+
+
+class AsyncJob(_Handle):
+    """A sync job, with the methods of `Job` to await."""
+
+    def __init__(
+        self,
+        client: AsyncChunksClient,
+        id: UUID,  # noqa: A002 - as it is called
+        snapshot: Progress | None = None,
+    ) -> None:
+        """Take the client that reads it."""
+        super().__init__(id, snapshot)
+        self._client = client
+
+    async def progress(self) -> Progress:
+        """Read how far the job is."""
+        return self._seen(
+            await self._client._run(operations.get_sync_job_progress_safe(parent_sync_job_id=self.id))
+        )
+
+    async def watch(
+        self, *, interval: float | None = None, timeout: float | None = None
+    ) -> AsyncIterator[Progress]:
+        """Give the progress now and at each change, until the job has ended."""
+        watch = Watch(self.id, self._client._retry, interval=interval, timeout=timeout)
+        while watch.last is None or not watch.last.ended:
+            progress = await self._client._run_once(watch.poll())
+            if progress is not None:
+                yield self._seen(progress)
+
+    async def wait(
+        self,
+        *,
+        timeout: float | None = None,
+        progress: ProgressOption = False,
+        raise_on_failure: bool = True,
+        interval: float | None = None,
+    ) -> Progress:
+        """Wait until the job has ended; see `Job.wait`."""
+        watch = Watch(self.id, self._client._retry, interval=interval, timeout=timeout)
+        notices = Notices()
+        display = open_display(progress)
+        try:
+            while watch.last is None or not watch.last.ended:
+                seen = await self._client._run_once(watch.poll())
+                if seen is not None:
+                    display.update(self._seen(seen))
+                    for note in notices.due(seen):
+                        display.note(note)
+                if watch.last is not None and notices.unclaimed(watch.last):
+                    why = await self._client._run(why_unclaimed(watch.last.kind))
+                    display.note(why or "nobody has claimed a chunk yet")
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            if progress:
+                print(f"\nThe sync goes on. {how_to_find(self.id)}", file=sys.stderr)
+            raise
+        finally:
+            display.close()
+        last = watch.last
+        if raise_on_failure and (error := failure(last, [])) is not None:
+            failed = (
+                await self.chunks(status=ChunkStatus.FAILED, limit=ERRORS_SHOWN) if last.failed_chunks else []
+            )
+            raise failure(last, failed) or error
+        return last
+
+    async def cancel(self) -> Progress:
+        """End the pending and the processing chunks; what is completed stays."""
+        return self._seen(await self._client._run(operations.cancel_sync_job(parent_sync_job_id=self.id)))
+
+    async def pause(self) -> Progress:
+        """Release no more chunks; those that are being worked on finish."""
+        return self._seen(await self._client._run(operations.pause_sync_job(parent_sync_job_id=self.id)))
+
+    async def resume(self) -> Progress:
+        """Go on after a pause."""
+        return self._seen(await self._client._run(operations.resume_sync_job(parent_sync_job_id=self.id)))
+
+    async def retry_failed(self) -> Progress:
+        """Reopen the failed chunks, and only them."""
+        return self._seen(await self._client._run(operations.retry_failed_chunks(parent_sync_job_id=self.id)))
+
+    async def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
+        """Read the chunks in their order, all of them or those in a state."""
+        flow = operations.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
+        return await self._client._run(flow)
+
+    @overload
+    async def results(self) -> list[Any]: ...
+    @overload
+    async def results(self, *, model: type[M]) -> list[M]: ...
+    async def results(self, *, model: type[M] | None = None) -> list[Any] | list[M]:
+        """Read the results of the completed chunks in their order, as JSON or as `model`."""
+        return _results(await self.chunks(status=ChunkStatus.COMPLETED), model)
+
+    async def to_pandas(self) -> pd.DataFrame:
+        """Return the chunks as a DataFrame, a row a chunk."""
+        return _frame(await self.chunks())
+
+    async def timeline(self) -> Timeline:
+        """Return when each chunk ran."""
+        return Timeline.of(await self.chunks())
+
+
+def _results(chunks: list[ChunkRecord], model: type[M] | None) -> list[Any] | list[M]:
+    if model is None:
+        return [chunk.result for chunk in chunks]
+    return [decode(model, chunk.result, f"chunk {chunk.chunk_index}") for chunk in chunks]
+
+
+def _frame(chunks: list[ChunkRecord]) -> pd.DataFrame:
+    import pandas as pd  # installed by who calls this
+
+    return pd.DataFrame([chunk.model_dump() for chunk in chunks], columns=list(ChunkRecord.model_fields))

@@ -1,0 +1,233 @@
+"""What the database answers, as frozen models. Unknown fields are ignored: the server may be newer."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta  # noqa: TC003 - pydantic reads the annotations when the class is made
+from enum import StrEnum
+from typing import Any
+from uuid import UUID  # noqa: TC003 - as above
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+__all__ = [
+    "ChunkRecord",
+    "ChunkStatus",
+    "Claim",
+    "Completion",
+    "EmailAccount",
+    "JobStatus",
+    "Kind",
+    "Lease",
+    "Outcome",
+    "Progress",
+]
+
+
+class JobStatus(StrEnum):
+    """The states of a sync job."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing happens any more without a retry."""
+        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class ChunkStatus(StrEnum):
+    """The states of a chunk."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing happens any more without a retry."""
+        return self in (ChunkStatus.COMPLETED, ChunkStatus.FAILED, ChunkStatus.CANCELLED)
+
+
+class Outcome(StrEnum):
+    """What the database made of a report on a chunk."""
+
+    COMPLETED = "completed"
+    RETRYING = "retrying"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RELEASED = "released"
+    STALE = "stale"
+    """The claim token is not the present one: the lease was lost, and somebody else has the chunk."""
+    ERROR = "error"
+    """The report itself was not valid (bulk reports only); `code` and `message` say why."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Progress(_Model):
+    """How far a sync job is, read in one snapshot.
+
+    Example:
+        >>> Progress(id="6f2c8d3e-0000-4000-8000-000000000000", kind="email", status="running",
+        ...          total_chunks=4, completed_chunks=1).ended
+        False
+    """
+
+    id: UUID
+    kind: str
+    status: JobStatus
+    total_chunks: int = 0
+    pending_chunks: int = 0
+    processing_chunks: int = 0
+    completed_chunks: int = 0
+    failed_chunks: int = 0
+    cancelled_chunks: int = 0
+    retrying_chunks: int = 0
+    """Those of the pending and processing chunks that have had a failed attempt."""
+    items_total: int | None = None
+    items_processed: int = 0
+    percent_complete: float = 0.0
+    """From 0 to 100."""
+    eta_seconds: float | None = None
+    stalled: bool = False
+    """Whether the job needs somebody to act; `stalled_reason` says why."""
+    stalled_reason: str | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    last_activity_at: datetime | None = None
+    last_error: str | None = None
+    job_key: str | None = None
+    payload: Any = None
+    owner_id: UUID | None = None
+    created: bool = False
+    """In the answer to a start: whether this call made the job (else one with its `job_key` was running)."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job is completed, failed or cancelled."""
+        return self.status.ended
+
+    @property
+    def ended_chunks(self) -> int:
+        """How many chunks are completed, failed or cancelled."""
+        return self.completed_chunks + self.failed_chunks + self.cancelled_chunks
+
+
+class ChunkRecord(_Model):
+    """A row of `chunk_processing_queue`."""
+
+    id: int
+    parent_sync_job_id: UUID
+    kind: str
+    chunk_index: int
+    status: ChunkStatus
+    owner_id: UUID | None = None
+    priority: int = 0
+    payload: Any = None
+    result: Any = None
+    error: str | None = None
+    attempts: int = 0
+    max_retries: int = 0
+    items_processed: int | None = None
+    items_total: int | None = None
+    worker_id: str | None = None
+    locked_until: datetime | None = None
+    ready_at: datetime | None = None
+    """Not before this time, or None while the chunk has never been released."""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @field_validator("ready_at", mode="before")
+    @classmethod
+    def _never_released(cls, value: object) -> object:
+        # PostgreSQL's infinity, which Python's datetime has not, stands there until the first release.
+        return None if value == "infinity" else value
+
+    @property
+    def duration(self) -> timedelta | None:
+        """How long the last attempt took, or None while it has not ended."""
+        if self.started_at is None or self.completed_at is None:
+            return None
+        return self.completed_at - self.started_at
+
+
+class Claim(_Model):
+    """A chunk that was claimed: what to do, and the token that proves who may report on it."""
+
+    chunk_id: int
+    parent_sync_job_id: UUID
+    kind: str
+    handler: str | None = None
+    chunk_index: int
+    attempt: int
+    """1 for the first attempt."""
+    max_attempts: int
+    payload: Any = None
+    job_payload: Any = None
+    owner_id: UUID | None = None
+    claim_token: UUID = Field(repr=False)
+    locked_until: datetime
+    """When the lease ends, by the database's clock."""
+
+
+class Completion(_Model):
+    """The answer to a report on a chunk."""
+
+    outcome: Outcome
+    chunk_id: int | None = None
+    chunk_status: ChunkStatus | None = None
+    job_status: JobStatus | None = None
+    remaining: int | None = None
+    """How many chunks of the job have not ended."""
+    next: Claim | None = None
+    """With `claim_next`: the next chunk of the job, already claimed."""
+    code: str | None = None
+    message: str | None = None
+
+
+class Lease(_Model):
+    """The answer to a heartbeat."""
+
+    ok: bool
+    """False when the chunk is no longer held with that token."""
+    cancel_requested: bool = False
+    locked_until: datetime | None = None
+    chunk_id: int | None = None
+
+
+class Kind(_Model):
+    """A row of `sync_kinds`: a sort of sync and its limits."""
+
+    kind: str
+    handler: str | None = None
+    """The Edge Function that works the chunks; None means Python workers do."""
+    max_concurrency: int = 1
+    max_retries: int = 3
+    lease_seconds: int = 600
+    retry_delay_seconds: int = 10
+    user_startable: bool = False
+
+
+class EmailAccount(_Model):
+    """A row of `email_accounts`; the password is in Vault and is never read back."""
+
+    id: UUID
+    name: str
+    host: str
+    port: int = 993
+    tls: str = "implicit"
+    username: str
+    owner_id: UUID | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None

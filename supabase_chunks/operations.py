@@ -1,0 +1,385 @@
+"""One flow per database function, named like it, with its argument names; and one per list that is read.
+
+Payloads come here as JSON values already: encoding runs code of the user's, which must stay out of a flow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._flow import Flow, Select, paged, send
+from ._rpc import call, decode, decode_list, decode_uuid
+from .models import ChunkRecord, Claim, Completion, EmailAccount, Kind, Lease, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+    from uuid import UUID
+
+    from ._encode import JSON
+
+_CHUNK_COLUMNS = ",".join(ChunkRecord.model_fields)
+
+
+def save_sync_kind(
+    *,
+    kind: str,
+    handler: str | None = None,
+    max_concurrency: int | None = None,
+    max_retries: int | None = None,
+    lease_seconds: int | None = None,
+    retry_delay_seconds: int | None = None,
+    user_startable: bool | None = None,
+) -> Flow[Kind]:
+    """Add or change a kind."""
+    request = call(
+        "save_sync_kind",
+        kind=kind,
+        handler=handler,
+        max_concurrency=max_concurrency,
+        max_retries=max_retries,
+        lease_seconds=lease_seconds,
+        retry_delay_seconds=retry_delay_seconds,
+        user_startable=user_startable,
+    )
+    return decode(Kind, (yield from send(request)), "save_sync_kind")
+
+
+def configure_chunk_processing(*, project_url: str, processor_key: str) -> Flow[dict[str, Any]]:
+    """Write the URL and the key that webhooks use into Vault."""
+    request = call("configure_chunk_processing", project_url=project_url, processor_key=processor_key)
+    return decode(dict[str, Any], (yield from send(request)), "configure_chunk_processing")
+
+
+def start_sync_job(
+    *,
+    kind: str,
+    chunks: list[JSON] | None = None,
+    total_items: int | None = None,
+    chunk_size: int | None = None,
+    payload: JSON = None,
+    job_key: str | None = None,
+    request_id: UUID | None = None,
+    priority: int | None = None,
+    max_concurrency: int | None = None,
+    max_retries: int | None = None,
+    owner_id: UUID | None = None,
+    sealed: bool | None = None,
+) -> Flow[Progress]:
+    """Start a job, or find the running one with its `job_key`."""
+    request = call(
+        "start_sync_job",
+        kind=kind,
+        chunks=chunks,
+        total_items=total_items,
+        chunk_size=chunk_size,
+        payload=payload,
+        job_key=job_key,
+        request_id=_text(request_id),
+        priority=priority,
+        max_concurrency=max_concurrency,
+        max_retries=max_retries,
+        owner_id=_text(owner_id),
+        sealed=sealed,
+    )
+    return decode(Progress, (yield from send(request)), "start_sync_job")
+
+
+def append_sync_chunks(
+    *,
+    parent_sync_job_id: UUID,
+    chunks: list[JSON],
+    request_id: UUID | None = None,
+    seal: bool = False,
+    items_total: int | None = None,
+) -> Flow[Progress]:
+    """Add chunks to an unsealed job, and seal it when they are the last."""
+    request = call(
+        "append_sync_chunks",
+        parent_sync_job_id=str(parent_sync_job_id),
+        chunks=chunks,
+        request_id=_text(request_id),
+        seal=seal,
+        items_total=items_total,
+    )
+    return decode(Progress, (yield from send(request)), "append_sync_chunks")
+
+
+def get_sync_job_progress_safe(*, parent_sync_job_id: UUID) -> Flow[Progress]:
+    """Read a job's progress in one snapshot."""
+    return (yield from _progress("get_sync_job_progress_safe", parent_sync_job_id))
+
+
+def cancel_sync_job(*, parent_sync_job_id: UUID) -> Flow[Progress]:
+    """Cancel a job's pending and processing chunks."""
+    return (yield from _progress("cancel_sync_job", parent_sync_job_id))
+
+
+def pause_sync_job(*, parent_sync_job_id: UUID) -> Flow[Progress]:
+    """Stop releasing a job's chunks."""
+    return (yield from _progress("pause_sync_job", parent_sync_job_id))
+
+
+def resume_sync_job(*, parent_sync_job_id: UUID) -> Flow[Progress]:
+    """Go on with a paused job."""
+    return (yield from _progress("resume_sync_job", parent_sync_job_id))
+
+
+def retry_failed_chunks(*, parent_sync_job_id: UUID) -> Flow[Progress]:
+    """Reopen a job's failed chunks."""
+    return (yield from _progress("retry_failed_chunks", parent_sync_job_id))
+
+
+def _progress(function: str, parent_sync_job_id: UUID) -> Flow[Progress]:
+    answer = yield from send(call(function, parent_sync_job_id=str(parent_sync_job_id)))
+    return decode(Progress, answer, function)
+
+
+def claim_next_chunk_job_safe(
+    *,
+    worker_id: str,
+    parent_sync_job_id: UUID | None = None,
+    kinds: Sequence[str] | None = None,
+    lease_seconds: int | None = None,
+    claim_id: UUID | None = None,
+) -> Flow[Claim | None]:
+    """Claim one chunk, if there is one."""
+    request = call(
+        "claim_next_chunk_job_safe",
+        worker_id=worker_id,
+        parent_sync_job_id=_text(parent_sync_job_id),
+        kinds=None if kinds is None else list(kinds),
+        lease_seconds=lease_seconds,
+        claim_id=_text(claim_id),
+    )
+    claims = decode_list(Claim, (yield from send(request)), "claim_next_chunk_job_safe")
+    return claims[0] if claims else None
+
+
+def claim_chunk_jobs_safe(
+    *,
+    worker_id: str,
+    batch_size: int,
+    parent_sync_job_id: UUID | None = None,
+    kinds: Sequence[str] | None = None,
+    lease_seconds: int | None = None,
+    claim_id: UUID | None = None,
+) -> Flow[list[Claim]]:
+    """Claim up to `batch_size` chunks."""
+    request = call(
+        "claim_chunk_jobs_safe",
+        worker_id=worker_id,
+        batch_size=batch_size,
+        parent_sync_job_id=_text(parent_sync_job_id),
+        kinds=None if kinds is None else list(kinds),
+        lease_seconds=lease_seconds,
+        claim_id=_text(claim_id),
+    )
+    return decode_list(Claim, (yield from send(request)), "claim_chunk_jobs_safe")
+
+
+def complete_chunk_job_safe(
+    *,
+    chunk_id: int,
+    claim_token: UUID,
+    success: bool = True,
+    result: JSON = None,
+    error: str | None = None,
+    retryable: bool | None = None,
+    retry_after_seconds: int | None = None,
+    next_chunks: list[JSON] | None = None,
+    items_processed: int | None = None,
+    items_total: int | None = None,
+    claim_next: bool | None = None,
+) -> Flow[Completion]:
+    """Report how a chunk went."""
+    request = call(
+        "complete_chunk_job_safe",
+        chunk_id=chunk_id,
+        claim_token=str(claim_token),
+        success=success,
+        result=result,
+        error=error,
+        retryable=retryable,
+        retry_after_seconds=retry_after_seconds,
+        next_chunks=next_chunks,
+        items_processed=items_processed,
+        items_total=items_total,
+        claim_next=claim_next,
+    )
+    return decode(Completion, (yield from send(request)), "complete_chunk_job_safe")
+
+
+def complete_chunk_jobs_safe(*, completions: list[JSON]) -> Flow[list[Completion]]:
+    """Report how several chunks went; a bad report has the outcome `error`, the others go through."""
+    answer = yield from send(call("complete_chunk_jobs_safe", completions=completions))
+    return decode_list(Completion, answer, "complete_chunk_jobs_safe")
+
+
+def extend_chunk_lease(
+    *,
+    chunk_id: int,
+    claim_token: UUID,
+    lease_seconds: int | None = None,
+    items_processed: int | None = None,
+) -> Flow[Lease]:
+    """Send a heartbeat for a chunk."""
+    request = call(
+        "extend_chunk_lease",
+        chunk_id=chunk_id,
+        claim_token=str(claim_token),
+        lease_seconds=lease_seconds,
+        items_processed=items_processed,
+    )
+    return decode(Lease, (yield from send(request)), "extend_chunk_lease")
+
+
+def extend_chunk_leases(*, leases: list[JSON], lease_seconds: int | None = None) -> Flow[list[Lease]]:
+    """Send the heartbeats of several chunks."""
+    answer = yield from send(call("extend_chunk_leases", leases=leases, lease_seconds=lease_seconds))
+    return decode_list(Lease, answer, "extend_chunk_leases")
+
+
+def release_chunk_job(*, chunk_id: int, claim_token: UUID, reason: str | None = None) -> Flow[Completion]:
+    """Give a claimed chunk back."""
+    request = call("release_chunk_job", chunk_id=chunk_id, claim_token=str(claim_token), reason=reason)
+    return decode(Completion, (yield from send(request)), "release_chunk_job")
+
+
+def trigger_next_chunk_processing(*, parent_sync_job_id: UUID | None = None) -> Flow[int]:
+    """Send the webhooks that are due now."""
+    request = call("trigger_next_chunk_processing", parent_sync_job_id=_text(parent_sync_job_id))
+    return decode(int, (yield from send(request)), "trigger_next_chunk_processing")
+
+
+def cleanup_stuck_chunks(*, stuck_after: timedelta | None = None) -> Flow[int]:
+    """Recover the chunks whose worker is gone."""
+    seconds = None if stuck_after is None else f"{stuck_after.total_seconds()} seconds"
+    return decode(
+        int, (yield from send(call("cleanup_stuck_chunks", stuck_after=seconds))), "cleanup_stuck_chunks"
+    )
+
+
+def save_email_account(
+    *,
+    name: str,
+    host: str,
+    username: str,
+    password: str,
+    port: int | None = None,
+    tls: str | None = None,
+    owner_id: UUID | None = None,
+) -> Flow[UUID]:
+    """Add or change an e-mail account."""
+    request = call(
+        "save_email_account",
+        name=name,
+        host=host,
+        username=username,
+        password=password,
+        port=port,
+        tls=tls,
+        owner_id=_text(owner_id),
+    )
+    return decode_uuid((yield from send(request)), "save_email_account")
+
+
+def remove_email_account(*, name: str, owner_id: UUID | None = None) -> Flow[bool]:
+    """Remove an e-mail account and its password."""
+    answer = yield from send(call("remove_email_account", name=name, owner_id=_text(owner_id)))
+    return decode(bool, answer, "remove_email_account")
+
+
+def purge_sync_jobs(
+    *, older_than: timedelta | None = None, batch_size: int | None = None
+) -> Flow[dict[str, Any]]:
+    """Delete ended jobs, at most about `batch_size` chunks of them."""
+    seconds = None if older_than is None else f"{older_than.total_seconds()} seconds"
+    answer = yield from send(call("purge_sync_jobs", older_than=seconds, batch_size=batch_size))
+    return decode(dict[str, Any], answer, "purge_sync_jobs")
+
+
+def chunk_system_health() -> Flow[dict[str, Any]]:
+    """Read how the installation is."""
+    return decode(dict[str, Any], (yield from send(call("chunk_system_health"))), "chunk_system_health")
+
+
+def list_kinds(*, kinds: Sequence[str] | None = None) -> Flow[list[Kind]]:
+    """Read the kinds, all or those named."""
+    filters = () if kinds is None else (("kind", "in", f"({','.join(_quoted(kind) for kind in kinds)})"),)
+    answer = yield from send(Select("sync_kinds", filters=filters, order=("kind",)))
+    return decode_list(Kind, answer, "sync_kinds")
+
+
+def list_email_accounts() -> Flow[list[EmailAccount]]:
+    """Read the e-mail accounts."""
+
+    def page(after: UUID | None, size: int) -> Flow[list[EmailAccount]]:
+        filters = () if after is None else (("id", "gt", str(after)),)
+        answer = yield from send(Select("email_accounts", filters=filters, order=("id",), limit=size))
+        return decode_list(EmailAccount, answer, "email_accounts")
+
+    return (yield from paged(page, lambda account: account.id, limit=None))
+
+
+def list_chunks(
+    *, parent_sync_job_id: UUID, status: str | None = None, limit: int | None = None
+) -> Flow[list[ChunkRecord]]:
+    """Read a job's chunks in their order."""
+    which: tuple[tuple[str, str, str], ...] = (("parent_sync_job_id", "eq", str(parent_sync_job_id)),)
+    if status is not None:
+        which = (*which, ("status", "eq", status))
+
+    def page(after: int | None, size: int) -> Flow[list[ChunkRecord]]:
+        filters = which if after is None else (*which, ("chunk_index", "gt", str(after)))
+        request = Select(
+            "chunk_processing_queue",
+            columns=_CHUNK_COLUMNS,
+            filters=filters,
+            order=("chunk_index",),
+            limit=size,
+        )
+        return decode_list(ChunkRecord, (yield from send(request)), "chunk_processing_queue")
+
+    return (yield from paged(page, lambda chunk: chunk.chunk_index, limit=limit))
+
+
+def list_jobs(
+    *,
+    status: str | None = None,
+    kind: str | None = None,
+    job_key: str | None = None,
+    limit: int | None = None,
+) -> Flow[list[Progress]]:
+    """Read the jobs, newest first."""
+    which = tuple(
+        (column, "eq", value)
+        for column, value in (("status", status), ("kind", kind), ("job_key", job_key))
+        if value is not None
+    )
+
+    def page(after: Progress | None, size: int) -> Flow[list[Progress]]:
+        filters = which
+        if after is not None and after.created_at is not None:
+            at = after.created_at.isoformat()
+            older = f'created_at.lt."{at}",and(created_at.eq."{at}",parent_sync_job_id.lt.{after.id})'
+            filters = (*which, ("", "or", older))
+        order = ("-created_at", "-parent_sync_job_id")
+        answer = yield from send(Select("chunk_processing_status", filters=filters, order=order, limit=size))
+        if isinstance(answer, list):
+            answer = [
+                {"id": row.get("parent_sync_job_id"), **row} if isinstance(row, dict) else row
+                for row in answer
+            ]
+        return decode_list(Progress, answer, "chunk_processing_status")
+
+    return (yield from paged(page, lambda job: job, limit=limit))
+
+
+def _text(value: UUID | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _quoted(value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,286 @@
+"""What a person sees while a sync runs: a bar in a terminal or a notebook, plain lines in a log.
+
+A sync's total often grows while it runs, as when a planning chunk finds out what there is to do. A bar
+therefore never goes back and never stands at 100 % before the job has ended; the counts beside it are true.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from html import escape
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeAlias
+
+from .models import JobStatus, Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+ProgressOption: TypeAlias = bool | Callable[[Progress], None]
+
+_RATE_WINDOW = 30.0
+_LINE_EVERY = 10.0
+_MOST_BEFORE_END = 99.0
+
+
+class Display(Protocol):
+    """Somewhere to show a sync's progress."""
+
+    def update(self, progress: Progress) -> None:
+        """Show a snapshot."""
+
+    def note(self, text: str) -> None:
+        """Say something that is not a count."""
+
+    def close(self) -> None:
+        """Leave the last state standing."""
+
+
+def open_display(option: ProgressOption, stream: TextIO | None = None) -> Display:
+    """Return the display for `wait(progress=…)`.
+
+    Args:
+        option: False, True (whatever suits where the output goes), or a function of a Progress.
+        stream: Where to write; stderr unless told otherwise.
+    """
+    if callable(option):
+        return Callback(option)
+    if not option:
+        return Silent()
+    stream = stream or sys.stderr
+    if _in_notebook():
+        return Notebook()
+    return Bar(stream) if stream.isatty() else Lines(stream)
+
+
+class Silent:
+    """Shows nothing; notes go to the log."""
+
+    def update(self, progress: Progress) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
+        """Log the note as a warning."""
+        import logging
+
+        logging.getLogger("supabase_chunks").warning("%s", text)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Callback(Silent):
+    """Hands each snapshot to a function of the user's."""
+
+    def __init__(self, function: Callable[[Progress], None]) -> None:
+        """Take the function."""
+        self._function = function
+
+    def update(self, progress: Progress) -> None:
+        """Call the function."""
+        self._function(progress)
+
+
+class Meter:
+    """What the displays show, from the snapshots: a percentage that only grows, a rate, an ETA, words."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take the clock, in seconds."""
+        self.percent = 0.0
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque()
+        self._progress: Progress | None = None
+
+    def update(self, progress: Progress) -> None:
+        """Take a snapshot."""
+        self._progress = progress
+        now = self._clock()
+        self._seen.append((now, self._done(progress)))
+        while len(self._seen) > 2 and now - self._seen[0][0] > _RATE_WINDOW:
+            self._seen.popleft()
+        if progress.status is JobStatus.COMPLETED:
+            self.percent = 100.0
+        elif progress.ended:
+            self.percent = max(self.percent, min(progress.percent_complete, 100.0))
+        else:
+            self.percent = max(self.percent, min(progress.percent_complete, _MOST_BEFORE_END))
+
+    @property
+    def rate(self) -> float | None:
+        """Items a second (chunks, when the job has no items) over the last half a minute."""
+        if len(self._seen) < 2:
+            return None
+        (start, before), (end, after) = self._seen[0], self._seen[-1]
+        return (after - before) / (end - start) if end > start and after > before else None
+
+    @property
+    def counts(self) -> str:
+        """The counts, as in `12/40 chunks · 5,000/20,000 items`."""
+        if self._progress is None:
+            return ""
+        progress = self._progress
+        text = f"{progress.completed_chunks:,}/{progress.total_chunks:,} chunks"
+        if self._has_items(progress):
+            total = "" if progress.items_total is None else f"/{progress.items_total:,}"
+            text += f" · {progress.items_processed:,}{total} items"
+        return text
+
+    @property
+    def words(self) -> str:
+        """Everything beside the counts, as in `35 items/s · 2 min left · 1 failed`."""
+        if self._progress is None:
+            return "waiting"
+        progress = self._progress
+        parts = []
+        if progress.ended or progress.status in (JobStatus.PENDING, JobStatus.PAUSED):
+            parts.append(str(progress.status))
+        if self.rate is not None:
+            parts.append(f"{self.rate:,.3g} {'items' if self._has_items(progress) else 'chunks'}/s")
+        if progress.eta_seconds is not None and progress.status is JobStatus.RUNNING:
+            parts.append(f"{duration(progress.eta_seconds)} left")
+        for count, word in (
+            (progress.retrying_chunks, "retrying"),
+            (progress.failed_chunks, "failed"),
+            (progress.cancelled_chunks, "cancelled"),
+        ):
+            if count:
+                parts.append(f"{count:,} {word}")
+        return " · ".join(parts)
+
+    @staticmethod
+    def _has_items(progress: Progress) -> bool:
+        return bool(progress.items_total or progress.items_processed)
+
+    def _done(self, progress: Progress) -> int:
+        return progress.items_processed if self._has_items(progress) else progress.ended_chunks
+
+
+class Lines:
+    """A line now and then, for logs and pipes."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take where to write, and the clock in seconds."""
+        self._stream = stream
+        self._clock = clock
+        self._meter = Meter(clock)
+        self._last: tuple[float, float, str] | None = None
+
+    def update(self, progress: Progress) -> None:
+        """Write a line when the state changed, ten more percent are done, or ten seconds have passed."""
+        self._meter.update(progress)
+        now, percent = self._clock(), self._meter.percent
+        if self._last is not None:
+            at, shown, status = self._last
+            if status == progress.status and percent < shown + 10 and now < at + _LINE_EVERY:
+                return
+        self._last = (now, percent, progress.status)
+        words = f" · {self._meter.words}" if self._meter.words else ""
+        self._write(f"{progress.kind}: {percent:.0f}% · {self._meter.counts}{words}")
+
+    def note(self, text: str) -> None:
+        """Write the note on a line."""
+        self._write(text)
+
+    def close(self) -> None:
+        """Do nothing: the last line stands."""
+
+    def _write(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class Bar:
+    """One bar in a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Take the terminal."""
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as RichProgress
+
+        self._meter = Meter()
+        self._bar: RichProgress = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[counts]}"),
+            TextColumn("[dim]{task.fields[words]}"),
+            console=Console(file=stream),
+        )
+        self._task = self._bar.add_task("sync", total=100, counts="", words="waiting")
+        self._bar.start()
+
+    def update(self, progress: Progress) -> None:
+        """Move the bar."""
+        self._meter.update(progress)
+        self._bar.update(
+            self._task,
+            completed=self._meter.percent,
+            description=progress.kind,
+            counts=self._meter.counts,
+            words=self._meter.words,
+        )
+
+    def note(self, text: str) -> None:
+        """Print the note above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Stop the bar where it is."""
+        self._bar.stop()
+
+
+class Notebook:
+    """One bar in a notebook's cell, by IPython's own display handle: no widgets needed."""
+
+    def __init__(self) -> None:
+        """Open the cell's output."""
+        from IPython.display import display  # type: ignore[import-not-found]  # loaded, or we were not here
+
+        self._meter = Meter()
+        self._notes: list[str] = []
+        self._title = "sync"
+        self._handle = display(self._html(), display_id=True)
+
+    def update(self, progress: Progress) -> None:
+        """Redraw the bar."""
+        self._meter.update(progress)
+        self._title = progress.kind
+        self._handle.update(self._html())
+
+    def note(self, text: str) -> None:
+        """Add the note below the bar."""
+        self._notes.append(text)
+        self._handle.update(self._html())
+
+    def close(self) -> None:
+        """Do nothing: the last picture stands."""
+
+    def _html(self) -> Any:
+        from IPython.display import HTML
+
+        return HTML(bar_html(self._title, self._meter, self._notes))
+
+
+def bar_html(title: str, meter: Meter, notes: list[str]) -> str:
+    """Return a bar with its counts as HTML."""
+    lines = "".join(f"<div><small>{escape(note)}</small></div>" for note in notes)
+    return (
+        f'<div><b>{escape(title)}</b> <progress value="{meter.percent:.1f}" max="100"></progress> '
+        f"{meter.percent:.0f}% {escape(meter.counts)} <small>{escape(meter.words)}</small></div>{lines}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in words, as in `45 s`, `2 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{max(0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _in_notebook() -> bool:
+    """Whether a Jupyter kernel runs us; IPython in a terminal has a terminal."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")

@@ -1,0 +1,241 @@
+"""The queue's own calls, for workers of another make than `Worker`: `client.queue`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
+
+from . import operations
+from ._encode import encode, encode_object, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._flow import Flow
+    from .client import AsyncChunksClient, ChunksClient
+    from .models import Claim, Completion, Lease
+
+
+class Queue:
+    """Claim chunks and report on them. Needs a secret key.
+
+    Example:
+        >>> claim = client.queue.claim("worker-1", kinds=["custom"])
+        >>> if claim is not None:
+        ...     client.queue.complete(claim, {"rows": 12})
+    """
+
+    def __init__(self, client: ChunksClient) -> None:
+        """Take the client that sends the calls."""
+        self._client = client
+
+    def claim(
+        self,
+        worker_id: str,
+        *,
+        kinds: Sequence[str] | None = None,
+        job_id: UUID | None = None,
+        lease_seconds: int | None = None,
+    ) -> Claim | None:
+        """Claim one chunk; None when there is none.
+
+        Args:
+            worker_id: Who claims, shown beside the chunk.
+            kinds: Of which kinds; None means those that have a handler.
+            job_id: Of which job only.
+            lease_seconds: For how long; None means as the kind says.
+        """
+        return self._client._run(_claim(worker_id, kinds, job_id, lease_seconds))
+
+    def claim_batch(
+        self,
+        worker_id: str,
+        size: int,
+        *,
+        kinds: Sequence[str] | None = None,
+        job_id: UUID | None = None,
+        lease_seconds: int | None = None,
+    ) -> list[Claim]:
+        """Claim up to `size` chunks, at most 100."""
+        return self._client._run(_claim_batch(worker_id, size, kinds, job_id, lease_seconds))
+
+    def complete(
+        self,
+        claim: Claim,
+        result: object = None,
+        *,
+        next_chunks: Sequence[object] | None = None,
+        items_processed: int | None = None,
+        items_total: int | None = None,
+        claim_next: bool = False,
+    ) -> Completion:
+        """Report a chunk as done.
+
+        Args:
+            claim: The chunk.
+            result: What is kept of it, as JSON.
+            next_chunks: Payloads of chunks to add to the job.
+            items_processed: How many items it dealt with.
+            items_total: What it adds to the job's total.
+            claim_next: Whether to claim the job's next chunk in the same call.
+
+        Returns:
+            The outcome; `stale` when the lease was lost and somebody else has the chunk.
+
+        Raises:
+            PayloadError: The result or a next chunk cannot be sent.
+        """
+        return self._client._run(
+            _complete(claim, result, next_chunks, items_processed, items_total, claim_next)
+        )
+
+    def fail(
+        self, claim: Claim, error: str, *, retryable: bool = True, retry_after_seconds: int | None = None
+    ) -> Completion:
+        """Report that a chunk failed: to be tried again, not before so many seconds, or never."""
+        return self._client._run(_fail(claim, error, retryable, retry_after_seconds))
+
+    def extend(
+        self, claim: Claim, *, lease_seconds: int | None = None, items_processed: int | None = None
+    ) -> Lease:
+        """Send a heartbeat."""
+        return self._client._run(_extend(claim, lease_seconds, items_processed))
+
+    def release(self, claim: Claim, *, reason: str | None = None) -> Completion:
+        """Give a chunk back that was not worked on; a bounded number of times it costs no attempt."""
+        return self._client._run(_release(claim, reason))
+
+
+class AsyncQueue:
+    """Claim chunks and report on them; see `Queue`."""
+
+    def __init__(self, client: AsyncChunksClient) -> None:
+        """Take the client that sends the calls."""
+        self._client = client
+
+    async def claim(
+        self,
+        worker_id: str,
+        *,
+        kinds: Sequence[str] | None = None,
+        job_id: UUID | None = None,
+        lease_seconds: int | None = None,
+    ) -> Claim | None:
+        """Claim one chunk; None when there is none."""
+        return await self._client._run(_claim(worker_id, kinds, job_id, lease_seconds))
+
+    async def claim_batch(
+        self,
+        worker_id: str,
+        size: int,
+        *,
+        kinds: Sequence[str] | None = None,
+        job_id: UUID | None = None,
+        lease_seconds: int | None = None,
+    ) -> list[Claim]:
+        """Claim up to `size` chunks, at most 100."""
+        return await self._client._run(_claim_batch(worker_id, size, kinds, job_id, lease_seconds))
+
+    async def complete(
+        self,
+        claim: Claim,
+        result: object = None,
+        *,
+        next_chunks: Sequence[object] | None = None,
+        items_processed: int | None = None,
+        items_total: int | None = None,
+        claim_next: bool = False,
+    ) -> Completion:
+        """Report a chunk as done."""
+        return await self._client._run(
+            _complete(claim, result, next_chunks, items_processed, items_total, claim_next)
+        )
+
+    async def fail(
+        self, claim: Claim, error: str, *, retryable: bool = True, retry_after_seconds: int | None = None
+    ) -> Completion:
+        """Report that a chunk failed."""
+        return await self._client._run(_fail(claim, error, retryable, retry_after_seconds))
+
+    async def extend(
+        self, claim: Claim, *, lease_seconds: int | None = None, items_processed: int | None = None
+    ) -> Lease:
+        """Send a heartbeat."""
+        return await self._client._run(_extend(claim, lease_seconds, items_processed))
+
+    async def release(self, claim: Claim, *, reason: str | None = None) -> Completion:
+        """Give a chunk back that was not worked on."""
+        return await self._client._run(_release(claim, reason))
+
+
+def _claim(
+    worker_id: str, kinds: Sequence[str] | None, job_id: UUID | None, lease_seconds: int | None
+) -> Flow[Claim | None]:
+    return operations.claim_next_chunk_job_safe(
+        worker_id=worker_id,
+        kinds=kinds,
+        parent_sync_job_id=job_id,
+        lease_seconds=lease_seconds,
+        claim_id=uuid4(),
+    )
+
+
+def _claim_batch(
+    worker_id: str, size: int, kinds: Sequence[str] | None, job_id: UUID | None, lease_seconds: int | None
+) -> Flow[list[Claim]]:
+    return operations.claim_chunk_jobs_safe(
+        worker_id=worker_id,
+        batch_size=size,
+        kinds=kinds,
+        parent_sync_job_id=job_id,
+        lease_seconds=lease_seconds,
+        claim_id=uuid4(),
+    )
+
+
+def _complete(
+    claim: Claim,
+    result: object,
+    next_chunks: Sequence[object] | None,
+    items_processed: int | None,
+    items_total: int | None,
+    claim_next: bool,
+) -> Flow[Completion]:
+    following = (
+        None
+        if next_chunks is None
+        else [encode_object(chunk, f"next_chunks[{index}]") for index, chunk in enumerate(next_chunks)]
+    )
+    return operations.complete_chunk_job_safe(
+        chunk_id=claim.chunk_id,
+        claim_token=claim.claim_token,
+        result=encode(result, "result"),
+        next_chunks=None if following is None else list(following),
+        items_processed=items_processed,
+        items_total=items_total,
+        claim_next=claim_next or None,
+    )
+
+
+def _fail(claim: Claim, error: str, retryable: bool, retry_after_seconds: int | None) -> Flow[Completion]:
+    return operations.complete_chunk_job_safe(
+        chunk_id=claim.chunk_id,
+        claim_token=claim.claim_token,
+        success=False,
+        error=printable(error),
+        retryable=retryable,
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
+def _extend(claim: Claim, lease_seconds: int | None, items_processed: int | None) -> Flow[Lease]:
+    return operations.extend_chunk_lease(
+        chunk_id=claim.chunk_id,
+        claim_token=claim.claim_token,
+        lease_seconds=lease_seconds,
+        items_processed=items_processed,
+    )
+
+
+def _release(claim: Claim, reason: str | None) -> Flow[Completion]:
+    return operations.release_chunk_job(chunk_id=claim.chunk_id, claim_token=claim.claim_token, reason=reason)
