@@ -73,7 +73,6 @@ class PostgresServer:
         self._bin_dir = bin_dir
         self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
-        self._scratch: Path | None = None
         self._data_dir = data_dir
         self._password = ""
 
@@ -115,23 +114,47 @@ class PostgresServer:
         Raises:
             LocalStackError: The port is taken, the binaries are missing, or the server does not come up.
         """
-        if self.running:
-            return
-        binaries = runnable(self._bin_dir or embedded_bin_dir(), self._user)
-        self._prepare(binaries)
-        for attempt in range(5):
-            if self._wanted_port:
-                self.port = self._wanted_port
-                require_free(self.port, "PostgreSQL")
-            elif attempt or not self.port:
-                self.port = free_port()
-            self._spawn(binaries)
-            if self._wait_ready():
+        for _ in range(5):
+            process = self.launch()
+            if self._wait_ready(process):
                 return
             # Someone took the free port between our look and the server's: look again.
             if self._wanted_port or "could not bind" not in self._log_tail():
                 break
+            self.port = 0
         raise LocalStackError(f"PostgreSQL did not start; its log ends with: {self._log_tail()}")
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the server's process without waiting until it answers; `start()` is this and the wait.
+
+        Raises:
+            LocalStackError: The port is taken, or the binaries are missing.
+        """
+        if self._process is not None and self.running:
+            return self._process
+        binaries = runnable(self._bin_dir or embedded_bin_dir(), self._user)
+        self._prepare(binaries)
+        if self._wanted_port:
+            require_free(self._wanted_port, "PostgreSQL")
+        self.port = self._wanted_port or self.port or free_port()
+        self._process = self._spawn(binaries)
+        return self._process
+
+    def answers(self) -> bool:
+        """Whether the server lets us in now.
+
+        Raises:
+            LocalStackError: Another server answers on this port.
+        """
+        try:
+            psycopg.connect(self.dsn, connect_timeout=2).close()
+        except psycopg.OperationalError as error:
+            if "password authentication failed" in str(error):
+                raise LocalStackError(
+                    f"Another PostgreSQL answers on port {self.port}: stop it, or choose another port."
+                ) from error
+            return False
+        return True
 
     def stop(self) -> None:
         """Shut down in order, ending open sessions; removes the data when it was temporary."""
@@ -145,9 +168,6 @@ class PostgresServer:
                 except subprocess.TimeoutExpired:
                     kill_with_children(self._process)
         self._process = None
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._scratch = None
         if self.ephemeral and self._data_dir is not None:
             shutil.rmtree(self._data_dir, ignore_errors=True)
             self._data_dir = None
@@ -177,12 +197,8 @@ class PostgresServer:
 
     def _prepare(self, binaries: Path) -> None:
         if self._data_dir is None:
-            self._data_dir = Path(tempfile.mkdtemp(prefix="supabase-chunks-pg-", dir=_memory_dir()))
+            self._data_dir = Path(tempfile.mkdtemp(prefix="supabase-chunks-pg-", dir=memory_dir()))
             _give(self._data_dir, self._user)
-        if self._scratch is None:
-            # A socket's path must stay under 108 bytes; a data directory deep in a project would exceed that.
-            self._scratch = Path(tempfile.mkdtemp(prefix="sc-"))
-            _give(self._scratch, self._user)
         secret = self._data_dir / "superuser"
         if not (self._data_dir / "cluster" / "PG_VERSION").exists():
             self._make_cluster(binaries, secret)
@@ -216,38 +232,28 @@ class PostgresServer:
                 hint = f" it runs as the user {self._user.name} here, who must be able to enter {data_dir}."
             raise LocalStackError(f"PostgreSQL could not make its cluster:{hint} {text[-400:]}")
 
-    def _spawn(self, binaries: Path) -> None:
+    def _spawn(self, binaries: Path) -> subprocess.Popen[bytes]:
         settings = {"timezone": "UTC", "log_timezone": "UTC"}
         if self.ephemeral:
             settings |= EPHEMERAL_SETTINGS
         settings |= self._settings
-        command: list[str | Path] = [program(binaries, "postgres"), "-D", self.data_dir / "cluster"]
+        # No socket in the file system: its path could be too long, and it is one thing less to clean up.
+        command: list[str | Path] = [program(binaries, "postgres"), "-D", self.data_dir / "cluster", "-k", ""]
         command += ["-h", HOST, "-p", str(self.port)]
-        if not WINDOWS and self._scratch is not None:
-            command += ["-k", self._scratch]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
-        with self.log_path.open("ab") as log:
-            log.truncate(0)
-            self._process = spawn(
+        with self.log_path.open("wb") as log:
+            return spawn(
                 command, log=log, cwd=_anywhere(), env=_environment(), user=self._user, death_signal=SIGQUIT
             )
 
-    def _wait_ready(self) -> bool:
+    def _wait_ready(self, process: subprocess.Popen[bytes]) -> bool:
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and self.running:
-            try:
-                psycopg.connect(self.dsn, connect_timeout=2).close()
-            except psycopg.OperationalError as error:
-                if "password authentication failed" in str(error):
-                    raise LocalStackError(
-                        f"Another PostgreSQL answers on port {self.port}: stop it, or choose another port."
-                    ) from error
-                time.sleep(0.01)
-            else:
+        while time.monotonic() < deadline and process.poll() is None:
+            if self.answers():
                 return True
-        if self._process is not None:
-            kill_with_children(self._process)
+            time.sleep(0.01)
+        kill_with_children(process)
         return False
 
     def _log_tail(self) -> str:
@@ -265,7 +271,7 @@ def _anywhere() -> str | None:
     return None if WINDOWS else "/"
 
 
-def _memory_dir() -> Path | None:
+def memory_dir() -> Path | None:
     memory = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
     return memory if memory.is_dir() and os.access(memory, os.W_OK) else None
 

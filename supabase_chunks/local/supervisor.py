@@ -1,0 +1,364 @@
+"""The process that owns a local stack: starts its parts, starts them again when they die, and ends with its owner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from supabase_chunks.local import control, functions, migrations, platform, postgrest
+from supabase_chunks.local.cron_worker import CronWorker
+from supabase_chunks.local.deno import find_deno
+from supabase_chunks.local.failure import LocalStackError
+from supabase_chunks.local.gateway import Gateway
+from supabase_chunks.local.keys import Keys
+from supabase_chunks.local.net_worker import NetWorker
+from supabase_chunks.local.part import Part, accepts
+from supabase_chunks.local.ports import HOST, free_port, require_free
+from supabase_chunks.local.postgres import EPHEMERAL_SETTINGS, PostgresServer
+from supabase_chunks.local.process import WINDOWS, spawn
+from supabase_chunks.local.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+_READY_SECONDS = 30.0
+
+
+class Supervisor:
+    """One stack."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Make it; `start()` starts the parts."""
+        self.settings = settings
+        self.logs = settings.root / "logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.keys = Keys.kept_in(settings.root / "keys.json")
+        self.functions: dict[str, functions.Function] = {}
+        self.parts: dict[str, Part] = {}
+        self.gateway = Gateway(self.keys, functions=self.functions)
+        self.url = ""
+        self._tasks: list[asyncio.Task[None]] = []
+        self._listener: socket.socket | None = None
+        self._postgres = PostgresServer(
+            settings.root / "postgres",
+            port=settings.db_port,
+            # Commits wait for the log in any case; only what nobody keeps may skip the disk.
+            settings={} if settings.keep else EPHEMERAL_SETTINGS,
+        )
+        self._net = NetWorker("", pace=settings.webhook_pace, say=self.say)
+
+    def say(self, line: str) -> None:
+        """Write a line to the supervisor's log."""
+        print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+    async def start(self) -> None:
+        """Bring everything up.
+
+        Raises:
+            LocalStackError: A part could not start.
+        """
+        self._listener = _bind(self.settings.port)
+        self.url = f"http://{HOST}:{self._listener.getsockname()[1]}"
+        deno = find_deno()
+        binary = postgrest.find_postgrest(deno)
+        # Deno compiles while PostgreSQL makes its cluster.
+        self._postgres.launch()
+        self._launch_functions(deno)
+        await self._start_database()
+        self._launch_postgrest(binary)
+        await self._wait_for("postgrest")
+        for function in self.functions.values():
+            await self._wait_for_function(function)
+        await self.gateway.start(self._listener)
+        self._net = NetWorker(self._postgres.dsn, pace=self._net.pace, drop=self._net.drop, say=self.say)
+        cron = CronWorker(self._postgres.dsn, say=self.say)
+        work = [self._net.run(), cron.run(), *(part.keep_running() for part in self.parts.values())]
+        self._tasks = [asyncio.create_task(task) for task in work]
+
+    async def stop(self) -> None:
+        """Take everything down, in the order in which the parts need each other, and remove what is not kept."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        grace = 1.0 if self.settings.keep else 0.0
+        await asyncio.gather(
+            *(part.stop(grace) for name, part in self.parts.items() if name in self.functions)
+        )
+        await self.gateway.stop()
+        if self._listener is not None:
+            self._listener.close()
+        if "postgrest" in self.parts:
+            await self.parts["postgrest"].stop(grace)
+        if self.settings.keep:
+            self._postgres.stop()
+        else:
+            self._postgres.kill()
+            shutil.rmtree(self.settings.root, ignore_errors=True)
+
+    def describe(self) -> dict[str, Any]:
+        """What the owner needs to know."""
+        return {
+            "url": self.url,
+            "db_url": self._postgres.dsn,
+            "postgres_url": self._postgres.dsn_for(user="postgres", password=self.keys.database_password),
+            "functions": sorted(self.functions),
+        }
+
+    async def _start_database(self) -> None:
+        part = Part("postgres", launch=self._postgres.launch, answers=self._postgres_answers, say=self.say)
+        part.launch()
+        self.parts["postgres"] = part
+        if not await part.wait_ready(_READY_SECONDS):
+            raise LocalStackError(f"PostgreSQL did not start: {_tail(self._postgres.log_path)}")
+        dsn = self._postgres.dsn
+        platform.install(
+            dsn,
+            passwords={
+                "authenticator": self.keys.authenticator_password,
+                "postgres": self.keys.database_password,
+            },
+        )
+        if self.settings.migrations is not None:
+            for version in migrations.apply(dsn, self.settings.migrations):
+                self.say(f"applied migration {version}")
+        _configure(dsn, self.url, self.keys.secret)
+
+    async def _postgres_answers(self) -> bool:
+        return self._postgres.answers()
+
+    def _launch_functions(self, deno: Path) -> None:
+        if self.settings.functions is None:
+            return
+        environment = functions.environment(
+            self.keys,
+            url=self.url,
+            database_url=self._postgres.dsn_for(user="postgres", password=self.keys.database_password),
+            extra=self.settings.functions_env,
+        )
+        (self.logs / "functions").mkdir(exist_ok=True)
+        for name in functions.find_functions(self.settings.functions):
+            function = functions.Function(
+                name,
+                directory=self.settings.functions / name,
+                deno=deno,
+                log_path=self.logs / "functions" / f"{name}.log",
+                environment=environment,
+            )
+
+            async def answers(function: functions.Function = function) -> bool:
+                return await accepts(HOST, function.port)
+
+            self.functions[name] = function
+            self.parts[name] = Part(name, launch=function.launch, answers=answers, say=self.say)
+            self.parts[name].launch()
+
+    async def _wait_for_function(self, function: functions.Function) -> None:
+        part = self.parts[function.name]
+        if await part.wait_ready(_READY_SECONDS):
+            return
+        if function.lacks_imports():
+            control.send({"event": "note", "text": f"Downloading what the function {function.name} imports"})
+            await asyncio.to_thread(function.fetch)
+            part.launch()
+            if await part.wait_ready(_READY_SECONDS):
+                return
+        part.kill()
+        raise LocalStackError(f"The function {function.name} did not start: {function.last_words()}")
+
+    def _launch_postgrest(self, binary: Path) -> None:
+        ports = {"admin": 0}
+
+        def launch() -> Any:
+            self.gateway.postgrest_port, ports["admin"] = free_port(), free_port()
+            environment = postgrest.environment(
+                database_url=self._postgres.dsn_for(
+                    user="authenticator", password=self.keys.authenticator_password
+                ),
+                jwt_secret=self.keys.jwt_secret,
+                port=self.gateway.postgrest_port,
+                admin_port=ports["admin"],
+            )
+            with (self.logs / "postgrest.log").open("ab") as log:
+                return spawn([binary], log=log, env=environment)
+
+        async def answers() -> bool:
+            return await _get_status(ports["admin"], "/ready") == 200
+
+        self.parts["postgrest"] = Part("postgrest", launch=launch, answers=answers, say=self.say)
+        self.parts["postgrest"].launch()
+
+    async def _wait_for(self, name: str) -> None:
+        if not await self.parts[name].wait_ready(_READY_SECONDS):
+            raise LocalStackError(f"{name} did not start: {_tail(self.logs / f'{name}.log')}")
+
+    def _named(self, name: str) -> list[Part]:
+        if name == "functions":
+            return [self.parts[function] for function in self.functions]
+        if name not in self.parts:
+            raise LocalStackError(f"There is no part {name!r}; there are {', '.join(sorted(self.parts))}.")
+        return [self.parts[name]]
+
+    async def execute(self, message: control.Message) -> Any:
+        """Do what the owner asks.
+
+        Raises:
+            LocalStackError: It cannot be done.
+        """
+        match message["op"]:
+            case "kill":
+                parts = self._named(message["part"])
+                killed = [part.pid for part in parts]
+                for part in parts:
+                    part.kill()
+                return killed
+            case "restart":
+                parts = self._named(message["part"])
+                starts = {part: part.starts for part in parts}
+                for part in parts:
+                    part.kill()
+                while not all(part.starts > starts[part] and part.ready.is_set() for part in parts):
+                    await asyncio.sleep(0.01)
+                return None
+            case "wait":
+                for part in self.parts.values():
+                    await part.ready.wait()
+                return None
+            case "webhooks":
+                self._net.pace = message.get("pace", self._net.pace)
+                self._net.drop = message.get("drop", self._net.drop)
+                return None
+            case "pids":
+                return {name: part.pid for name, part in self.parts.items()} | {"supervisor": os.getpid()}
+            case unknown:
+                raise LocalStackError(f"The supervisor does not know {unknown!r}.")
+
+
+async def _get_status(port: int, path: str) -> int | None:
+    """The status that a plain GET answers; None when there is no answer."""
+    try:
+        reader, writer = await asyncio.open_connection(HOST, port)
+    except OSError:
+        return None
+    try:
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: {HOST}\r\n\r\n".encode())
+        first = await asyncio.wait_for(reader.readline(), 5)
+        return int(first.split()[1])
+    except (OSError, TimeoutError, IndexError, ValueError):
+        return None
+    finally:
+        writer.close()
+
+
+def _bind(port: int) -> socket.socket:
+    """A bound socket that does not listen yet: the address is ours while the parts start."""
+    if port:
+        require_free(port, "the gateway")
+    listener = socket.socket()
+    if not WINDOWS:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        listener.close()
+        raise LocalStackError(f"Port {port} cannot be had: {error.strerror}.") from error
+    return listener
+
+
+def _configure(dsn: str, url: str, secret_key: str) -> None:
+    """Tell the database where its functions are and with which key, where the migrations have a place for it.
+
+    The address may be another at each start.
+    """
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(
+            "select to_regproc('public.configure_chunk_processing') is not null"
+        ).fetchone()
+        if row is not None and row[0]:
+            connection.execute("set local role service_role")
+            connection.execute("select public.configure_chunk_processing(%s, %s)", (url, secret_key))
+
+
+def _tail(path: Path) -> str:
+    try:
+        return " ".join(path.read_text(encoding="utf-8", errors="replace")[-600:].split())
+    except OSError:
+        return "it left no log"
+
+
+async def _serve(supervisor: Supervisor, lines: AsyncIterator[str]) -> None:
+    """Answer the owner until it is gone."""
+    running: set[asyncio.Task[None]] = set()
+
+    async def answer(message: control.Message) -> None:
+        try:
+            reply = {"id": message["id"], "result": await supervisor.execute(message)}
+        except LocalStackError as error:
+            reply = {"id": message["id"], "error": str(error)}
+        control.send(reply)
+
+    async for line in lines:
+        task = asyncio.create_task(answer(json.loads(line)))
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+
+async def _watch_owner(pid: int) -> None:
+    """Return when the owner is gone.
+
+    The pipe says so at once, unless a child of the owner inherited its other end; then this does.
+    """
+    while WINDOWS or os.getppid() == pid:
+        await asyncio.sleep(1)
+
+
+async def _run() -> int:
+    lines = control.messages()
+    supervisor = Supervisor(Settings.from_json(await anext(lines)))
+    stopping = asyncio.Event()
+    if not WINDOWS:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    life = [
+        asyncio.create_task(_live(supervisor, lines)),
+        asyncio.create_task(_watch_owner(supervisor.settings.owner_pid)),
+        asyncio.create_task(_wait(stopping)),
+    ]
+    try:
+        done, _ = await asyncio.wait(life, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    except LocalStackError as error:
+        control.send({"event": "failed", "message": str(error)})
+        return 1
+    finally:
+        for task in life:
+            task.cancel()
+        with contextlib.suppress(Exception):
+            await asyncio.gather(*life, return_exceptions=True)
+        await supervisor.stop()
+    return 0
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+async def _live(supervisor: Supervisor, lines: AsyncIterator[str]) -> None:
+    await supervisor.start()
+    control.send({"event": "ready", **supervisor.describe()})
+    await _serve(supervisor, lines)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(_run()))
