@@ -1,6 +1,6 @@
 """The line between a stack's owner and its supervisor: JSON, a line a message, over the supervisor's pipes.
 
-The owner's end of the pipe closes when the owner ends, however it ends; that is how the supervisor hears of it.
+The owner's end of the pipe closes when the owner ends, however it ends: so the supervisor hears of it.
 """
 
 from __future__ import annotations

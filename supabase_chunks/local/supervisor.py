@@ -1,4 +1,4 @@
-"""The process that owns a local stack: starts its parts, starts them again when they die, and ends with its owner."""
+"""The process that owns a local stack: starts its parts, and again when they die, and ends with its owner."""
 
 from __future__ import annotations
 
@@ -56,6 +56,8 @@ class Supervisor:
             # Commits wait for the log in any case; only what nobody keeps may skip the disk.
             settings={} if settings.keep else EPHEMERAL_SETTINGS,
         )
+        # Named to the functions before it runs.
+        self._postgres.port = settings.db_port or free_port()
         self._net = NetWorker("", pace=settings.webhook_pace, say=self.say)
 
     def say(self, line: str) -> None:
@@ -71,9 +73,8 @@ class Supervisor:
         self._listener = _bind(self.settings.port)
         self.url = f"http://{HOST}:{self._listener.getsockname()[1]}"
         deno = find_deno()
-        binary = postgrest.find_postgrest(deno)
+        binary = await postgrest.find_postgrest(deno, _note)
         # Deno compiles while PostgreSQL makes its cluster.
-        self._postgres.launch()
         self._launch_functions(deno)
         await self._start_database()
         self._launch_postgrest(binary)
@@ -87,23 +88,19 @@ class Supervisor:
         self._tasks = [asyncio.create_task(task) for task in work]
 
     async def stop(self) -> None:
-        """Take everything down, in the order in which the parts need each other, and remove what is not kept."""
+        """Take everything down, each part before those it needs, and remove what is not kept."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         grace = 1.0 if self.settings.keep else 0.0
-        await asyncio.gather(
-            *(part.stop(grace) for name, part in self.parts.items() if name in self.functions)
-        )
+        await asyncio.gather(*(part.stop(grace) for part in self._named("functions")))
         await self.gateway.stop()
         if self._listener is not None:
             self._listener.close()
         if "postgrest" in self.parts:
             await self.parts["postgrest"].stop(grace)
-        if self.settings.keep:
-            self._postgres.stop()
-        else:
-            self._postgres.kill()
+        self._postgres.stop()
+        if not self.settings.keep:
             shutil.rmtree(self.settings.root, ignore_errors=True)
 
     def describe(self) -> dict[str, Any]:
@@ -168,8 +165,8 @@ class Supervisor:
         if await part.wait_ready(_READY_SECONDS):
             return
         if function.lacks_imports():
-            control.send({"event": "note", "text": f"Downloading what the function {function.name} imports"})
-            await asyncio.to_thread(function.fetch)
+            _note(f"Downloading what the function {function.name} imports, this once")
+            await function.fetch()
             part.launch()
             if await part.wait_ready(_READY_SECONDS):
                 return
@@ -227,12 +224,14 @@ class Supervisor:
                 starts = {part: part.starts for part in parts}
                 for part in parts:
                     part.kill()
-                while not all(part.starts > starts[part] and part.ready.is_set() for part in parts):
-                    await asyncio.sleep(0.01)
+                async with _in_time():
+                    while not all(part.starts > starts[part] and part.ready.is_set() for part in parts):
+                        await asyncio.sleep(0.01)
                 return None
             case "wait":
-                for part in self.parts.values():
-                    await part.ready.wait()
+                async with _in_time():
+                    for part in self.parts.values():
+                        await part.ready.wait()
                 return None
             case "webhooks":
                 self._net.pace = message.get("pace", self._net.pace)
@@ -242,6 +241,20 @@ class Supervisor:
                 return {name: part.pid for name, part in self.parts.items()} | {"supervisor": os.getpid()}
             case unknown:
                 raise LocalStackError(f"The supervisor does not know {unknown!r}.")
+
+
+@contextlib.asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(_READY_SECONDS):
+            yield
+    except TimeoutError:
+        raise LocalStackError(f"A part is not back after {_READY_SECONDS:g} seconds; see the logs.") from None
+
+
+def _note(text: str) -> None:
+    """Tell the owner why it takes long."""
+    control.send({"event": "note", "text": text})
 
 
 async def _get_status(port: int, path: str) -> int | None:
