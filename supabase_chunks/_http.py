@@ -7,7 +7,6 @@ status nor Retry-After. httpx and postgrest are imported at the first request, t
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import threading
 import weakref
@@ -19,6 +18,8 @@ from ._rpc import not_json, response_error
 from .errors import ChunksError, ConfigurationError, ConnectionFailed, RequestTimeout, UnexpectedResponse
 
 if TYPE_CHECKING:
+    import asyncio
+
     import httpx
 
 DEFAULT_TIMEOUT = 30.0
@@ -80,6 +81,8 @@ class AsyncPool:
             raise ConfigurationError("this client is closed")
         if self.given is not None:
             return self.given
+        import asyncio
+
         import httpx
 
         loop = asyncio.get_running_loop()
@@ -93,6 +96,8 @@ class AsyncPool:
     async def aclose(self) -> None:
         """Close the running loop's client, if it is ours; the connections of ended loops are gone."""
         if self.given is None:
+            import asyncio
+
             self.closed = True
             with self._lock:
                 client = self._clients.pop(asyncio.get_running_loop(), None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
@@ -13,11 +12,12 @@ from ._flow import Call
 from .errors import FunctionsNotInstalled, ResponseError, UnexpectedResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Mapping
 
 T = TypeVar("T")
 
 _BODY_SHOWN = 500
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
 _INSTALL = """\
 It comes with supabase-chunks; put it there with
@@ -33,9 +33,10 @@ def call(function: str, /, **arguments: object) -> Call:
     return Call(function, {name: value for name, value in arguments.items() if value is not None})
 
 
-@cache
-def _adapter(model: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(model)
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    if model not in _ADAPTERS:
+        _ADAPTERS[model] = TypeAdapter(model)
+    return _ADAPTERS[model]
 
 
 def decode(model: type[T], data: object, what: str) -> T:

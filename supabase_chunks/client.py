@@ -128,8 +128,8 @@ class ChunksClient:
     ) -> Job:
         """Start a sync.
 
-        What there is to do is said by `chunks` (a payload a chunk), or by `total_items` and `chunk_size`, or by
-        the kind's handler, which then plans in its first chunk.
+        What there is to do is said by `chunks` (a payload a chunk), or by `total_items` and `chunk_size`, or
+        by the kind's handler, which then plans in its first chunk.
 
         Args:
             kind: What sort of sync; `save_kind` adds one.

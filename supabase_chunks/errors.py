@@ -138,11 +138,11 @@ class WaitTimeout(JobError, TimeoutError):
 class TransportError(ChunksError):
     """No answer came from the server."""
 
-    retryable = True
-
 
 class ConnectionFailed(TransportError):
     """The server could not be reached, or the connection was lost."""
+
+    retryable = True
 
 
 class RequestTimeout(TransportError, TimeoutError):

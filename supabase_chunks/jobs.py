@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -232,6 +231,8 @@ class AsyncJob(_Handle):
         interval: float | None = None,
     ) -> Progress:
         """Wait until the job has ended; see `Job.wait`."""
+        import asyncio
+
         watch = Watch(self.id, self._client._retry, interval=interval, timeout=timeout)
         notices = Notices()
         display = open_display(progress)
