@@ -1,0 +1,154 @@
+/**
+ * What a handler's answer means for its chunk.
+ *
+ * | answer | outcome |
+ * |---|---|
+ * | 200 with `{result?, items_processed?, items_total?, next_chunks?}` | completed |
+ * | 204 | completed, without a result |
+ * | 200 with other JSON, an unknown field, a wrong type, or what `jsonb` refuses | failed for good: a bug, not a mishap |
+ * | 200 with more than {@link MAX_ANSWER_BYTES} | failed for good |
+ * | 200 that is empty, cut off, or not JSON (a proxy's page) | retry |
+ * | 408, 425, 429, 5xx, 3xx, any other 2xx (202: accepted is not done) | retry; with Retry-After not before (429, 503) |
+ * | any other 4xx | failed for good |
+ * | no answer: refused, reset, DNS, timeout | retry |
+ */
+
+import { parseJson, storableText, whyNotStorable } from "../_shared/json.ts";
+import { messageOf } from "../_shared/log.ts";
+
+/** Arguments of `complete_chunk_job_safe` that an answer decides. */
+export interface Report {
+  success: boolean;
+  result?: unknown;
+  error?: string;
+  retryable?: boolean;
+  retry_after_seconds?: number;
+  next_chunks?: unknown[] | null;
+  items_processed?: number | bigint | null;
+  items_total?: number | bigint | null;
+}
+
+/** A larger answer is refused unread: results of that size belong in a table of the handler's own. */
+export const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
+
+/** Enough of an unsuccessful answer to say what is wrong. */
+const MAX_ERROR_BYTES = 8 * 1024;
+const MAX_ERROR_TEXT = 300;
+const MAX_RETRY_AFTER_SECONDS = 24 * 3600;
+
+/** 4xx that may go away by itself. */
+const TEMPORARY_4XX = new Set([408, 425, 429]);
+const ANSWER_FIELDS = new Set(["result", "items_processed", "items_total", "next_chunks"]);
+
+/** Reads a handler's answer, never more of it than is needed, and decides. */
+export async function readAnswer(handler: string, response: Response): Promise<Report> {
+  if (response.status === 204) return { success: true };
+  const limit = response.status === 200 ? MAX_ANSWER_BYTES : MAX_ERROR_BYTES;
+  let body: { text: string; complete: boolean };
+  try {
+    body = await readText(response, limit);
+  } catch (error) {
+    return failure(`${handler} answered ${response.status}, then broke off: ${messageOf(error)}`, true);
+  }
+  if (response.status === 200) {
+    if (body.complete) return readResult(handler, body.text);
+    return failure(`${handler} answered with more than ${MAX_ANSWER_BYTES / 1024 / 1024} MiB`, false);
+  }
+  const { status } = response;
+  const said = summary(body.text);
+  const report = failure(`${handler} answered ${status}${said && `: ${said}`}`, true);
+  report.retryable = status < 400 || status >= 500 || TEMPORARY_4XX.has(status);
+  if (status === 429 || status === 503) {
+    const seconds = retryAfterSeconds(response.headers);
+    if (seconds !== null) report.retry_after_seconds = seconds;
+  }
+  return report;
+}
+
+/** A report of a chunk that did not succeed. */
+export function failure(error: string, retryable: boolean): Report {
+  return { success: false, error: storableText(error), retryable };
+}
+
+function readResult(handler: string, text: string): Report {
+  let answer: unknown;
+  try {
+    answer = parseJson(text, { exactDecimals: true });
+  } catch (error) {
+    // Too deep for the parser is the handler's doing; anything else may be half of a good answer.
+    if (error instanceof RangeError) {
+      return failure(`${handler} answered 200 with JSON nested too deeply`, false);
+    }
+    const said = summary(text);
+    return failure(`${handler} answered 200 without JSON${said ? `: ${said}` : ": an empty body"}`, true);
+  }
+  const refuse = (why: string) => failure(`${handler} answered 200, but ${why}`, false);
+  if (typeof answer !== "object" || answer === null || Array.isArray(answer)) {
+    return refuse("the body is not an object {result, items_processed, next_chunks}");
+  }
+  const fields = answer as Record<string, unknown>;
+  const unknown = Object.keys(fields).find((field) => !ANSWER_FIELDS.has(field));
+  if (unknown !== undefined) return refuse(`the field ${JSON.stringify(unknown.slice(0, 100))} is unknown`);
+  const { result, items_processed = null, items_total = null, next_chunks = null } = fields;
+  if (!isCount(items_processed)) return refuse("items_processed is not a whole number");
+  if (!isCount(items_total)) return refuse("items_total is not a whole number");
+  if (!isChunkList(next_chunks)) return refuse("next_chunks is not a list of objects");
+  const flaw = whyNotStorable(result, "result") ?? whyNotStorable(next_chunks, "next_chunks");
+  if (flaw !== null) return refuse(flaw);
+  return { success: true, result, items_processed, items_total, next_chunks };
+}
+
+function isCount(value: unknown): value is number | bigint | null {
+  if (value === null) return true;
+  return typeof value === "bigint" ? value >= 0n : Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isChunkList(value: unknown): value is unknown[] | null {
+  const isObject = (item: unknown) => typeof item === "object" && item !== null && !Array.isArray(item);
+  return value === null || (Array.isArray(value) && value.every(isObject));
+}
+
+/** Reads at most `limit` bytes; the rest is never fetched. */
+async function readText(response: Response, limit: number): Promise<{ text: string; complete: boolean }> {
+  const decoder = new TextDecoder();
+  let text = "";
+  let bytes = 0;
+  for await (const part of response.body ?? []) {
+    bytes += part.byteLength;
+    const over = bytes - limit;
+    text += decoder.decode(over > 0 ? part.subarray(0, part.byteLength - over) : part, { stream: true });
+    if (over > 0) return { text, complete: false };
+  }
+  return { text: text + decoder.decode(), complete: true };
+}
+
+/** What a person wants to read of an error body: its message, without markup, in one line. */
+function summary(text: string): string {
+  let said = text;
+  try {
+    const body = JSON.parse(text);
+    const message = body?.error?.message ?? body?.error ?? body?.message ?? body?.msg;
+    if (typeof message === "string") said = message;
+  } catch {
+    if (/^\s*</.test(text)) said = withoutMarkup(text);
+  }
+  const line = said.replace(/\s+/g, " ").trim();
+  return line.length > MAX_ERROR_TEXT ? `${line.slice(0, MAX_ERROR_TEXT)}…` : line;
+}
+
+function withoutMarkup(html: string): string {
+  return html.replace(/<(script|style)\b[^]*?<\/\1\s*>/gi, " ").replace(/<[^>]*>?/g, " ");
+}
+
+/** Retry-After as whole seconds from now; a date is measured against the answer's own clock. */
+function retryAfterSeconds(headers: Headers): number | null {
+  const value = headers.get("retry-after")?.trim();
+  if (!value) return null;
+  let seconds = /^\d+(\.\d+)?$/.test(value) ? Number(value) : Number.NaN;
+  if (Number.isNaN(seconds)) {
+    const now = Date.parse(headers.get("date") ?? "") || Date.now();
+    seconds = (Date.parse(value) - now) / 1000;
+  }
+  if (!Number.isFinite(seconds)) return null;
+  return Math.min(Math.max(Math.ceil(seconds), 0), MAX_RETRY_AFTER_SECONDS);
+}

@@ -1,0 +1,245 @@
+/** One claimed chunk: its handler is called, its lease kept, its outcome reported. */
+
+import { keyHeaders } from "../_shared/auth.ts";
+import { stringifyJson } from "../_shared/json.ts";
+import { type Log, messageOf } from "../_shared/log.ts";
+import { type Rpc, RpcError, withRetries } from "../_shared/rpc.ts";
+import { failure, readAnswer, type Report } from "./answer.ts";
+
+/** A row of `claim_next_chunk_job_safe`; `next` of a completion has the same shape. */
+export interface ClaimedChunk {
+  chunk_id: number | bigint;
+  parent_sync_job_id: string;
+  kind: string;
+  handler: string | null;
+  chunk_index: number;
+  attempt: number;
+  payload: unknown;
+  job_payload: unknown;
+  owner_id: string | null;
+  claim_token: string;
+  locked_until: string;
+}
+
+/** The answer of `complete_chunk_job_safe`. */
+export interface Completion {
+  outcome: string;
+  next?: ClaimedChunk | null;
+}
+
+/** What a chunk needs of the invocation that works on it. Times are `performance.now()`. */
+export interface Invocation {
+  rpc: Rpc;
+  url: string;
+  key: string;
+  log: Log;
+  /** The handler must have answered by then. */
+  handlerUntil: number;
+  /** Reports are tried until then. */
+  reportUntil: number;
+  /** The longest pause between heartbeats, milliseconds. */
+  heartbeatMs: number;
+}
+
+/** Why a handler's call was ended before it answered. */
+type Ending = "cancelled" | "lost" | "released" | "time";
+
+/** A heartbeat more often than this would only be load. */
+const MIN_HEARTBEAT_MS = 500;
+
+/** Milliseconds that a release may take: the worker is about to be ended. */
+const RELEASE_TIMEOUT_MS = 2000;
+
+/** Works on one claim. Use: `run()`, then `report()` unless it returned null. */
+export class ChunkRun {
+  readonly #ending = new AbortController();
+  readonly #finished = new AbortController();
+  readonly started = performance.now();
+  #answered = false;
+
+  constructor(
+    readonly chunk: ClaimedChunk,
+    /** Whether the chunk had an invocation's whole time before it, and so is to blame for not ending in it. */
+    private readonly hasFullTime: boolean,
+    private readonly invocation: Invocation,
+  ) {}
+
+  /** Calls the handler. Null: there is nothing to report, the claim was given back or is another's by now. */
+  async run(): Promise<Report | null> {
+    const { handler } = this.chunk;
+    if (!handler) return failure(`the kind ${this.chunk.kind} has no handler`, false);
+    const heartbeats = this.#keepLease();
+    const left = this.invocation.handlerUntil - performance.now();
+    const timer = setTimeout(() => this.#end("time"), Math.max(left, 0));
+    try {
+      const report = await this.#call(handler);
+      this.#answered = true;
+      return report;
+    } catch (error) {
+      return await this.#explain(handler, error);
+    } finally {
+      clearTimeout(timer);
+      heartbeats.catch(() => {});
+    }
+  }
+
+  /**
+   * Reports until it is heard or the time is over. Repeating is safe: the token makes it one report.
+   *
+   * @param claimNext ask for the job's next chunk, already claimed.
+   * @returns null when nobody heard it; the lease will then expire and the watchdog take over.
+   */
+  async report(report: Report, claimNext: boolean): Promise<Completion | null> {
+    const { rpc, log, reportUntil } = this.invocation;
+    const send = (what: Report) =>
+      withRetries(
+        async () => {
+          const timeoutMs = Math.min(Math.max(reportUntil - performance.now(), 1000), 10_000);
+          const args = { ...this.#token(), ...what, claim_next: claimNext };
+          return await rpc("complete_chunk_job_safe", args, { timeoutMs }) as Completion;
+        },
+        reportUntil,
+        (error, attempt) =>
+          log("report_retry", { ...this.#where(), attempt_to_report: attempt, error: error.message }),
+      );
+    try {
+      return await send(report);
+    } catch (error) {
+      log("report_failed", { ...this.#where(), error: messageOf(error) });
+      // A report that the database refuses (too large, too deep, an invalid next chunk) would be refused again.
+      const refused = error instanceof RpcError && error.status === 400 && report.success;
+      if (!refused) return null;
+      const why = failure(`the database refused the result: ${error.message}`.slice(0, 500), false);
+      return await send(why).catch(() => null);
+    } finally {
+      this.#finished.abort();
+    }
+  }
+
+  /** Gives the claim and its attempt back, unless the handler has answered and only the report is on its way. */
+  async release(reason: string): Promise<void> {
+    if (this.#answered || this.#ending.signal.aborted) return;
+    this.#end("released");
+    await this.#giveBack(reason);
+  }
+
+  #where() {
+    const { parent_sync_job_id: job, chunk_id, attempt, kind } = this.chunk;
+    return { job, chunk: Number(chunk_id), attempt, kind };
+  }
+
+  #token() {
+    return { chunk_id: this.chunk.chunk_id, claim_token: this.chunk.claim_token };
+  }
+
+  #end(why: Ending): void {
+    this.#ending.abort(why);
+  }
+
+  async #call(handler: string): Promise<Report> {
+    const { url, key } = this.invocation;
+    const { chunk } = this;
+    const response = await fetch(`${url}/functions/v1/${encodeURIComponent(handler)}`, {
+      method: "POST",
+      headers: { ...keyHeaders(key), "content-type": "application/json" },
+      body: stringifyJson({
+        job_id: chunk.parent_sync_job_id,
+        chunk_id: chunk.chunk_id,
+        chunk_index: chunk.chunk_index,
+        attempt: chunk.attempt,
+        kind: chunk.kind,
+        owner_id: chunk.owner_id,
+        payload: chunk.payload,
+        job_payload: chunk.job_payload,
+      }),
+      // Following a redirect would carry the key to wherever it points.
+      redirect: "manual",
+      signal: this.#ending.signal,
+    });
+    const report = await readAnswer(handler, response);
+    this.#ending.signal.throwIfAborted();
+    // A handler that echoes its request must not put the key into a table.
+    if (report.error) report.error = report.error.replaceAll(key, "[key]");
+    return report;
+  }
+
+  async #explain(handler: string, error: unknown): Promise<Report | null> {
+    const { signal } = this.#ending;
+    if (!signal.aborted) {
+      const why = messageOf(error).replaceAll(this.invocation.key, "[key]");
+      return failure(`${handler} could not be reached: ${why}`.slice(0, 500), true);
+    }
+    switch (signal.reason as Ending) {
+      case "cancelled":
+        return failure("cancelled while it was worked on", false);
+      case "lost":
+        this.#finished.abort();
+        this.invocation.log("claim_lost", {
+          ...this.#where(),
+          error: "the lease is another worker's by now",
+        });
+        return null;
+      case "released":
+        return null;
+      case "time": {
+        const seconds = Math.round((performance.now() - this.started) / 1000);
+        if (this.hasFullTime) return failure(`${handler} did not answer within ${seconds} s`, true);
+        await this.#giveBack("the invocation's time was over");
+        return null;
+      }
+    }
+  }
+
+  async #giveBack(reason: string): Promise<void> {
+    const { rpc, log } = this.invocation;
+    this.#finished.abort();
+    try {
+      await withRetries(
+        () => rpc("release_chunk_job", { ...this.#token(), reason }, { timeoutMs: RELEASE_TIMEOUT_MS }),
+        performance.now() + RELEASE_TIMEOUT_MS,
+      );
+      log("released", { ...this.#where(), reason });
+    } catch (error) {
+      log("release_failed", { ...this.#where(), reason, error: messageOf(error) });
+    }
+  }
+
+  /** Extends the lease every third of it until the chunk is reported; ends the handler's call when it is in vain. */
+  async #keepLease(): Promise<void> {
+    const { rpc, log, heartbeatMs } = this.invocation;
+    const { signal } = this.#finished;
+    let lockedUntil = this.chunk.locked_until;
+    while (!signal.aborted) {
+      // Our clock may differ from the database's; the bounds keep the pause sensible whatever it says.
+      const third = (Date.parse(lockedUntil) - Date.now()) / 3;
+      await pause(Math.max(Math.min(third || heartbeatMs, heartbeatMs), MIN_HEARTBEAT_MS), signal);
+      if (signal.aborted) return;
+      try {
+        const answer = await rpc("extend_chunk_lease", this.#token(), { timeoutMs: heartbeatMs, signal }) as {
+          ok: boolean;
+          cancel_requested?: boolean;
+          locked_until?: string | null;
+        };
+        lockedUntil = answer.locked_until ?? lockedUntil;
+        if (answer.cancel_requested) this.#end("cancelled");
+        else if (!answer.ok) this.#end("lost");
+        if (answer.cancel_requested || !answer.ok) return;
+      } catch (error) {
+        if (!signal.aborted) log("heartbeat_failed", { ...this.#where(), error: messageOf(error) });
+      }
+    }
+  }
+}
+
+/** Waits, at most until the signal. */
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener("abort", done);
+  });
+}

@@ -1,0 +1,203 @@
+/**
+ * The processor: a webhook says "there may be work"; it claims a chunk, answers at once and works on in the background.
+ *
+ * The webhook is a hint, the table is the truth. While an invocation has time left it finishes each chunk by claiming
+ * the job's next one in the same call; the last completion leaves the next chunk to a fresh webhook from the database.
+ * The processor never calls itself.
+ */
+
+import { type Log, messageOf } from "../_shared/log.ts";
+import { createRpc, type Rpc, RpcError, withRetries } from "../_shared/rpc.ts";
+import { VERSION } from "../_shared/version.ts";
+import { ChunkRun, type ClaimedChunk, type Completion, type Invocation } from "./chunk.ts";
+import type { Settings } from "./settings.ts";
+
+/** What the processor takes from outside. */
+export interface Dependencies {
+  /** The project's URL, without a slash at the end. */
+  url: string;
+  settings: Settings;
+  log: Log;
+  /** Keeps the worker alive until the promise settles. */
+  inBackground: (work: Promise<unknown>) => void;
+  /** `performance.now()` at which the platform will end this worker; null where nothing does. */
+  workerUntil: number | null;
+}
+
+/** The processor's two entrances. */
+export interface Processor {
+  /** Answers a webhook; `key` is the one that authorised it. */
+  handle(request: Request, key: string): Promise<Response>;
+  /** Gives back what is being worked on. */
+  release(reason: string): Promise<void>;
+}
+
+/** A body is a hint of some hundred bytes; more is not looked at. */
+const MAX_HINT_BYTES = 64 * 1024;
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+/** pg_net sends its next batch when the slowest answer of this one is there: answer before the claim if that is slow. */
+const ANSWER_WITHIN_MS = 1500;
+/** How long a claim whose reply was lost is asked for again; the watchdog would find it only when its lease is over. */
+const CLAIM_WITHIN_MS = 30_000;
+/** Even a worker near its end gets this much, or it would claim for nothing. */
+const LEAST_TIME_MS = 5000;
+
+/** A processor; it keeps no state but the chunks in work. */
+export function createProcessor(dependencies: Dependencies): Processor {
+  const { url, settings, log, inBackground, workerUntil } = dependencies;
+  const inWork = new Set<ChunkRun>();
+  let ending = false;
+
+  async function handle(request: Request, key: string): Promise<Response> {
+    if (request.method !== "POST") return Response.json({ error: "use POST" }, { status: 405 });
+    const hint = await readHint(request);
+    if (hint.probe) return Response.json({ ok: true, version: VERSION });
+    if (ending) return Response.json({ error: "this worker is about to end" }, { status: 503 });
+    const started = performance.now();
+    const rpc = createRpc(url, key);
+    const workerId = `background-sync-processor/${crypto.randomUUID()}`;
+    let lastFailure: string | null = null;
+    const claim = claimChunk(rpc, workerId, hint.jobId, started + CLAIM_WITHIN_MS, (error) => {
+      lastFailure = error.message;
+      log("claim_retry", { error: error.message });
+    });
+    const work = async (chunk: ClaimedChunk | null) => {
+      if (chunk !== null) await drain(chunk, started, rpc, key);
+    };
+    try {
+      const chunk = await within(claim, ANSWER_WITHIN_MS);
+      if (chunk === undefined) {
+        inBackground(claim.then(work));
+        if (lastFailure !== null) return Response.json({ error: lastFailure }, { status: 503 });
+        return Response.json({ claimed: null, reason: "the database is slow to answer" }, { status: 202 });
+      }
+      if (chunk === null) return Response.json({ claimed: false });
+      inBackground(work(chunk));
+      const { chunk_id, parent_sync_job_id } = chunk;
+      return Response.json({ claimed: true, chunk_id: Number(chunk_id), parent_sync_job_id }, {
+        status: 202,
+      });
+    } catch (error) {
+      log("claim_failed", { error: messageOf(error) });
+      return Response.json({ error: messageOf(error) }, { status: 502 });
+    }
+  }
+
+  /** Works on the chunk and, while there is time, on those its completions bring. */
+  async function drain(first: ClaimedChunk, started: number, rpc: Rpc, key: string): Promise<void> {
+    const ends = started + settings.wallClockMs;
+    const reportUntil = workerUntil === null
+      ? ends
+      : Math.max(Math.min(ends, workerUntil), started + LEAST_TIME_MS);
+    const reserve = Math.min(settings.wallClockMs / 10, 5000);
+    const invocation: Invocation = {
+      rpc,
+      url,
+      key,
+      log,
+      handlerUntil: reportUntil - reserve,
+      reportUntil,
+      heartbeatMs: settings.heartbeatMs,
+    };
+    let slowest = 0;
+    let done = 0;
+    for (let chunk: ClaimedChunk | null = first; chunk !== null;) {
+      const begun = performance.now();
+      const hasFullTime = reportUntil - begun >= 0.8 * settings.wallClockMs;
+      const run: ChunkRun = new ChunkRun(chunk, hasFullTime, invocation);
+      inWork.add(run);
+      let completion: Completion | null = null;
+      try {
+        const report = await run.run();
+        if (report === null) return;
+        done += 1;
+        slowest = Math.max(slowest, performance.now() - begun);
+        completion = await run.report(report, !ending && hasTimeForMore(slowest, done, invocation));
+        logOutcome(chunk, performance.now() - begun, completion, report.error);
+      } finally {
+        inWork.delete(run);
+      }
+      chunk = completion?.next ?? null;
+    }
+  }
+
+  /** Whether another chunk like the slowest so far would surely end in time. */
+  function hasTimeForMore(slowest: number, done: number, { handlerUntil }: Invocation): boolean {
+    if (settings.chunksPerInvocation !== null && done >= settings.chunksPerInvocation) return false;
+    return performance.now() + Math.max(1.5 * slowest, 0.05 * settings.wallClockMs) < handlerUntil;
+  }
+
+  function logOutcome(chunk: ClaimedChunk, ms: number, completion: Completion | null, error?: string): void {
+    log("chunk", {
+      job: chunk.parent_sync_job_id,
+      chunk: Number(chunk.chunk_id),
+      attempt: chunk.attempt,
+      kind: chunk.kind,
+      duration_ms: Math.round(ms),
+      outcome: completion?.outcome ?? "unreported",
+      error,
+    });
+  }
+
+  async function release(reason: string): Promise<void> {
+    ending = true;
+    log("ending", { reason, chunks: inWork.size });
+    await Promise.all([...inWork].map((run) => run.release(reason)));
+  }
+
+  return { handle, release };
+}
+
+/** Claims a chunk of the job in the hint, or else any that an Edge Function handles. */
+async function claimChunk(
+  rpc: Rpc,
+  workerId: string,
+  jobId: string | null,
+  until: number,
+  onFailure: (error: RpcError) => void,
+): Promise<ClaimedChunk | null> {
+  for (const parent of jobId === null ? [null] : [jobId, null]) {
+    // The same id at every try: a claim whose reply was lost is answered again, not made twice.
+    const args: Record<string, unknown> = { worker_id: workerId, claim_id: crypto.randomUUID() };
+    if (parent !== null) args.parent_sync_job_id = parent;
+    const rows = await withRetries(
+      () => rpc("claim_next_chunk_job_safe", args, { timeoutMs: 5000 }),
+      until,
+      onFailure,
+    );
+    if (!Array.isArray(rows)) {
+      throw new RpcError(0, null, "claim_next_chunk_job_safe: the answer is not a list");
+    }
+    if (rows.length > 0) return rows[0] as ClaimedChunk;
+  }
+  return null;
+}
+
+async function readHint(request: Request): Promise<{ probe: boolean; jobId: string | null }> {
+  try {
+    const bytes = Number(request.headers.get("content-length") ?? 0);
+    if (bytes > MAX_HINT_BYTES) throw new RangeError("too long for a hint");
+    const body = JSON.parse(await request.text()) as { probe?: unknown; parent_sync_job_id?: unknown } | null;
+    const jobId = body?.parent_sync_job_id;
+    return {
+      probe: body?.probe === true,
+      jobId: typeof jobId === "string" && UUID.test(jobId) ? jobId : null,
+    };
+  } catch {
+    // No body, or not ours: the table says what there is to do.
+    await request.body?.cancel().catch(() => {});
+    return { probe: false, jobId: null };
+  }
+}
+
+/** The promise's value, or undefined when it takes longer. */
+async function within<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), ms));
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
