@@ -1,0 +1,98 @@
+-- Access: who may do what, in one place. A new Supabase project grants nothing by default, an older one everything, so
+-- each right is first taken and then given.
+--
+--   anon            nothing
+--   authenticated   the functions for users, and reading of the own rows
+--   service_role    everything listed, and the tables behind it
+
+-- Tables and view
+revoke all on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.chunk_processing_status
+  from public, anon, authenticated, service_role;
+grant select on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.chunk_processing_status to authenticated;
+grant select, insert, update, delete on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue to service_role;
+grant select on public.chunk_processing_status to service_role;
+
+revoke all on schema chunk_private from public, anon;
+grant usage on schema chunk_private to authenticated, service_role;
+revoke all on all tables in schema chunk_private from public, anon, authenticated, service_role;
+grant select on chunk_private.job_counters, chunk_private.dispatches to authenticated; -- what the view reads
+grant select, insert, update, delete on all tables in schema chunk_private to service_role;
+
+-- Sequences of identity columns need no grant to insert.
+revoke all on all sequences in schema chunk_private from public, anon, authenticated, service_role;
+revoke all on sequence public.chunk_processing_queue_id_seq from public, anon, authenticated, service_role;
+
+-- Rows
+alter table public.sync_kinds enable row level security;
+alter table public.sync_jobs enable row level security;
+alter table public.chunk_processing_queue enable row level security;
+alter table chunk_private.settings enable row level security;
+alter table chunk_private.lanes enable row level security;
+alter table chunk_private.job_counters enable row level security;
+alter table chunk_private.chunk_attempts enable row level security;
+alter table chunk_private.dispatches enable row level security;
+alter table chunk_private.appended_pages enable row level security;
+
+drop policy if exists "Users see the kinds" on public.sync_kinds;
+create policy "Users see the kinds" on public.sync_kinds for select to authenticated using (true);
+drop policy if exists "Users see their own jobs" on public.sync_jobs;
+create policy "Users see their own jobs" on public.sync_jobs for select to authenticated using (owner_id = (select auth.uid()));
+drop policy if exists "Users see their own chunks" on public.chunk_processing_queue;
+create policy "Users see their own chunks" on public.chunk_processing_queue for select to authenticated using (owner_id = (select auth.uid()));
+drop policy if exists "Users see their own counters" on chunk_private.job_counters;
+create policy "Users see their own counters" on chunk_private.job_counters for select to authenticated using (owner_id = (select auth.uid()));
+drop policy if exists "Users see their own dispatches" on chunk_private.dispatches;
+create policy "Users see their own dispatches" on chunk_private.dispatches for select to authenticated using (owner_id = (select auth.uid()));
+
+-- Functions
+revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;
+revoke execute on function
+  public.save_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
+  public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
+  public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.trigger_next_chunk_processing,
+  public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
+  public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
+  public.enqueue_chunks_from_rows
+from public, anon, authenticated, service_role;
+
+grant execute on function
+  public.start_sync_job, public.append_sync_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job,
+  public.pause_sync_job, public.resume_sync_job, public.retry_failed_chunks, public.enqueue_chunks_from_rows
+to authenticated;
+-- The bodies of the above, which check who calls.
+grant execute on function
+  chunk_private.start_sync_job, chunk_private.append_sync_chunks, chunk_private.cancel_sync_job, chunk_private.pause_sync_job,
+  chunk_private.resume_sync_job, chunk_private.retry_failed_chunks
+to authenticated;
+
+grant execute on function
+  public.save_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
+  public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
+  public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.trigger_next_chunk_processing,
+  public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
+  public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
+  public.enqueue_chunks_from_rows
+to service_role;
+grant execute on all functions in schema chunk_private to service_role;
+-- Writes a Vault entry of any name: for the owner's definer functions only.
+revoke execute on function chunk_private.save_secret from service_role;
+
+-- pg_cron and pg_net come with Supabase, and may be absent elsewhere: Python workers need neither. The CLI swallows
+-- notices, so what is missing is shown by chunk_system_health().
+do $$
+begin
+  begin
+    create extension if not exists pg_net;
+  exception when others then
+    raise notice 'supabase-chunks: pg_net is not available: %', sqlerrm;
+  end;
+  begin
+    create extension if not exists pg_cron;
+  exception when others then
+    raise notice 'supabase-chunks: pg_cron is not available: %', sqlerrm;
+  end;
+end
+$$;
+select chunk_private.schedule_watchdog();
+
+notify pgrst, 'reload schema';
