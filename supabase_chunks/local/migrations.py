@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psycopg
 
 from supabase_chunks.local.failure import LocalStackError
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 _FILE_NAME = re.compile(r"^(?P<version>\d+)_(?P<name>.*)\.sql$")
 
 
-def apply(dsn: str, directory: Path, *, role: str = "postgres") -> list[str]:
+def apply(dsn: str, directory: Path | str, *, role: str = "postgres") -> list[str]:
     """Apply the migrations that this database does not have yet, in the order of their versions.
 
     Each file is one transaction together with its row in `supabase_migrations.schema_migrations`; it runs as
@@ -35,7 +32,7 @@ def apply(dsn: str, directory: Path, *, role: str = "postgres") -> list[str]:
     """
     files = {
         match["version"]: (match["name"], path)
-        for path in sorted(directory.glob("*.sql"))
+        for path in sorted(Path(directory).glob("*.sql"))
         if (match := _FILE_NAME.match(path.name))
     }
     applied: list[str] = []

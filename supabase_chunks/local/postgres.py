@@ -118,6 +118,13 @@ class PostgresServer:
         Raises:
             LocalStackError: The port is taken, the binaries are missing, or the server does not come up.
         """
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> None:
         for _ in range(5):
             process = self.launch()
             if self._wait_ready(process):
@@ -137,9 +144,9 @@ class PostgresServer:
         if self._process is not None and self.running:
             return self._process
         binaries = runnable(self._bin_dir or embedded_bin_dir(), self._user)
-        self._prepare(binaries)
         if self._wanted_port:
             require_free(self._wanted_port, "PostgreSQL")
+        self._prepare(binaries)
         self.port = self._wanted_port or self.port or free_port()
         self._process = self._spawn(binaries)
         return self._process
@@ -188,11 +195,7 @@ class PostgresServer:
 
     def __enter__(self) -> Self:
         """Start the server."""
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
+        self.start()
         return self
 
     def __exit__(

@@ -1,0 +1,67 @@
+"""Which folders are Edge Functions, and what they get to see."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from supabase_chunks.local import LocalStackError, functions, postgrest
+from supabase_chunks.local.keys import Keys
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_functions_are_the_folders_with_an_index_and_no_underscore(tmp_path: Path) -> None:
+    for name in ("hello", "_shared", ".hidden", "empty", "world"):
+        (tmp_path / name).mkdir()
+        if name != "empty":
+            (tmp_path / name / "index.ts").touch()
+    (tmp_path / "index.ts").touch()
+    assert functions.find_functions(tmp_path) == ["hello", "world"]
+
+
+def test_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LocalStackError, match="There is no folder"):
+        functions.find_functions(tmp_path / "nowhere")
+
+
+def test_environment_is_the_platforms_and_nothing_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_SECRET_OF_MINE", "x")
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid")
+    keys = Keys()
+    seen = functions.environment(keys, url="http://here", database_url="postgresql://", extra={"MINE": "1"})
+    assert json.loads(seen["SUPABASE_SECRET_KEYS"]) == {"default": keys.secret}
+    assert json.loads(seen["SUPABASE_PUBLISHABLE_KEYS"]) == {"default": keys.publishable}
+    assert seen["SUPABASE_URL"] == "http://here"
+    assert seen["MINE"] == "1"
+    assert "SOME_SECRET_OF_MINE" not in seen
+    assert "HTTP_PROXY" not in seen
+
+
+async def test_postgrest_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    binary = tmp_path / "postgrest"
+    binary.touch(mode=0o755)
+    monkeypatch.setenv("POSTGREST", str(binary))
+    assert await postgrest.find_postgrest(tmp_path / "deno", print) == binary
+    monkeypatch.delenv("POSTGREST")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert await postgrest.find_postgrest(tmp_path / "deno", print) == binary
+
+
+async def test_system_without_a_build_is_told_where_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("POSTGREST", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(LocalStackError, match="brew install postgrest"):
+        await postgrest.find_postgrest(tmp_path / "deno", print)
+
+
+async def test_named_postgrest_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGREST", str(tmp_path / "gone"))
+    with pytest.raises(LocalStackError, match="which is no file"):
+        await postgrest.find_postgrest(tmp_path / "deno", print)
