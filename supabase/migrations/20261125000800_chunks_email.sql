@@ -1,0 +1,397 @@
+-- Email: the accounts whose mailboxes are synced, the messages, and the functions of the handler sync-emails.
+--
+-- A password is in the Vault only, under the name email_account_<id>. It goes in with save_email_account() and comes out
+-- with get_email_account_secret(), which is for the handler's key alone.
+
+create table if not exists public.email_accounts (
+  id uuid primary key default gen_random_uuid(),
+  owner_id uuid,
+  name text not null,
+  host text not null,
+  port int not null default 993,
+  tls text not null default 'implicit',
+  username text not null,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint email_accounts_one_per_name unique nulls not distinct (owner_id, name),
+  constraint email_accounts_name_length check (length(name) between 1 and 100),
+  constraint email_accounts_host_is_a_host check (host ~ '^[A-Za-z0-9._:-]{1,253}$'),
+  constraint email_accounts_port_range check (port between 1 and 65535),
+  constraint email_accounts_tls_known check (tls in ('implicit', 'starttls', 'none')),
+  constraint email_accounts_username_length check (length(username) between 1 and 320)
+);
+comment on table public.email_accounts is 'IMAP accounts that can be synced. Written by save_email_account() and remove_email_account(); passwords are in the Vault.';
+comment on column public.email_accounts.owner_id is 'The user whose account it is (auth.users.id); null: the service''s own. Only jobs of the same owner can use it.';
+comment on column public.email_accounts.name is 'What a job''s payload calls it: {"account": "work"}.';
+comment on column public.email_accounts.tls is 'implicit: TLS from the first byte (993). starttls: upgraded before the login, or refused (143). none: in the clear.';
+
+create table if not exists public.synced_emails (
+  id bigint generated always as identity primary key,
+  account_id uuid not null,
+  folder text not null,
+  uidvalidity bigint not null,
+  uid bigint not null,
+  message_id text,
+  in_reply_to text,
+  subject text,
+  from_addresses jsonb not null default '[]',
+  to_addresses jsonb not null default '[]',
+  cc_addresses jsonb not null default '[]',
+  bcc_addresses jsonb not null default '[]',
+  reply_to_addresses jsonb not null default '[]',
+  sent_at timestamptz,
+  received_at timestamptz,
+  size bigint,
+  flags text[] not null default '{}',
+  preview text,
+  body_text text,
+  body_html text,
+  parse_error text,
+  deleted_at timestamptz,
+  job_id uuid,
+  synced_at timestamptz not null default now(),
+  constraint synced_emails_account_fkey foreign key (account_id) references public.email_accounts (id) on delete cascade,
+  -- Also the index of the foreign key, and of "which UIDs of this folder are here".
+  constraint synced_emails_one_per_uid unique (account_id, folder, uidvalidity, uid),
+  constraint synced_emails_uid_range check (uid between 1 and 4294967295 and uidvalidity between 0 and 4294967295),
+  constraint synced_emails_addresses_are_arrays check (
+    jsonb_typeof(from_addresses) = 'array' and jsonb_typeof(to_addresses) = 'array' and jsonb_typeof(cc_addresses) = 'array'
+    and jsonb_typeof(bcc_addresses) = 'array' and jsonb_typeof(reply_to_addresses) = 'array'
+  )
+);
+comment on table public.synced_emails is 'Messages that were synced, one row a message and folder. Written by the handler sync-emails.';
+comment on column public.synced_emails.uidvalidity is 'The server''s generation of UIDs in this folder. When it changes, the rows of the old one are marked deleted.';
+comment on column public.synced_emails.from_addresses is 'Array of {name, address}, decoded; so are the other addresses.';
+comment on column public.synced_emails.sent_at is 'The header Date; null when it is missing or no date.';
+comment on column public.synced_emails.received_at is 'When the server got the message (INTERNALDATE).';
+comment on column public.synced_emails.size is 'Size on the server in bytes.';
+comment on column public.synced_emails.flags is 'IMAP flags, such as \Seen, as of the message''s sync or the last full one.';
+comment on column public.synced_emails.preview is 'The text''s beginning, in one line.';
+comment on column public.synced_emails.body_text is 'Only when the job''s payload asked for it: {"body": true}.';
+comment on column public.synced_emails.parse_error is 'What could not be read of the message; the rest is stored.';
+comment on column public.synced_emails.deleted_at is 'When a full sync found that the message has left the folder.';
+comment on column public.synced_emails.job_id is 'The sync job that stored the message; it may have been purged since.';
+
+create index if not exists synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last) where deleted_at is null;
+
+-- Accounts --------------------------------------------------------------------------------------------------------------
+
+create or replace function chunk_private.email_owner(owner_id uuid)
+returns uuid
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  if chunk_private.is_service() then
+    return owner_id;
+  end if;
+  if owner_id <> chunk_private.signed_in_user() then
+    raise exception using errcode = 'SC003', detail = 'owner_id', message = 'owner_id can only be yourself';
+  end if;
+  return chunk_private.signed_in_user();
+end
+$$;
+comment on function chunk_private.email_owner is 'Whose accounts the caller means: the argument for the service, otherwise the caller''s own.';
+
+create or replace function chunk_private.save_email_account(
+  name text, host text, username text, password text, port int, tls text, owner_id uuid
+)
+returns uuid
+language plpgsql
+security definer -- users may save their accounts, and write neither the table nor the Vault
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  owner constant uuid := chunk_private.email_owner(owner_id);
+  account_id uuid;
+begin
+  if coalesce(length(name), 0) not between 1 and 100 then
+    raise exception using errcode = 'SC003', detail = 'name', message = 'name must be a text of 1 to 100 characters';
+  elsif host is null or host !~ '^[A-Za-z0-9._:-]{1,253}$' then
+    raise exception using errcode = 'SC003', detail = 'host', message = 'host must be a host name or an IP address, without a port';
+  elsif coalesce(length(username), 0) not between 1 and 320 or username ~ '[\r\n]' then
+    raise exception using errcode = 'SC003', detail = 'username', message = 'username must be one line of 1 to 320 characters';
+  elsif coalesce(length(password), 0) not between 1 and 4000 or password ~ '[\r\n]' then
+    raise exception using errcode = 'SC003', detail = 'password', message = 'password must be one line of 1 to 4000 characters';
+  elsif tls is null or tls not in ('implicit', 'starttls', 'none') then
+    raise exception using errcode = 'SC003', detail = 'tls', message = 'tls must be implicit, starttls or none';
+  elsif port is null then
+    raise exception using errcode = 'SC003', detail = 'port', message = 'port must be a number, not null';
+  end if;
+  perform chunk_private.check_range('port', port, 1, 65535);
+  if to_regproc('vault.create_secret') is null then
+    raise exception using errcode = 'SC006', message = 'the extension supabase_vault is not installed',
+      hint = 'create extension supabase_vault cascade;';
+  end if;
+  insert into public.email_accounts as a (owner_id, name, host, port, tls, username)
+  values (owner, name, host, port, tls, username)
+  on conflict on constraint email_accounts_one_per_name do update
+    set host = excluded.host, port = excluded.port, tls = excluded.tls, username = excluded.username, updated_at = now()
+  returning a.id into account_id;
+  perform chunk_private.save_secret('email_account_' || account_id, password, 'supabase-chunks: password of an email account');
+  return account_id;
+end
+$$;
+comment on function chunk_private.save_email_account is 'The body of save_email_account.';
+
+create or replace function public.save_email_account(
+  name text, host text, username text, password text, port int default 993, tls text default 'implicit', owner_id uuid default null
+)
+returns uuid
+language sql
+set search_path = ''
+as $$ select chunk_private.save_email_account($1, $2, $3, $4, $5, $6, $7); $$;
+comment on function public.save_email_account is
+  'Adds the IMAP account of that name, or changes it, and returns its id. The password goes into the Vault and is never returned. tls: implicit, starttls or none. A user saves accounts of their own only.';
+
+create or replace function chunk_private.remove_email_account(name text, owner_id uuid)
+returns boolean
+language plpgsql
+security definer -- users may remove their accounts, and write neither the table nor the Vault
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  owner constant uuid := chunk_private.email_owner(owner_id);
+begin
+  delete from public.email_accounts a where a.name = name and a.owner_id is not distinct from owner;
+  return found;
+end
+$$;
+comment on function chunk_private.remove_email_account is 'The body of remove_email_account.';
+
+create or replace function public.remove_email_account(name text, owner_id uuid default null)
+returns boolean
+language sql
+set search_path = ''
+set statement_timeout = '60s' -- a mailbox's rows go too
+as $$ select chunk_private.remove_email_account($1, $2); $$;
+comment on function public.remove_email_account is
+  'Removes an account with its synced messages and its password; false when there is none of that name.';
+
+-- Whoever deletes the row, the password goes with it.
+create or replace function chunk_private.forget_email_password()
+returns trigger
+language plpgsql
+security definer -- the Vault is the owner's
+set search_path = ''
+as $$
+begin
+  if to_regclass('vault.secrets') is not null then
+    delete from vault.secrets s where s.name = 'email_account_' || old.id;
+  end if;
+  return null;
+end
+$$;
+comment on function chunk_private.forget_email_password is 'Trigger of email_accounts: removes the account''s Vault entry.';
+
+create or replace trigger email_accounts_forget_password
+  after delete on public.email_accounts
+  for each row execute function chunk_private.forget_email_password();
+
+create or replace function chunk_private.get_email_account_secret(account text, owner_id uuid)
+returns jsonb
+language plpgsql
+stable
+security definer -- the Vault is the owner's
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  found_account public.email_accounts;
+  password text;
+begin
+  select a.* into found_account from public.email_accounts a
+  where a.name = account and a.owner_id is not distinct from owner_id;
+  if not found then
+    return null;
+  end if;
+  if to_regclass('vault.decrypted_secrets') is not null then
+    select s.decrypted_secret into password from vault.decrypted_secrets s where s.name = 'email_account_' || found_account.id;
+  end if;
+  if password is null then
+    raise exception using errcode = 'SC006', message = format('the password of the email account %L is not in the Vault', account),
+      hint = 'Save the account again.';
+  end if;
+  return jsonb_build_object(
+    'account_id', found_account.id, 'host', found_account.host, 'port', found_account.port, 'tls', found_account.tls,
+    'username', found_account.username, 'password', password
+  );
+end
+$$;
+comment on function chunk_private.get_email_account_secret is 'The body of get_email_account_secret.';
+
+create or replace function public.get_email_account_secret(account text, owner_id uuid default null)
+returns jsonb
+language sql
+stable
+set search_path = ''
+as $$ select chunk_private.get_email_account_secret($1, $2); $$;
+comment on function public.get_email_account_secret is
+  'For the handler sync-emails only: how to log in to that owner''s account of that name, or null when there is none.';
+
+-- Messages --------------------------------------------------------------------------------------------------------------
+
+create or replace function public.plan_email_folder(
+  account_id uuid, folder text, uidvalidity bigint, present jsonb, mark_deleted boolean default false
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+set statement_timeout = '60s' -- a folder of a million messages
+as $$
+#variable_conflict use_variable
+declare
+  missing jsonb;
+  gone bigint := 0;
+  superseded bigint;
+begin
+  if jsonb_typeof(present) is distinct from 'array' then
+    raise exception using errcode = 'SC003', detail = 'present', message = 'present must be an array of [first, last]';
+  end if;
+  if (select sum((r.range ->> 1)::bigint - (r.range ->> 0)::bigint + 1) from jsonb_array_elements(present) r(range)) > 10000000 then
+    raise exception using errcode = 'SC004', detail = 'present', message = 'a folder of more than 10,000,000 messages is too large';
+  end if;
+
+  update public.synced_emails e
+  set deleted_at = now()
+  where e.account_id = account_id and e.folder = folder and e.uidvalidity <> uidvalidity and e.deleted_at is null;
+  get diagnostics superseded = row_count;
+
+  -- Neighbours in the folder keep the difference between their place there and their place among the missing.
+  with in_folder as (
+    select u.uid, row_number() over (order by u.uid) as place
+    from jsonb_array_elements(present) r(range)
+    cross join lateral generate_series((r.range ->> 0)::bigint, (r.range ->> 1)::bigint) u(uid)
+  ), absent as (
+    select f.uid, f.place - row_number() over (order by f.uid) as island
+    from in_folder f
+    where not exists (
+      select from public.synced_emails e
+      where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.uid = f.uid and e.deleted_at is null
+    )
+  ), islands as (
+    select min(a.uid) as first, max(a.uid) as last, count(*) as messages from absent a group by a.island
+  )
+  select coalesce(jsonb_agg(jsonb_build_array(i.first, i.last, i.messages) order by i.first), '[]') into missing from islands i;
+
+  if mark_deleted then
+    update public.synced_emails e
+    set deleted_at = now()
+    where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.deleted_at is null
+      and not exists (
+        select from jsonb_array_elements(present) r(range)
+        cross join lateral generate_series((r.range ->> 0)::bigint, (r.range ->> 1)::bigint) u(uid)
+        where u.uid = e.uid
+      );
+    get diagnostics gone = row_count;
+  end if;
+  return jsonb_build_object('missing', missing, 'deleted', gone, 'superseded', superseded);
+end
+$$;
+comment on function public.plan_email_folder is
+  'Compares a folder''s UIDs on the server (present: an array of [first, last]) with the table. missing: ranges [first, last, messages] of neighbours that are not stored, be they new or left out by an earlier failure. Marks the rows of an earlier UIDVALIDITY deleted, and with mark_deleted those that have left the folder.';
+
+create or replace function public.save_synced_emails(
+  account_id uuid, folder text, uidvalidity bigint, emails jsonb, job_id uuid default null
+)
+returns int
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  changed int;
+begin
+  insert into public.synced_emails as e (
+    account_id, folder, uidvalidity, uid, message_id, in_reply_to, subject, from_addresses, to_addresses, cc_addresses,
+    bcc_addresses, reply_to_addresses, sent_at, received_at, size, flags, preview, body_text, body_html, parse_error, job_id
+  )
+  select distinct on (m.uid)
+    account_id, folder, uidvalidity, m.uid, m.message_id, m.in_reply_to, m.subject, coalesce(m.from_addresses, '[]'),
+    coalesce(m.to_addresses, '[]'), coalesce(m.cc_addresses, '[]'), coalesce(m.bcc_addresses, '[]'),
+    coalesce(m.reply_to_addresses, '[]'), m.sent_at, m.received_at, m.size, coalesce(m.flags, '{}'), m.preview, m.body_text,
+    m.body_html, m.parse_error, job_id
+  from jsonb_to_recordset(emails) as m(
+    uid bigint, message_id text, in_reply_to text, subject text, from_addresses jsonb, to_addresses jsonb, cc_addresses jsonb,
+    bcc_addresses jsonb, reply_to_addresses jsonb, sent_at timestamptz, received_at timestamptz, size bigint, flags text[],
+    preview text, body_text text, body_html text, parse_error text
+  )
+  order by m.uid -- in one order, so that two workers with the same range wait and do not deadlock
+  on conflict on constraint synced_emails_one_per_uid do update
+  set message_id = excluded.message_id, in_reply_to = excluded.in_reply_to, subject = excluded.subject,
+      from_addresses = excluded.from_addresses, to_addresses = excluded.to_addresses, cc_addresses = excluded.cc_addresses,
+      bcc_addresses = excluded.bcc_addresses, reply_to_addresses = excluded.reply_to_addresses, sent_at = excluded.sent_at,
+      received_at = excluded.received_at, size = excluded.size, flags = excluded.flags, preview = excluded.preview,
+      body_text = coalesce(excluded.body_text, e.body_text), body_html = coalesce(excluded.body_html, e.body_html),
+      parse_error = excluded.parse_error, deleted_at = null, job_id = excluded.job_id, synced_at = now()
+  -- A chunk that runs again writes nothing.
+  where (
+      e.message_id, e.in_reply_to, e.subject, e.from_addresses, e.to_addresses, e.cc_addresses, e.bcc_addresses,
+      e.reply_to_addresses, e.sent_at, e.received_at, e.size, e.flags, e.preview, e.body_text, e.body_html, e.parse_error,
+      e.deleted_at
+    ) is distinct from (
+      excluded.message_id, excluded.in_reply_to, excluded.subject, excluded.from_addresses, excluded.to_addresses,
+      excluded.cc_addresses, excluded.bcc_addresses, excluded.reply_to_addresses, excluded.sent_at, excluded.received_at,
+      excluded.size, excluded.flags, excluded.preview, coalesce(excluded.body_text, e.body_text),
+      coalesce(excluded.body_html, e.body_html), excluded.parse_error, null::timestamptz
+    );
+  get diagnostics changed = row_count;
+  return changed;
+end
+$$;
+comment on function public.save_synced_emails is
+  'Stores messages of one folder (an array of objects named like the columns); returns how many rows were added or changed. Storing the same again changes nothing.';
+
+create or replace function public.save_email_flags(account_id uuid, folder text, uidvalidity bigint, emails jsonb)
+returns int
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  changed int;
+begin
+  update public.synced_emails e
+  set flags = coalesce(m.flags, '{}'), synced_at = now()
+  from jsonb_to_recordset(emails) as m(uid bigint, flags text[])
+  where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.uid = m.uid
+    and e.flags is distinct from coalesce(m.flags, '{}');
+  get diagnostics changed = row_count;
+  return changed;
+end
+$$;
+comment on function public.save_email_flags is 'Notes the present flags of messages ({uid, flags}) that are stored; returns how many differed.';
+
+-- Access ----------------------------------------------------------------------------------------------------------------
+
+revoke all on public.email_accounts, public.synced_emails from public, anon, authenticated, service_role;
+grant select on public.email_accounts, public.synced_emails to authenticated;
+grant select, insert, update, delete on public.email_accounts, public.synced_emails to service_role;
+revoke all on sequence public.synced_emails_id_seq from public, anon, authenticated, service_role;
+
+alter table public.email_accounts enable row level security;
+alter table public.synced_emails enable row level security;
+drop policy if exists "Users see their own email accounts" on public.email_accounts;
+create policy "Users see their own email accounts" on public.email_accounts for select to authenticated
+  using (owner_id = (select auth.uid()));
+drop policy if exists "Users see the emails of their own accounts" on public.synced_emails;
+create policy "Users see the emails of their own accounts" on public.synced_emails for select to authenticated
+  using (account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid())));
+
+revoke execute on function
+  public.save_email_account, public.remove_email_account, public.get_email_account_secret, public.plan_email_folder,
+  public.save_synced_emails, public.save_email_flags, chunk_private.email_owner, chunk_private.save_email_account,
+  chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.forget_email_password
+from public, anon, authenticated, service_role;
+grant execute on function
+  public.save_email_account, public.remove_email_account, chunk_private.save_email_account, chunk_private.remove_email_account
+to authenticated, service_role;
+grant execute on function
+  public.get_email_account_secret, public.plan_email_folder, public.save_synced_emails, public.save_email_flags,
+  chunk_private.get_email_account_secret
+to service_role;
+
+notify pgrst, 'reload schema';
