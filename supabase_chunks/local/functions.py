@@ -34,6 +34,23 @@ def find_functions(directory: Path) -> list[str]:
     )
 
 
+def fingerprints(directory: Path) -> dict[str, int]:
+    """For each sub-folder a number that changes when a file in it changes, comes or goes."""
+    found: dict[str, int] = {}
+    for folder in directory.iterdir():
+        if not folder.is_dir() or folder.name == "node_modules":
+            continue
+        seen: list[tuple[str, int]] = []
+        for path in folder.rglob("*"):
+            if "node_modules" not in path.parts:
+                try:
+                    seen.append((str(path), path.stat().st_mtime_ns))
+                except OSError:  # gone between the listing and the look
+                    continue
+        found[folder.name] = hash(tuple(sorted(seen)))
+    return found
+
+
 def environment(keys: Keys, *, url: str, database_url: str, extra: Mapping[str, str]) -> dict[str, str]:
     """What the platform puts into a function's environment, and the project's own settings."""
     return clean_environment() | {

@@ -46,6 +46,7 @@ class Part:
         self._answers = answers
         self._say = say
         self._process: subprocess.Popen[bytes] | None = None
+        self._wanted_end = False
 
     @property
     def pid(self) -> int | None:
@@ -83,10 +84,14 @@ class Part:
             self.ready.clear()
             if time.monotonic() - born > _HEALTHY_SECONDS:
                 pause = _PAUSE_SECONDS
-            status = self._process.returncode if self._process is not None else None
-            self._say(f"{self.name} {_ending(status)}; starting it again in {pause:g} s")
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            if self._wanted_end:
+                self._wanted_end = False
+                self._say(f"{self.name} is started again")
+            else:
+                status = self._process.returncode if self._process is not None else None
+                self._say(f"{self.name} {_ending(status)}; starting it again in {pause:g} s")
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
             born = time.monotonic()
             try:
                 self.launch()
@@ -99,6 +104,11 @@ class Part:
         """End it at once, as a crash would."""
         if self._process is not None:
             kill_with_children(self._process)
+
+    async def renew(self, grace_seconds: float) -> None:
+        """Replace its process by a new one, without the pause that a death calls for."""
+        self._wanted_end = True
+        await self.stop(grace_seconds)
 
     async def stop(self, grace_seconds: float) -> None:
         """Ask it to end, and kill it when it has not after the grace time."""

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 SUPERUSER = "supabase_admin"
 START_SECONDS = 30.0
 # Data that nobody keeps need not reach a disk; commits stay synchronous, so a killed process loses nothing.
-# Shared memory as files of the cluster: a killed server cannot leave them behind once its folder is removed.
-EPHEMERAL_SETTINGS = {"fsync": "off", "full_page_writes": "off"} | (
-    {} if WINDOWS else {"dynamic_shared_memory_type": "mmap"}
-)
+EPHEMERAL_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
+_SETTINGS = {"timezone": "UTC", "log_timezone": "UTC"}
+if not WINDOWS:
+    # Shared memory as files of the cluster: a killed server cannot leave it behind in the system.
+    _SETTINGS["dynamic_shared_memory_type"] = "mmap"
 
 
 class PostgresServer:
@@ -243,7 +244,7 @@ class PostgresServer:
             raise LocalStackError(f"PostgreSQL could not make its cluster:{hint} {text[-400:]}")
 
     def _spawn(self, binaries: Path) -> subprocess.Popen[bytes]:
-        settings = {"timezone": "UTC", "log_timezone": "UTC"}
+        settings = dict(_SETTINGS)
         if self.ephemeral:
             settings |= EPHEMERAL_SETTINGS
         settings |= self._settings

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _READY_SECONDS = 30.0
+_WATCH_SECONDS = 0.5
+_GRACE_SECONDS = 1.0
 
 
 class Supervisor:
@@ -85,6 +87,8 @@ class Supervisor:
         self._net = NetWorker(self._postgres.dsn, pace=self._net.pace, drop=self._net.drop, say=self.say)
         cron = CronWorker(self._postgres.dsn, say=self.say)
         work = [self._net.run(), cron.run(), *(part.keep_running() for part in self.parts.values())]
+        if self.settings.watch and self.settings.functions is not None:
+            work.append(self._watch_functions(self.settings.functions))
         self._tasks = [asyncio.create_task(task) for task in work]
 
     async def stop(self) -> None:
@@ -92,7 +96,7 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        grace = 1.0 if self.settings.keep else 0.0
+        grace = _GRACE_SECONDS if self.settings.keep else 0.0
         await asyncio.gather(*(part.stop(grace) for part in self._named("functions")))
         await self.gateway.stop()
         if self._listener is not None:
@@ -159,6 +163,17 @@ class Supervisor:
             self.functions[name] = function
             self.parts[name] = Part(name, launch=function.launch, answers=answers, say=self.say)
             self.parts[name].launch()
+
+    async def _watch_functions(self, directory: Path) -> None:
+        """Start a function again when its files change, and all of them when a shared one does."""
+        before = functions.fingerprints(directory)
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            now = functions.fingerprints(directory)
+            changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+            before = now
+            names = changed if changed <= self.functions.keys() else self.functions.keys()
+            await asyncio.gather(*(self.parts[name].renew(_GRACE_SECONDS) for name in names))
 
     async def _wait_for_function(self, function: functions.Function) -> None:
         part = self.parts[function.name]
