@@ -7,7 +7,10 @@ Example:
     >>> client.trigger_sync("email", payload={"account": "work"}, job_key="work").wait(progress=True)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._flow import Retry
+from .chunk import Chunk, PermanentFailure, Result, RetryLater
 from .client import AsyncChunksClient, ChunksClient
 from .errors import (
     AuthenticationError,
@@ -51,11 +54,17 @@ from .models import (
     Outcome,
     Progress,
 )
+from .timeline import Timeline
+
+if TYPE_CHECKING:
+    from .worker import AsyncWorker, Worker
 
 __all__ = [
     "AsyncChunksClient",
     "AsyncJob",
+    "AsyncWorker",
     "AuthenticationError",
+    "Chunk",
     "ChunkRecord",
     "ChunkStatus",
     "ChunksClient",
@@ -81,18 +90,32 @@ __all__ = [
     "NotFound",
     "Outcome",
     "PayloadError",
+    "PermanentFailure",
     "PermissionDenied",
     "Progress",
     "RateLimited",
     "RequestTimeout",
     "RequestTooLarge",
     "ResponseError",
+    "Result",
     "Retry",
+    "RetryLater",
     "ServerError",
     "ServerUnavailable",
     "StatementTimeout",
+    "Timeline",
     "TransportError",
     "UnexpectedResponse",
     "UnknownKind",
     "WaitTimeout",
+    "Worker",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Workers need asyncio and signals; a script that only starts and watches syncs is spared their import.
+    if name in ("AsyncWorker", "Worker"):
+        from . import worker
+
+        return getattr(worker, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

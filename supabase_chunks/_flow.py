@@ -103,7 +103,11 @@ class Retry:
     def patient(self) -> Retry:
         """Return the policy for polling: long enough for a server to restart."""
         return replace(
-            self, attempts=max(self.attempts, 20), max_delay=min(self.max_delay, 5.0), timeouts=True
+            self,
+            attempts=max(self.attempts, 20),
+            first_delay=max(self.first_delay, 0.05),
+            max_delay=min(self.max_delay, 5.0),
+            timeouts=True,
         )
 
 

@@ -28,6 +28,7 @@ class Trigger:
         """
         self.progress: Progress | None = None
         self._kind = kind
+        self._request_id = uuid4()
         self._payload = None if payload is None else encode_object(payload, "payload")
         self._owner_id = None if owner_id is None else as_uuid(owner_id, "owner_id")
         self._options = options
@@ -40,10 +41,14 @@ class Trigger:
                 chunks=page,
                 payload=self._payload,
                 owner_id=self._owner_id,
-                request_id=uuid4(),
+                request_id=self._request_id,
                 sealed=None if last else False,
                 **self._options,
             )
+            if not started.created:
+                # Running already under its job_key, or made by our own request whose reply was lost?
+                ours = yield from operations.made_by(job_id=started.id, request_id=self._request_id)
+                started = started.model_copy(update={"created": ours})
             self.progress = started
             return started
         appended = yield from operations.append_sync_chunks(

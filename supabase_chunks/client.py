@@ -279,6 +279,12 @@ class ChunksClient:
         """Return the URL, and no secret."""
         return f"<{type(self).__name__} {self._credentials.url}>"
 
+    def _sibling(self) -> ChunksClient:
+        """Return a client of the same project on connections of its own, for another thread."""
+        return ChunksClient._of(
+            self._credentials, Pool(self._pool.given, self._pool.timeout), self._retry, owner=True
+        )
+
     def _run(self, flow: Flow[T]) -> T:
         return _flow.run(retried(flow, self._retry), self._transport)
 
@@ -479,6 +485,11 @@ class AsyncChunksClient:
     def __repr__(self) -> str:
         """Return the URL, and no secret."""
         return f"<{type(self).__name__} {self._credentials.url}>"
+
+    def _sync_sibling(self) -> ChunksClient:
+        """Return a sync client of the same project, with the key alone: a coroutine may give the token."""
+        credentials = FixedCredentials(self._credentials.url, self._credentials.key)
+        return ChunksClient._of(credentials, Pool(None, self._pool.timeout), self._retry, owner=True)
 
     async def _run(self, flow: Flow[T]) -> T:
         return await _flow.run_async(retried(flow, self._retry), self._transport)

@@ -5,10 +5,11 @@ Payloads come here as JSON values already: encoding runs code of the user's, whi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._flow import Flow, Select, paged, send
 from ._rpc import call, decode, decode_list, decode_uuid
+from .errors import UnexpectedResponse
 from .models import ChunkRecord, Claim, Completion, EmailAccount, Kind, Lease, Progress
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from ._encode import JSON
+
+T = TypeVar("T")
 
 _CHUNK_COLUMNS = ",".join(ChunkRecord.model_fields)
 
@@ -213,7 +216,7 @@ def complete_chunk_job_safe(
 def complete_chunk_jobs_safe(*, completions: list[JSON]) -> Flow[list[Completion]]:
     """Report how several chunks went; a bad report has the outcome `error`, the others go through."""
     answer = yield from send(call("complete_chunk_jobs_safe", completions=completions))
-    return decode_list(Completion, answer, "complete_chunk_jobs_safe")
+    return _as_many(completions, decode_list(Completion, answer, "complete_chunk_jobs_safe"))
 
 
 def extend_chunk_lease(
@@ -237,7 +240,7 @@ def extend_chunk_lease(
 def extend_chunk_leases(*, leases: list[JSON], lease_seconds: int | None = None) -> Flow[list[Lease]]:
     """Send the heartbeats of several chunks."""
     answer = yield from send(call("extend_chunk_leases", leases=leases, lease_seconds=lease_seconds))
-    return decode_list(Lease, answer, "extend_chunk_leases")
+    return _as_many(leases, decode_list(Lease, answer, "extend_chunk_leases"))
 
 
 def release_chunk_job(*, chunk_id: int, claim_token: UUID, reason: str | None = None) -> Flow[Completion]:
@@ -302,6 +305,12 @@ def purge_sync_jobs(
 def chunk_system_health() -> Flow[dict[str, Any]]:
     """Read how the installation is."""
     return decode(dict[str, Any], (yield from send(call("chunk_system_health"))), "chunk_system_health")
+
+
+def made_by(*, job_id: UUID, request_id: UUID) -> Flow[bool]:
+    """Read whether a job was made by the start with that request id."""
+    filters = (("id", "eq", str(job_id)), ("request_id", "eq", str(request_id)))
+    return bool((yield from send(Select("sync_jobs", columns="id", filters=filters))))
 
 
 def list_kinds(*, kinds: Sequence[str] | None = None) -> Flow[list[Kind]]:
@@ -374,6 +383,13 @@ def list_jobs(
         return decode_list(Progress, answer, "chunk_processing_status")
 
     return (yield from paged(page, lambda job: job, limit=limit))
+
+
+def _as_many(asked: list[JSON], answers: list[T]) -> list[T]:
+    """Check that each item of a bulk call has its answer."""
+    if len(answers) != len(asked):
+        raise UnexpectedResponse(f"{len(asked)} items were answered with {len(answers)} answers")
+    return answers
 
 
 def _text(value: UUID | None) -> str | None:

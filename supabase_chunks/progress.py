@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ProgressOption: TypeAlias = bool | Callable[[Progress], None]
 
 _RATE_WINDOW = 30.0
+_RATE_MIN = 0.5
 _LINE_EVERY = 10.0
 _MOST_BEFORE_END = 99.0
 
@@ -113,7 +114,7 @@ class Meter:
         if len(self._seen) < 2:
             return None
         (start, before), (end, after) = self._seen[0], self._seen[-1]
-        return (after - before) / (end - start) if end > start and after > before else None
+        return (after - before) / (end - start) if end - start >= _RATE_MIN and after > before else None
 
     @property
     def counts(self) -> str:

@@ -17,7 +17,19 @@ from supabase_chunks import (
     ServerUnavailable,
     StatementTimeout,
 )
-from supabase_chunks._flow import Call, Flow, Request, Sleep, paged, persist, retried, run, run_async, send, sleep
+from supabase_chunks._flow import (
+    Call,
+    Flow,
+    Request,
+    Sleep,
+    paged,
+    persist,
+    retried,
+    run,
+    run_async,
+    send,
+    sleep,
+)
 
 
 class Script:
@@ -64,7 +76,9 @@ async def both(flow_of: Any, *answers: Any) -> list[Any]:
     return outcomes
 
 
-@pytest.mark.parametrize("error", [ConnectionFailed(), ServerUnavailable(status=503), RateLimited(status=429)])
+@pytest.mark.parametrize(
+    "error", [ConnectionFailed(), ServerUnavailable(status=503), RateLimited(status=429)]
+)
 async def test_a_passing_failure_is_repeated(error: ChunksError) -> None:
     assert await both(lambda: retried(one_call(), QUICK), error, error, "done") == ["done", "done"]
 
@@ -76,7 +90,10 @@ async def test_other_errors_are_raised_at_once(error: ChunksError) -> None:
 
 async def test_the_last_error_is_raised_when_the_tries_are_used_up() -> None:
     errors = [ConnectionFailed(str(n)) for n in range(3)]
-    assert await both(lambda: retried(one_call(), Retry(attempts=3, first_delay=0.0)), *errors) == [errors[2]] * 2
+    assert (
+        await both(lambda: retried(one_call(), Retry(attempts=3, first_delay=0.0)), *errors)
+        == [errors[2]] * 2
+    )
 
 
 def test_the_pause_grows_to_its_cap_and_has_jitter() -> None:
@@ -142,7 +159,9 @@ def test_a_flow_is_closed_when_its_driver_is_interrupted() -> None:
 
 @pytest.mark.parametrize("limit", [None, 0, 1, 1500, 2500, 9999])
 @pytest.mark.parametrize("server_limit", [1000, 300])
-def test_a_list_is_read_whole_though_the_server_limits_each_answer(limit: int | None, server_limit: int) -> None:
+def test_a_list_is_read_whole_though_the_server_limits_each_answer(
+    limit: int | None, server_limit: int
+) -> None:
     rows = list(range(2500))
 
     def page(after: int | None, size: int) -> Flow[list[int]]:

@@ -183,11 +183,15 @@ async def test_passing_failures_are_tried_again_with_the_same_request(respx_mock
     assert [str(job.id) for job in jobs] == [JOB, JOB]
     requests = [body(call.request)["request_id"] for call in route.calls]
     assert len(requests) == 6
-    assert len(set(requests[:3])) == 1, "a repeated start carries the id of the first, so that it makes no second job"
+    assert len(set(requests[:3])) == 1, (
+        "a repeated start carries the id of the first, so that it makes no second job"
+    )
     assert requests[0] != requests[3]
 
 
-async def test_what_is_missing_in_the_project_is_said_with_the_next_commands(respx_mock: respx.MockRouter) -> None:
+async def test_what_is_missing_in_the_project_is_said_with_the_next_commands(
+    respx_mock: respx.MockRouter,
+) -> None:
     answer = {"code": "PGRST202", "message": "Could not find the function", "hint": "Perhaps you meant f"}
     rpc(respx_mock, "chunk_system_health").respond(404, json=answer)
     for found in await outcomes(health):

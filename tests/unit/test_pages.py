@@ -25,7 +25,9 @@ def test_pages_have_a_thousand_chunks_and_only_the_last_says_so(count: int, size
     cut = list(pages({"n": n} for n in range(count)))
     assert [len(page or []) for page, _ in cut] == sizes
     assert [last for _, last in cut] == [False] * (len(sizes) - 1) + [True]
-    assert [chunk["n"] for page, _ in cut for chunk in page or [] if isinstance(chunk, dict)] == list(range(count))
+    assert [chunk["n"] for page, _ in cut for chunk in page or [] if isinstance(chunk, dict)] == list(
+        range(count)
+    )
 
 
 def test_pages_have_at_most_a_megabyte() -> None:
@@ -76,5 +78,8 @@ async def test_async_iterables_are_paged_alike() -> None:
         for n in range(1001):
             yield {"n": n}
 
-    assert [(len(page or []), last) async for page, last in pages_async(source())] == [(1000, False), (1, True)]
+    assert [(len(page or []), last) async for page, last in pages_async(source())] == [
+        (1000, False),
+        (1, True),
+    ]
     assert [page async for page in pages_async([{"n": 1}])] == [([{"n": 1}], True)]

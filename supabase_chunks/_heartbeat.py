@@ -1,0 +1,77 @@
+"""Heartbeats of all held chunks, in a thread and on a connection of their own.
+
+A handler that keeps the interpreter or the event loop busy must not stop them: only the death of the process,
+or the loss of the database, lets a lease run out.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from . import operations
+from ._flow import logger
+from .errors import ChunksError
+
+if TYPE_CHECKING:
+    from ._bench import Bench
+    from ._encode import JSON
+    from .chunk import Chunk
+    from .client import ChunksClient
+
+_MOST_EXTENDED = 500
+
+
+class Heartbeat:
+    """Extends the leases of a bench's chunks every third of a lease, while its `with` block lasts."""
+
+    def __init__(self, client: ChunksClient, bench: Bench, lease: float) -> None:
+        """Take a client of its own (closed at the end), whose chunks, and the lease in seconds."""
+        self._client = client
+        self._bench = bench
+        self._interval = lease / 3
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="supabase-chunks-heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop it; a heartbeat on its way is not waited for long."""
+        self._stop.set()
+        self._thread.join(timeout=1.0)
+        self._client.close()
+
+    def _run(self) -> None:
+        pause = self._interval
+        while not self._stop.wait(pause):
+            pause = self._interval
+            held = [chunk for chunk in self._bench.held() if not chunk._lost]
+            try:
+                for start in range(0, len(held), _MOST_EXTENDED):
+                    self._beat(held[start : start + _MOST_EXTENDED])
+            except ChunksError as error:
+                # Two thirds of the lease are left: try sooner than usual.
+                pause = self._interval / 4
+                if not self._stop.is_set():
+                    logger.warning("a heartbeat failed, next try in %.1f s: %s", pause, error)
+            except Exception:
+                logger.exception("a heartbeat failed unexpectedly")
+
+    def _beat(self, held: list[Chunk]) -> None:
+        leases: list[JSON] = []
+        for chunk in held:
+            lease: dict[str, JSON] = {"chunk_id": chunk.id, "claim_token": str(chunk._claim.claim_token)}
+            if chunk._items is not None:
+                lease["items_processed"] = chunk._items
+            leases.append(lease)
+        flow = operations.extend_chunk_leases(leases=leases, lease_seconds=self._bench.lease_seconds)
+        for chunk, answer in zip(held, self._client._run(flow), strict=True):
+            if answer.cancel_requested and not chunk._cancel_requested and not chunk._finished:
+                chunk._cancel_requested = True
+                logger.info("%r: its job was cancelled", chunk)
+            elif not answer.ok and not chunk._lost and not chunk._finished:
+                chunk._lost = True
+                logger.warning("%r: the lease was lost", chunk)

@@ -1,0 +1,435 @@
+"""Workers run chunks in Python: `Worker` in threads, `AsyncWorker` in tasks.
+
+One loop claims for the free slots and reports in bulk; handlers run beside it, and a thread sends heartbeats.
+What is claimed and not started at the end is given back, what still runs after the grace time is left to its
+lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import queue
+import signal
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+from ._bench import Bench, Report
+from ._flow import logger
+from ._heartbeat import Heartbeat
+from .chunk import Chunk
+from .client import AsyncChunksClient, ChunksClient
+from .errors import ChunksError
+
+Handler: TypeAlias = Callable[[Chunk], object]
+"""A function or a coroutine function of a chunk; what it returns is kept as the chunk's result."""
+
+_LINGER = 0.002
+_POLL_SIGNALS = 0.5
+
+
+class _Options:
+    """What both workers are set up with."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        kinds: Sequence[str],
+        concurrency: int,
+        prefetch: int,
+        worker_id: str | None,
+        lease_seconds: int | None,
+        grace: float,
+    ) -> None:
+        if isinstance(kinds, str) or not kinds:
+            raise ValueError("kinds must be a list of at least one kind")
+        if concurrency < 1 or prefetch < 0:
+            raise ValueError("concurrency must be at least 1, and prefetch at least 0")
+        self.handler = handler
+        self.grace = grace
+        self.concurrency = concurrency
+        self.bench = Bench(
+            worker_id=worker_id or f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:6]}",
+            kinds=kinds,
+            concurrency=concurrency,
+            prefetch=prefetch,
+            lease_seconds=lease_seconds,
+        )
+
+
+class Worker:
+    """Runs the chunks of some kinds in threads of this process. Needs a client with a secret key.
+
+    Example:
+        >>> def handler(chunk):
+        ...     return {"doubled": chunk.payload["n"] * 2}
+        >>> Worker(client, handler, kinds=["custom"]).run_until_idle()
+        3
+    """
+
+    def __init__(
+        self,
+        client: ChunksClient,
+        handler: Handler,
+        *,
+        kinds: Sequence[str],
+        concurrency: int = 4,
+        prefetch: int = 0,
+        worker_id: str | None = None,
+        lease_seconds: int | None = None,
+        grace: float = 30.0,
+    ) -> None:
+        """Set up a worker; `run` starts it.
+
+        Args:
+            client: The project.
+            handler: A function of a `Chunk`, or a coroutine function (each call then has its own event loop).
+            kinds: Whose chunks to run.
+            concurrency: How many at once.
+            prefetch: How many to hold beyond those; more throughput for short chunks.
+            worker_id: What to call it; host, process and a random part unless given.
+            lease_seconds: How long a claim holds without a heartbeat; as the kind says unless given.
+            grace: Seconds that running chunks get at the end.
+        """
+        if not isinstance(client, ChunksClient):
+            raise TypeError("a Worker needs a ChunksClient; an AsyncWorker takes an AsyncChunksClient")
+        self._options = _Options(handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace)
+        self._bench = self._options.bench
+        self._client = client
+        self._todo: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
+        # A SimpleQueue's put may be called in a signal handler.
+        self._done: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
+        self._stopping = False
+
+    @property
+    def worker_id(self) -> str:
+        """What it is called in the queue."""
+        return self._bench.worker_id
+
+    def run(self) -> int:
+        """Work until `stop()`, or SIGTERM or SIGINT in the main thread; return how many chunks it did.
+
+        A second signal ends it without grace.
+
+        Raises:
+            UnknownKind: One of its kinds is not there.
+            PermissionDenied: The key is not a secret one.
+        """
+        return self._run(until_idle=False)
+
+    def run_until_idle(self) -> int:
+        """Work until there is nothing to claim and nothing running; return how many chunks it did."""
+        return self._run(until_idle=True)
+
+    def stop(self) -> None:
+        """Claim no more, and let the running chunks finish. Safe in any thread and in a signal handler."""
+        self._stopping = True
+        self._done.put(None)
+
+    def _run(self, *, until_idle: bool) -> int:
+        before = self._bench.reported
+        lease = self._client._run(self._bench.lease())
+        threads = [
+            threading.Thread(target=self._work, name=f"supabase-chunks-{number}", daemon=True)
+            for number in range(self._options.concurrency)
+        ]
+        logger.info("worker %s runs chunks of %s", self.worker_id, ", ".join(self._bench.kinds))
+        with Heartbeat(self._client._sibling(), self._bench, lease), _signals(self.stop):
+            for thread in threads:
+                thread.start()
+            try:
+                self._loop(until_idle)
+            finally:
+                try:
+                    self._shut_down()
+                finally:
+                    for _ in threads:
+                        self._todo.put(None)
+        return self._bench.reported - before
+
+    def _loop(self, until_idle: bool) -> None:
+        reports: list[Report] = []
+        next_claim = time.monotonic()
+        while not self._stopping:
+            pause = 0.0
+            try:
+                if reports:
+                    self._client._run(self._bench.deliver(reports))
+                    next_claim = time.monotonic()
+                if self._bench.free > 0 and time.monotonic() >= next_claim:
+                    chunks = self._bench.take(self._client._run(self._bench.claim()))
+                    for chunk in chunks:
+                        self._todo.put(chunk)
+                    if chunks:
+                        self._bench.worked()
+                    else:
+                        self._client._run(self._bench.cleanup())
+                        if until_idle and not self._bench.held():
+                            return
+                        pause = self._bench.idle_pause()
+                    next_claim = time.monotonic() + pause
+            except ChunksError as error:
+                pause = self._bench.trouble_pause(error, "the worker's round")
+                next_claim = time.monotonic() + pause
+                if reports:
+                    time.sleep(min(pause, 1.0))
+                    continue
+            wait = None if self._bench.free <= 0 else max(0.0, next_claim - time.monotonic())
+            reports += self._collect(wait)
+
+    def _collect(self, wait: float | None) -> list[Report]:
+        """Return the reports that come within `wait` seconds; None means as long as it takes, or until `stop`.
+
+        After the first it lingers a moment for more, unless all chunks are done: one call for many costs less.
+        """
+        reports: list[Report] = []
+        until = None if wait is None else time.monotonic() + wait
+        running = len(self._bench.held())
+        while len(reports) < running or not reports:
+            if reports:
+                timeout = _LINGER
+            elif until is None:
+                timeout = _POLL_SIGNALS
+            else:
+                timeout = max(0.0, min(_POLL_SIGNALS, until - time.monotonic()))
+            try:
+                report = self._done.get(timeout=timeout)
+            except queue.Empty:
+                if reports or self._stopping or (until is not None and time.monotonic() >= until):
+                    break
+                continue
+            if report is None:
+                break
+            reports.append(report)
+        return reports
+
+    def _work(self) -> None:
+        """Run chunks in one of the threads."""
+        while (chunk := self._todo.get()) is not None:
+            try:
+                value = self._options.handler(chunk)
+                if inspect.iscoroutine(value):
+                    value = asyncio.run(value)
+                report = self._bench.succeeded(chunk, value)
+            except BaseException as error:
+                report = self._bench.failed(chunk, error)
+            self._done.put(report)
+
+    def _shut_down(self) -> None:
+        """Give back what was not started, and report what finishes within the grace time."""
+        while True:
+            try:
+                chunk = self._todo.get_nowait()
+            except queue.Empty:
+                break
+            if chunk is not None:
+                self._client._run(self._bench.release(chunk))
+        reports: list[Report] = []
+        deadline = time.monotonic() + self._options.grace
+        while self._bench.held() and time.monotonic() < deadline:
+            try:
+                report = self._done.get(timeout=min(_POLL_SIGNALS, max(0.0, deadline - time.monotonic())))
+                if report is not None:
+                    reports.append(report)
+            except queue.Empty:
+                pass
+            if reports and self._done.empty():
+                try:
+                    self._client._run(self._bench.deliver(reports))
+                except ChunksError as error:
+                    logger.warning("reports could not be delivered: %s", error)
+        for chunk in self._bench.held():
+            logger.warning("%r did not finish in time; it is left to its lease", chunk)
+            self._bench.drop(chunk)
+
+
+class AsyncWorker:
+    """Runs the chunks of some kinds as tasks of the running event loop; see `Worker`.
+
+    Example:
+        >>> async def handler(chunk):
+        ...     return await fetch(chunk.payload["url"])
+        >>> await AsyncWorker(client, handler, kinds=["custom"], concurrency=100).run()
+    """
+
+    def __init__(
+        self,
+        client: AsyncChunksClient,
+        handler: Handler | Callable[[Chunk], Awaitable[object]],
+        *,
+        kinds: Sequence[str],
+        concurrency: int = 4,
+        prefetch: int = 0,
+        worker_id: str | None = None,
+        lease_seconds: int | None = None,
+        grace: float = 30.0,
+    ) -> None:
+        """Set up a worker; a handler that is no coroutine function runs in a thread."""
+        if not isinstance(client, AsyncChunksClient):
+            raise TypeError("an AsyncWorker needs an AsyncChunksClient; a Worker takes a ChunksClient")
+        self._options = _Options(handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace)
+        self._bench = self._options.bench
+        self._client = client
+        self._stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
+        self._reports: list[Report] = []
+
+    @property
+    def worker_id(self) -> str:
+        """What it is called in the queue."""
+        return self._bench.worker_id
+
+    async def run(self) -> int:
+        """Work until `stop()`, or SIGTERM or SIGINT in the main thread; return how many chunks it did."""
+        return await self._run(until_idle=False)
+
+    async def run_until_idle(self) -> int:
+        """Work until there is nothing to claim and nothing running; return how many chunks it did."""
+        return await self._run(until_idle=True)
+
+    def stop(self) -> None:
+        """Claim no more, and let the running chunks finish. Safe in any thread and in a signal handler."""
+        self._stopping = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def _run(self, *, until_idle: bool) -> int:
+        before = self._bench.reported
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        lease = await self._client._run(self._bench.lease())
+        started: dict[Chunk, asyncio.Task[None]] = {}
+        slots = asyncio.Semaphore(self._options.concurrency)
+        logger.info("worker %s runs chunks of %s", self.worker_id, ", ".join(self._bench.kinds))
+        with Heartbeat(self._client._sync_sibling(), self._bench, lease), _signals(self.stop):
+            try:
+                await self._claim_and_report(until_idle, started, slots)
+            finally:
+                await self._shut_down(started)
+        return self._bench.reported - before
+
+    async def _claim_and_report(
+        self, until_idle: bool, started: dict[Chunk, asyncio.Task[None]], slots: asyncio.Semaphore
+    ) -> None:
+        next_claim = time.monotonic()
+        while not self._stopping:
+            pause = 0.0
+            self._wake.clear()
+            try:
+                if self._reports:
+                    await self._client._run(self._bench.deliver(self._reports))
+                    next_claim = time.monotonic()
+                if self._bench.free > 0 and time.monotonic() >= next_claim:
+                    chunks = self._bench.take(await self._client._run(self._bench.claim()))
+                    for chunk in chunks:
+                        started[chunk] = asyncio.create_task(self._work(chunk, started, slots))
+                    if chunks:
+                        self._bench.worked()
+                    else:
+                        await self._client._run(self._bench.cleanup())
+                        if until_idle and not self._bench.held():
+                            return
+                        pause = self._bench.idle_pause()
+                    next_claim = time.monotonic() + pause
+            except ChunksError as error:
+                pause = self._bench.trouble_pause(error, "the worker's round")
+                next_claim = time.monotonic() + pause
+                if self._reports:
+                    await asyncio.sleep(min(pause, 1.0))
+                    continue
+            if self._reports:
+                continue
+            wait = None if self._bench.free <= 0 else max(0.0, next_claim - time.monotonic())
+            await _wait(self._wake, wait)
+            if self._reports and len(self._reports) < len(self._bench.held()):
+                await asyncio.sleep(_LINGER)
+
+    async def _work(
+        self, chunk: Chunk, started: dict[Chunk, asyncio.Task[None]], slots: asyncio.Semaphore
+    ) -> None:
+        async with slots:
+            chunk._started = True
+            try:
+                value = await self._call(chunk)
+                report = self._bench.succeeded(chunk, value)
+            except asyncio.CancelledError as error:
+                if self._stopping:
+                    raise
+                report = self._bench.failed(chunk, error)
+            except BaseException as error:
+                report = self._bench.failed(chunk, error)
+        started.pop(chunk, None)
+        self._reports.append(report)
+        self._wake.set()
+
+    async def _call(self, chunk: Chunk) -> Any:
+        if inspect.iscoroutinefunction(self._options.handler):
+            return await self._options.handler(chunk)
+        value = await asyncio.to_thread(self._options.handler, chunk)
+        return await value if inspect.isawaitable(value) else value
+
+    async def _shut_down(self, started: dict[Chunk, asyncio.Task[None]]) -> None:
+        """Give back what was not started, and report what finishes within the grace time."""
+        self._stopping = True
+        for chunk, task in list(started.items()):
+            if not chunk._started:
+                task.cancel()
+                started.pop(chunk)
+                await self._client._run(self._bench.release(chunk))
+        deadline = time.monotonic() + self._options.grace
+        while self._bench.held() and time.monotonic() < deadline:
+            if self._reports:
+                try:
+                    await self._client._run(self._bench.deliver(self._reports))
+                except ChunksError as error:
+                    logger.warning("reports could not be delivered: %s", error)
+                    await asyncio.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+                continue
+            self._wake.clear()
+            await _wait(self._wake, deadline - time.monotonic())
+        for chunk in self._bench.held():
+            logger.warning("%r did not finish in time; it is left to its lease", chunk)
+            self._bench.drop(chunk)
+            if chunk in started:
+                started.pop(chunk).cancel()
+
+
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
+    try:
+        async with asyncio.timeout(None if seconds is None else max(0.0, seconds)):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Let SIGTERM and SIGINT stop the worker; a second one does what it would do without us."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        before.clear()
+
+    def handle(number: int, _frame: object) -> None:
+        logger.info("%s: no new chunks, waiting for the running ones", signal.Signals(number).name)
+        restore()
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()

@@ -1,0 +1,147 @@
+"""What a person sees: a bar that never goes back, lines in a log, HTML in a notebook."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from supabase_chunks import Progress
+from supabase_chunks.progress import Bar, Lines, Meter, Notebook, bar_html, duration, open_display
+from tests.unit.wire import progress
+
+
+def snapshot(status: str = "running", percent: float = 0.0, **fields: Any) -> Progress:
+    return Progress.model_validate(progress(status, percent_complete=percent, **fields))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_growing_total_never_moves_the_bar_back() -> None:
+    meter, shown = Meter(), []
+    for percent, total in ((0, 1), (50, 100), (25, 200), (40, 200), (60, 200)):
+        meter.update(snapshot(percent=percent, total_chunks=total))
+        shown.append(meter.percent)
+    assert shown == [0, 50, 50, 50, 60]
+
+
+def test_a_hundred_percent_is_shown_only_at_the_end() -> None:
+    meter = Meter()
+    meter.update(snapshot(percent=100.0))
+    assert meter.percent == 99
+    meter.update(snapshot("completed", percent=100.0))
+    assert meter.percent == 100
+
+
+def test_a_failed_job_stops_where_it_is() -> None:
+    meter = Meter()
+    meter.update(snapshot(percent=70.0))
+    meter.update(snapshot("cancelled", percent=70.0, cancelled_chunks=3))
+    assert meter.percent == 70
+    assert meter.words == "cancelled · 3 cancelled"
+
+
+def test_rate_eta_retries_and_failures_are_told_in_words() -> None:
+    clock = Clock()
+    meter = Meter(clock)
+    meter.update(snapshot(items_processed=0, items_total=1000))
+    clock.now = 10.0
+    meter.update(
+        snapshot(items_processed=350, items_total=1000, eta_seconds=125, retrying_chunks=2, failed_chunks=1)
+    )
+    assert meter.words == "35 items/s · 2 min left · 2 retrying · 1 failed"
+    assert meter.counts == "0/4 chunks · 350/1,000 items"
+
+
+def test_a_log_gets_few_lines() -> None:
+    clock, stream = Clock(), io.StringIO()
+    lines = Lines(stream, clock)
+    for done in range(101):
+        clock.now += 0.01
+        lines.update(snapshot(percent=float(done), completed_chunks=done, total_chunks=100))
+    lines.update(snapshot("completed", percent=100.0, completed_chunks=100, total_chunks=100))
+    written = stream.getvalue().splitlines()
+    assert len(written) == 11
+    assert written[0].startswith("custom: 0% · 0/100 chunks")
+    assert written[-1].startswith("custom: 100% · 100/100 chunks · completed")
+
+
+def test_a_log_gets_a_line_every_ten_seconds_of_slow_progress() -> None:
+    clock, stream = Clock(), io.StringIO()
+    lines = Lines(stream, clock)
+    for done in range(21):
+        lines.update(snapshot(percent=done / 10))
+        clock.now += 1.0
+    assert len(stream.getvalue().splitlines()) == 3
+
+
+def test_the_display_suits_where_the_output_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(open_display(True, io.StringIO()), Lines)
+    bar = open_display(True, Terminal())
+    assert isinstance(bar, Bar)
+    bar.close()
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, html: Any) -> None:
+            shown.append(html.data)
+
+    ipython, ipython_display = ModuleType("IPython"), ModuleType("IPython.display")
+    ipython.get_ipython = lambda: SimpleNamespace(kernel=object())  # type: ignore[attr-defined]  # as in a kernel
+    ipython_display.display = lambda html, display_id: Handle()  # type: ignore[attr-defined]  # as above
+    ipython_display.HTML = lambda data: SimpleNamespace(data=data)  # type: ignore[attr-defined]  # as above
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", ipython_display)
+    notebook = open_display(True, Terminal())
+    assert isinstance(notebook, Notebook)
+    notebook.update(snapshot(percent=25.0))
+    notebook.note("paused")
+    assert "25%" in shown[0]
+    assert "paused" in shown[1]
+
+
+def test_a_terminal_shows_one_bar_with_its_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    terminal = Terminal()
+    bar = Bar(terminal)
+    bar.update(snapshot(percent=50.0, completed_chunks=2, failed_chunks=1))
+    bar.note("somebody paused [it]")
+    bar.close()
+    text = terminal.getvalue()
+    assert "50%" in text
+    assert "2/4 chunks" in text
+    assert "1 failed" in text
+    assert "somebody paused [it]" in text
+
+
+def test_a_notebooks_bar_escapes_what_comes_from_outside() -> None:
+    meter = Meter()
+    meter.update(snapshot(percent=10.0))
+    assert "<script>" not in bar_html("<script>", meter, ["<script>"])
+
+
+def test_without_a_display_notes_go_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "supabase_chunks"):
+        open_display(False).note("the sync is paused")
+    assert "the sync is paused" in caplog.text
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (600, "10 min"), (9000, "2.5 h"), (-1, "0 s")])
+def test_durations_are_told_in_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
