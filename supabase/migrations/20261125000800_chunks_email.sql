@@ -53,7 +53,7 @@ create table if not exists public.synced_emails (
   constraint synced_emails_account_fkey foreign key (account_id) references public.email_accounts (id) on delete cascade,
   -- Also the index of the foreign key, and of "which UIDs of this folder are here".
   constraint synced_emails_one_per_uid unique (account_id, folder, uidvalidity, uid),
-  constraint synced_emails_uid_range check (uid between 1 and 4294967295 and uidvalidity between 0 and 4294967295),
+  constraint synced_emails_uid_range check (uid between 1 and 4294967295 and uidvalidity >= 0),
   constraint synced_emails_addresses_are_arrays check (
     jsonb_typeof(from_addresses) = 'array' and jsonb_typeof(to_addresses) = 'array' and jsonb_typeof(cc_addresses) = 'array'
     and jsonb_typeof(bcc_addresses) = 'array' and jsonb_typeof(reply_to_addresses) = 'array'

@@ -1,0 +1,126 @@
+/**
+ * Everything of a handler but its work: a function that gets a chunk and returns what came of it.
+ *
+ * ```ts
+ * import { RetryLater, serveHandler } from "../_shared/serve.ts";
+ *
+ * export default serveHandler(async (chunk, { signal }) => {
+ *   const response = await fetch(`https://api.example.com/items?page=${chunk.payload.page}`, { signal });
+ *   if (response.status === 429) throw new RetryLater(30);
+ *   const items = await response.json();
+ *   return { result: { items: items.length }, items_processed: items.length };
+ * });
+ * ```
+ *
+ * A chunk may run again after a death: write so that running twice does what running once does.
+ */
+
+import { authorised, type Project, projectFromEnv } from "./auth.ts";
+import { surviveUnhandled } from "./background.ts";
+import { parseJson, stringifyJson, whyNotStorable } from "./json.ts";
+import { createLog, type Log, messageOf } from "./log.ts";
+import { createRpc, type Rpc } from "./rpc.ts";
+import { VERSION } from "./version.ts";
+
+/** What the processor hands to a handler. Integers beyond 2^53 in the payloads are `bigint`. */
+export interface Chunk {
+  job_id: string;
+  chunk_id: number | bigint;
+  chunk_index: number;
+  /** 1 at the first try. */
+  attempt: number;
+  kind: string;
+  /** Whose job it is; null: the service's own. A handler touches nothing of other owners. */
+  owner_id: string | null;
+  // deno-lint-ignore no-explicit-any
+  payload: any;
+  // deno-lint-ignore no-explicit-any
+  job_payload: any;
+}
+
+/** What a handler may use. */
+export interface Context {
+  /** Ends when the caller is gone: the job was cancelled, or the time is over. Pass it to every `fetch`. */
+  signal: AbortSignal;
+  /** Calls SQL functions with the rights of the service. */
+  rpc: Rpc;
+  log: Log;
+}
+
+/** What came of a chunk. Everything is optional. */
+export interface Answer {
+  /** Kept on the chunk; any JSON value, `0`, `false` and `""` too. Megabytes belong in a table of your own. */
+  result?: unknown;
+  /** How many items this chunk did; counted once, at its completion. */
+  items_processed?: number;
+  /** Items that this chunk found there are; added to the job's total. */
+  items_total?: number;
+  /** Payloads of further chunks of the same job, added in the same transaction that completes this one. */
+  next_chunks?: Record<string, unknown>[];
+}
+
+/** A handler's work. */
+export type Work = (chunk: Chunk, context: Context) => Promise<Answer | void> | Answer | void;
+
+/** Thrown by a handler: try again, not before so many seconds (null: after the usual backoff). */
+export class RetryLater extends Error {
+  override name = "RetryLater";
+
+  constructor(readonly seconds: number | null = null, message = "not now") {
+    super(message);
+  }
+}
+
+/** Thrown by a handler: trying again would not help. */
+export class PermanentFailure extends Error {
+  override name = "PermanentFailure";
+}
+
+/**
+ * The default export of a handler's `index.ts`.
+ *
+ * Checks the key, reads the chunk, calls `work`, and turns what it returns or throws into the answer that the processor
+ * understands: {@link RetryLater} and any other error are tried again, {@link PermanentFailure} is not.
+ *
+ * @param options.name what its log lines carry; by default the name in the request's path.
+ */
+export function serveHandler(
+  work: Work,
+  options: { name?: string; project?: Project } = {},
+): { fetch(request: Request): Promise<Response> } {
+  const project = options.project ?? projectFromEnv();
+  surviveUnhandled(createLog(options.name ?? "handler"));
+  return { fetch: authorised(project, (request, key) => answer(request, key)) };
+
+  async function answer(request: Request, key: string): Promise<Response> {
+    const log = createLog(options.name ?? (new URL(request.url).pathname.split("/").at(-1) || "handler"));
+    let chunk: Chunk & { probe?: boolean };
+    try {
+      chunk = parseJson(await request.text()) as Chunk;
+      if (chunk?.probe === true) return Response.json({ ok: true, version: VERSION });
+      if (typeof chunk?.chunk_id !== "number" && typeof chunk?.chunk_id !== "bigint") {
+        throw new Error("no chunk_id");
+      }
+    } catch (error) {
+      return Response.json({ error: `this is not a chunk: ${messageOf(error)}` }, { status: 400 });
+    }
+    try {
+      const done = await work(chunk, { signal: request.signal, rpc: createRpc(project.url, key), log }) ?? {};
+      const flaw = whyNotStorable(done.result, "result") ?? whyNotStorable(done.next_chunks, "next_chunks");
+      if (flaw !== null) throw new PermanentFailure(flaw);
+      return new Response(stringifyJson(done), { headers: { "content-type": "application/json" } });
+    } catch (error) {
+      const where = { job: chunk.job_id, chunk: Number(chunk.chunk_id), attempt: chunk.attempt };
+      log("handler_failed", { ...where, error: messageOf(error) });
+      return failed(error);
+    }
+  }
+}
+
+function failed(error: unknown): Response {
+  const body = { error: messageOf(error) };
+  if (error instanceof PermanentFailure) return Response.json(body, { status: 422 });
+  if (!(error instanceof RetryLater)) return Response.json(body, { status: 500 });
+  const headers = error.seconds === null ? undefined : { "retry-after": String(Math.ceil(error.seconds)) };
+  return Response.json(body, { status: 503, headers });
+}
