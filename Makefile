@@ -1,0 +1,62 @@
+# `make demo` and `make test` are all that is needed after a clone; both set up what they need in .venv.
+
+VENV   := .venv
+PYTHON ?= $(firstword $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done) none)
+BIN    := $(VENV)/bin
+DENO   := $(BIN)/deno
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help demo test lint bench soak clean
+help:
+	@echo "make demo    sync a real mailbox through the queue, on this machine (options: ARGS='--messages 5000')"
+	@echo "make test    run the tests"
+	@echo "make lint    check style and types"
+	@echo "make bench   measure against pgmq and procrastinate"
+	@echo "make soak    run the queue for a long time, with failures"
+	@echo "make clean   remove .venv"
+
+demo: $(VENV)/.demo
+	@$(BIN)/supabase-chunks demo $(ARGS)
+
+test: $(VENV)/.dev
+	@$(PYTEST) -q $(ARGS)
+	@cd tests/functions && ../../$(DENO) test --quiet --frozen --no-prompt --allow-all
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+soak: $(VENV)/.dev
+	@$(PYTEST) -q -m soak $(ARGS)
+
+clean:
+	@rm -rf $(VENV)
+
+# Which packages are there is written in the stamp's name; it is remade when pyproject.toml changes.
+$(VENV)/.demo: EXTRAS = local,demo
+$(VENV)/.dev: EXTRAS = local,demo,dev
+$(VENV)/.demo $(VENV)/.dev: pyproject.toml | $(VENV)/.python
+	@echo "Installing supabase-chunks[$(EXTRAS)] into $(VENV) (the first time takes a minute or two) …"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-user \
+		--editable '.[$(EXTRAS)]' || { \
+		echo "The packages could not be installed: the first run needs the Python package index (or the mirror in" \
+			"your pip settings). Check the network and run it again." >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.python:
+	@if [ "$(PYTHON)" = none ]; then \
+		echo "supabase-chunks needs Python 3.11 or newer; $$(python3 --version 2>/dev/null || echo 'there is none on PATH')." \
+			"Install a newer one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "supabase-chunks needs Python 3.11 or newer, and $(PYTHON) is not: name another, as in" \
+			"make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt install python3-venv)." >&2; \
+		exit 1; }
+	@touch $@

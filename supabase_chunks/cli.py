@@ -1,0 +1,79 @@
+"""The command line: `supabase-chunks`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+from .errors import ChunksError
+
+# Where each command is; its module is imported when it is needed.
+_COMMANDS = {
+    "demo": "demo",
+}
+
+
+class Commands(click.Group):
+    """The commands, loaded one by one. Turns the SDK's errors into a sentence and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
+        """Return the names in the order of the help."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        """Return a command, or None when there is none of that name."""
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        found = getattr(import_module(f"supabase_chunks.commands.{module}"), cmd_name)
+        return found if isinstance(found, click.Command) else None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        from .commands.failures import Failure
+
+        try:
+            return super().invoke(ctx)
+        except ChunksError as error:
+            raise Failure.of(error) from error
+
+
+def _version() -> str:
+    try:
+        return version("supabase-chunks")
+    except PackageNotFoundError:  # run from a checkout that nobody installed
+        return "unknown"
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(_version(), "-V", "--version")
+def cli() -> None:
+    """Start, watch and steer long syncs on Supabase.
+
+    Commands that talk to a project take its URL from SUPABASE_URL and its key from SUPABASE_SECRET_KEY (or
+    SUPABASE_SERVICE_ROLE_KEY).
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 timeout, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    from .commands.signals import Interrupted
+
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets a replacement, not a traceback.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        cli(prog_name="supabase-chunks")
+    except Interrupted as interrupted:
+        sys.exit(interrupted.exit_code)
+
+
+if __name__ == "__main__":
+    main()
