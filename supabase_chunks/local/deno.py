@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from supabase_chunks.local.failure import LocalStackError
+from supabase_chunks.local.process import kill_with_children, spawn
 
 _FETCH_SECONDS = 300
 _KEPT = (
@@ -49,27 +51,22 @@ async def fetch(deno: Path, directory: Path, arguments: list[str], what: str) ->
     Raises:
         LocalStackError: It failed; the message ends with Deno's own last words.
     """
-    process = await asyncio.create_subprocess_exec(
-        deno,
-        *arguments,
-        cwd=directory,
-        env=os.environ | {"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        _, words = await asyncio.wait_for(process.communicate(), _FETCH_SECONDS)
-    except TimeoutError:
-        raise LocalStackError(
-            f"Downloading {what} took over {_FETCH_SECONDS} seconds: check the network and try again."
-        ) from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    environment = os.environ | {"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
+    with tempfile.TemporaryFile() as words:
+        process = spawn([deno, *arguments], log=words, cwd=directory, env=environment)
+        try:
+            async with asyncio.timeout(_FETCH_SECONDS):
+                while process.poll() is None:
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise LocalStackError(
+                f"Downloading {what} took over {_FETCH_SECONDS} seconds: check the network and try again."
+            ) from None
+        finally:
+            kill_with_children(process)
+        words.seek(0)
+        said = " ".join(words.read().decode(errors="replace").split())[-400:]
     if process.returncode != 0:
-        said = " ".join(words.decode(errors="replace").split())[-400:]
         raise LocalStackError(
             f"{what} could not be downloaded; the first start needs the npm registry (or a mirror named in"
             f" NPM_CONFIG_REGISTRY). Deno says: {said}"

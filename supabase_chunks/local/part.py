@@ -77,10 +77,9 @@ class Part:
     async def keep_running(self) -> None:
         """Start it again each time it dies, until cancelled."""
         pause = _PAUSE_SECONDS
-        born = time.monotonic()
         while True:
-            while self.alive:
-                await asyncio.sleep(_LOOK_SECONDS)
+            born = time.monotonic()
+            await self._until_end(born)
             self.ready.clear()
             if time.monotonic() - born > _HEALTHY_SECONDS:
                 pause = _PAUSE_SECONDS
@@ -92,13 +91,21 @@ class Part:
                 self._say(f"{self.name} {_ending(status)}; starting it again in {pause:g} s")
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-            born = time.monotonic()
             try:
                 self.launch()
-                if await self.wait_ready(30):
-                    self._say(f"{self.name} is back after {time.monotonic() - born:.2f} s")
             except (OSError, LocalStackError) as error:
                 self._say(f"{self.name} cannot start: {error}")
+
+    async def _until_end(self, born: float) -> None:
+        """Wait until the process ends, noticing on the way when it begins to answer."""
+        while self.alive:
+            if self.ready.is_set():
+                await asyncio.sleep(_LOOK_SECONDS)
+            elif await self._answers():
+                self.ready.set()
+                self._say(f"{self.name} is back after {time.monotonic() - born:.2f} s")
+            else:
+                await asyncio.sleep(0.01)
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
@@ -126,13 +133,3 @@ def _ending(status: int | None) -> str:
     if status is None:
         return "is not there"
     return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-
-
-async def accepts(host: str, port: int) -> bool:
-    """Whether something accepts connections there."""
-    try:
-        _, writer = await asyncio.open_connection(host, port)
-    except OSError:
-        return False
-    writer.close()
-    return True

@@ -1,8 +1,10 @@
-"""Free ports of this machine."""
+"""Ports of this machine: free ones, taken ones, and what answers on them."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import sys
 
 from supabase_chunks.local.failure import LocalStackError
 
@@ -33,3 +35,48 @@ def require_free(port: int, part: str) -> None:
                 f"Port {port} for {part} is taken ({error.strerror}):"
                 " stop what listens there, or choose another port."
             ) from error
+
+
+def bind(port: int, part: str) -> socket.socket:
+    """A bound socket that does not listen yet; 0 takes a free port.
+
+    Raises:
+        LocalStackError: The port cannot be had.
+    """
+    if port:
+        require_free(port, part)
+    listener = socket.socket()
+    if sys.platform != "win32":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        listener.close()
+        raise LocalStackError(f"Port {port} for {part} cannot be had: {error.strerror}.") from error
+    return listener
+
+
+async def accepts(port: int) -> bool:
+    """Whether something accepts connections on a port."""
+    try:
+        _, writer = await asyncio.open_connection(HOST, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def get_status(port: int, path: str) -> int | None:
+    """The status that a plain GET answers; None when there is no answer."""
+    try:
+        reader, writer = await asyncio.open_connection(HOST, port)
+    except OSError:
+        return None
+    try:
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: {HOST}\r\n\r\n".encode())
+        first = await asyncio.wait_for(reader.readline(), 5)
+        return int(first.split()[1])
+    except (OSError, TimeoutError, IndexError, ValueError):
+        return None
+    finally:
+        writer.close()

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 import psycopg
 
 from supabase_chunks.local.binaries import embedded_bin_dir, program, runnable
+from supabase_chunks.local.cluster import SUPERUSER, anywhere, drop_stale_pid, environment, give, make_cluster
 from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.ports import HOST, free_port, require_free
 from supabase_chunks.local.process import (
     SIGQUIT,
     WINDOWS,
-    SystemUser,
     kill_with_children,
     spawn,
     unprivileged_user,
@@ -30,9 +26,9 @@ from supabase_chunks.local.scratch import hold, let_go, make_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
-SUPERUSER = "supabase_admin"
 START_SECONDS = 30.0
 # Data that nobody keeps need not reach a disk; commits stay synchronous, so a killed process loses nothing.
 EPHEMERAL_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
@@ -209,39 +205,10 @@ class PostgresServer:
         if self._data_dir is None:
             self._data_dir = make_temporary()
             self._held = hold(self._data_dir)
-            _give(self._data_dir, self._user)
-        secret = self._data_dir / "superuser"
-        if not (self._data_dir / "cluster" / "PG_VERSION").exists():
-            self._make_cluster(binaries, secret)
-        self._password = secret.read_text().strip()
-        _drop_stale_pid(self._data_dir / "cluster" / "postmaster.pid")
-
-    def _make_cluster(self, binaries: Path, secret: Path) -> None:
-        data_dir = self.data_dir
-        data_dir.mkdir(parents=True, exist_ok=True)
-        _give(data_dir, self._user)
-        # A start that was cut short leaves half a cluster, which initdb would refuse.
-        shutil.rmtree(data_dir / "cluster", ignore_errors=True)
-        secret.touch(mode=0o600)
-        secret.write_text(secrets.token_urlsafe(24))
-        _give(secret, self._user)
-        locale = ["--locale=C"] if sys.platform in {"win32", "darwin"} else ["--locale=C.UTF-8"]
-        command: list[str | Path] = [program(binaries, "initdb"), "-D", data_dir / "cluster"]
-        command += ["-U", SUPERUSER, "--encoding=UTF8", *locale]
-        command += ["--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync", "--no-instructions"]
-        with (data_dir / "initdb.log").open("wb") as log:
-            try:
-                process = spawn(command, log=log, cwd=_anywhere(), env=_environment(), user=self._user)
-            except OSError as error:
-                raise LocalStackError(f"PostgreSQL's initdb cannot be run: {error}.") from error
-            status = process.wait(120)
-        if status != 0:
-            shutil.rmtree(data_dir / "cluster", ignore_errors=True)
-            text = (data_dir / "initdb.log").read_text(errors="replace").strip()
-            hint = ""
-            if "Permission denied" in text and self._user:
-                hint = f" it runs as the user {self._user.name} here, who must be able to enter {data_dir}."
-            raise LocalStackError(f"PostgreSQL could not make its cluster:{hint} {text[-400:]}")
+            give(self._data_dir, self._user)
+        make_cluster(self._data_dir, binaries, self._user)
+        self._password = (self._data_dir / "superuser").read_text().strip()
+        drop_stale_pid(self._data_dir / "cluster" / "postmaster.pid")
 
     def _spawn(self, binaries: Path) -> subprocess.Popen[bytes]:
         settings = dict(_SETTINGS)
@@ -255,7 +222,7 @@ class PostgresServer:
             command += ["-c", f"{name}={value}"]
         with self.log_path.open("wb") as log:
             return spawn(
-                command, log=log, cwd=_anywhere(), env=_environment(), user=self._user, death_signal=SIGQUIT
+                command, log=log, cwd=anywhere(), env=environment(), user=self._user, death_signal=SIGQUIT
             )
 
     def _wait_ready(self, process: subprocess.Popen[bytes]) -> bool:
@@ -269,34 +236,3 @@ class PostgresServer:
 
     def _log_tail(self) -> str:
         return " ".join(self.log_path.read_text(errors="replace")[-600:].split())
-
-
-def _environment() -> dict[str, str]:
-    """Ours without what would steer PostgreSQL (PGPORT, PGDATA) or name a locale the system lacks."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return kept | {"LC_ALL": "C"}
-
-
-def _anywhere() -> str | None:
-    """A working directory that every user can enter."""
-    return None if WINDOWS else "/"
-
-
-def _give(path: Path, user: SystemUser | None) -> None:
-    if user is not None:
-        os.chown(path, user.uid, user.gid)
-
-
-def _drop_stale_pid(path: Path) -> None:
-    """Remove what a killed server left, when its process id belongs to another program or to a zombie by now.
-
-    PostgreSQL refuses to start while that id exists. In a fresh container ids come again soon, and one whose
-    first process collects no orphans keeps the dead server's id for ever.
-    """
-    try:
-        pid = int(path.read_text().split()[0])
-        status = Path(f"/proc/{pid}/status").read_text()
-    except (OSError, ValueError, IndexError):
-        return
-    if "postgres" not in status.partition("\n")[0] or "State:\tZ" in status:
-        path.unlink(missing_ok=True)

@@ -38,7 +38,7 @@ class SystemUser:
 
 def unprivileged_user() -> SystemUser | None:
     """The user for PostgreSQL when we are root ("postgres", else "nobody"); None when we are not root."""
-    if WINDOWS or os.geteuid() != 0:
+    if sys.platform == "win32" or os.geteuid() != 0:
         return None
     import pwd
 
@@ -138,7 +138,7 @@ def kill_with_children(process: subprocess.Popen[bytes]) -> None:
     """End a process and its direct children at once, none left to hold a port or shared memory."""
     if process.poll() is not None:
         return
-    if WINDOWS:
+    if sys.platform == "win32":
         command = ["taskkill", "/T", "/F", "/PID", str(process.pid)]
         subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - constant but for the id
     else:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 from supabase_chunks.local.failure import LocalStackError
-from supabase_chunks.local.process import WINDOWS
 
 _PREFIX = "supabase-chunks-"
 _LOCK = "owner.lock"
@@ -39,7 +40,7 @@ def hold(folder: Path) -> int | None:
     Raises:
         LocalStackError: Another process holds it.
     """
-    if WINDOWS:
+    if sys.platform == "win32":
         return None
     import fcntl
 
@@ -66,8 +67,18 @@ def let_go(descriptor: int | None) -> None:
         os.close(descriptor)
 
 
+def clear(folder: Path) -> None:
+    """Remove what a stack made in its folder, and the folder when nothing else is in it."""
+    for name in ("postgres", "logs"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("keys.json", _LOCK):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 def _sweep(parent: Path) -> None:
-    if WINDOWS:
+    if sys.platform == "win32":
         return
     import fcntl
 

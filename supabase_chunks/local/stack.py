@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import shutil
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.keys import Keys
+from supabase_chunks.local.link import Link
 from supabase_chunks.local.process import WINDOWS
-from supabase_chunks.local.scratch import hold, let_go, make_temporary
+from supabase_chunks.local.scratch import clear, hold, let_go, make_temporary
 from supabase_chunks.local.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-_STOP_SECONDS = 15.0
 Bundled = Literal["bundled"]
 
 
@@ -74,12 +70,10 @@ class LocalStack:
         self._webhook_pace = webhook_pace
         self._watch = watch
         self._on_note = on_note
-        self._process: subprocess.Popen[str] | None = None
+        self._link: Link | None = None
         self._description: dict[str, Any] = {}
         self._keys: Keys | None = None
         self._root: Path | None = None
-        self._lock = threading.Lock()
-        self._calls = 0
         self._held: int | None = None
 
     def __repr__(self) -> str:
@@ -143,6 +137,20 @@ class LocalStack:
         """The names of the functions that are served."""
         return list(self._described("functions"))
 
+    @property
+    def running(self) -> bool:
+        """Whether its supervisor is alive."""
+        return self._link is not None and self._link.alive
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables that clients of this project read."""
+        return {
+            "SUPABASE_URL": self.url,
+            "SUPABASE_SECRET_KEY": self.secret_key,
+            "SUPABASE_PUBLISHABLE_KEY": self.publishable_key,
+            "SUPABASE_DB_URL": self.postgres_url,
+        }
+
     def user_token(self, user_id: str, *, expires_in: float = 3600) -> str:
         """An access token of a signed-in user, for `Authorization: Bearer …`.
 
@@ -184,42 +192,30 @@ class LocalStack:
         Raises:
             LocalStackError: Something could not start; nothing is left running then.
         """
-        if self._process is not None:
+        if self._link is not None:
             return
-        self._root = self._make_root()
-        settings = Settings(
-            root=self._root,
-            owner_pid=os.getpid(),
-            keep=self._keep,
-            port=self._port,
-            db_port=self._db_port,
-            migrations=self._migrations,
-            functions=self._functions,
-            functions_env=self._functions_env,
-            webhook_pace=self._webhook_pace,
-            watch=self._watch,
-        )
         try:
-            self._start_supervisor(settings)
+            root = self._make_root()
+            self._held = hold(root)
+            # From here on the folder is ours, to fill and to clear.
+            self._root = root
+            (root / "logs").mkdir(exist_ok=True, mode=0o700)
+            self._link = Link(self._settings(root), held=self._held)
+            self._description = self._link.wait_ready(self._on_note)
+            self._keys = Keys.kept_in(self._root / "keys.json")
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
         """End everything."""
-        if self._process is not None:
-            assert self._process.stdin is not None  # noqa: S101 - we made the pipe
-            assert self._process.stdout is not None  # noqa: S101 - we made the pipe
-            self._process.stdin.close()
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process.stdout.close()
-            self._process = None
+        if self._link is not None:
+            # An interrupted pipe cannot be flushed any more, and need not be.
+            with contextlib.suppress(OSError):
+                self._link.close()
+            self._link = None
         if self._root is not None and not self._keep:
-            shutil.rmtree(self._root, ignore_errors=True)
+            clear(self._root)
         let_go(self._held)
         self._held = None
         self._description = {}
@@ -234,6 +230,11 @@ class LocalStack:
     ) -> None:
         """End everything."""
         self.stop()
+
+    def _call(self, op: str, **arguments: Any) -> Any:
+        if self._link is None:
+            raise LocalStackError("This stack is not running.")
+        return self._link.call(op, **arguments)
 
     @property
     def _known_keys(self) -> Keys:
@@ -255,77 +256,21 @@ class LocalStack:
         if not WINDOWS:
             # PostgreSQL's user must get through, and nobody may look around.
             root.chmod(0o711)
-        self._held = hold(root)
-        (root / "logs").mkdir(exist_ok=True, mode=0o700)
         return root
 
-    def _start_supervisor(self, settings: Settings) -> None:
-        options: dict[str, Any] = {}
-        if WINDOWS:
-            options["creationflags"] = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-        else:
-            # Ctrl-C in the terminal is the owner's to handle: it decides in which order things end.
-            options["start_new_session"] = True
-            # The folder stays held while either of us lives.
-            options["pass_fds"] = () if self._held is None else (self._held,)
-        with (settings.root / "logs" / "supervisor.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "supabase_chunks.local.supervisor"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                encoding="utf-8",
-                env={**os.environ, "PYTHONPATH": _import_path()},
-                **options,
-            )
-        self._write(settings.to_json())
-        while True:
-            event = self._read()
-            match event.get("event"):
-                case "ready":
-                    self._description = event
-                    self._keys = Keys.kept_in(settings.root / "keys.json")
-                    return
-                case "note" if self._on_note is not None:
-                    self._on_note(event["text"])
-                case "failed":
-                    raise LocalStackError(event["message"])
-
-    def _call(self, op: str, **arguments: Any) -> Any:
-        with self._lock:
-            self._calls += 1
-            self._write(json.dumps({"id": self._calls, "op": op, **arguments}))
-            while (reply := self._read()).get("id") != self._calls:
-                continue
-        if "error" in reply:
-            raise LocalStackError(reply["error"])
-        return reply["result"]
-
-    def _write(self, line: str) -> None:
-        if self._process is None or self._process.stdin is None:
-            raise LocalStackError("This stack is not running.")
-        try:
-            self._process.stdin.write(line + "\n")
-            self._process.stdin.flush()
-        except OSError as error:
-            raise LocalStackError(f"The local stack's supervisor is gone: {self._last_words()}") from error
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process is not None  # noqa: S101 - written to before
-        assert self._process.stdout is not None  # noqa: S101 - we made the pipe
-        line = self._process.stdout.readline()
-        if not line:
-            raise LocalStackError(f"The local stack's supervisor ended: {self._last_words()}")
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-    def _last_words(self) -> str:
-        try:
-            text = (self.logs / "supervisor.log").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return "it left no log"
-        return " ".join(text[-600:].split())
+    def _settings(self, root: Path) -> Settings:
+        return Settings(
+            root=root,
+            owner_pid=os.getpid(),
+            keep=self._keep,
+            port=self._port,
+            db_port=self._db_port,
+            migrations=self._migrations,
+            functions=self._functions,
+            functions_env=self._functions_env,
+            webhook_pace=self._webhook_pace,
+            watch=self._watch,
+        )
 
 
 def _folder(wanted: Path | str | None, name: str) -> Path | None:
@@ -335,10 +280,3 @@ def _folder(wanted: Path | str | None, name: str) -> Path | None:
         return Path(wanted).resolve()
     # A checkout has them at its top.
     return Path(__file__).resolve().parents[2] / "supabase" / name
-
-
-def _import_path() -> str:
-    """Where this package was imported from, before the rest of PYTHONPATH: so the supervisor finds it too."""
-    here = str(Path(__file__).resolve().parents[2])
-    given = os.environ.get("PYTHONPATH")
-    return os.pathsep.join([here, given]) if given else here

@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import shutil
-import signal
-import socket
 import sys
 import time
+import traceback
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
-from supabase_chunks.local import control, functions, migrations, platform, postgrest
+from supabase_chunks.local import control, database, functions, postgrest
 from supabase_chunks.local.cron_worker import CronWorker
 from supabase_chunks.local.deno import find_deno
 from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.gateway import Gateway
 from supabase_chunks.local.keys import Keys
 from supabase_chunks.local.net_worker import NetWorker
-from supabase_chunks.local.part import Part, accepts
-from supabase_chunks.local.ports import HOST, free_port, require_free
+from supabase_chunks.local.part import Part
+from supabase_chunks.local.ports import HOST, accepts, bind, free_port, get_status
 from supabase_chunks.local.postgres import EPHEMERAL_SETTINGS, PostgresServer
-from supabase_chunks.local.process import WINDOWS, spawn
-from supabase_chunks.local.settings import Settings
+from supabase_chunks.local.process import spawn
+from supabase_chunks.local.scratch import clear
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import socket
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
+
+    from supabase_chunks.local.settings import Settings
+
 
 _READY_SECONDS = 30.0
 _WATCH_SECONDS = 0.5
@@ -72,7 +71,7 @@ class Supervisor:
         Raises:
             LocalStackError: A part could not start.
         """
-        self._listener = _bind(self.settings.port)
+        self._listener = bind(self.settings.port, "the gateway")
         self.url = f"http://{HOST}:{self._listener.getsockname()[1]}"
         deno = find_deno()
         binary = await postgrest.find_postgrest(deno, _note)
@@ -86,10 +85,10 @@ class Supervisor:
         await self.gateway.start(self._listener)
         self._net = NetWorker(self._postgres.dsn, pace=self._net.pace, drop=self._net.drop, say=self.say)
         cron = CronWorker(self._postgres.dsn, say=self.say)
-        work = [self._net.run(), cron.run(), *(part.keep_running() for part in self.parts.values())]
+        work = [self._net.run, cron.run, *(part.keep_running for part in self.parts.values())]
         if self.settings.watch and self.settings.functions is not None:
-            work.append(self._watch_functions(self.settings.functions))
-        self._tasks = [asyncio.create_task(task) for task in work]
+            work.append(self._watch_functions)
+        self._tasks = [asyncio.create_task(self._for_ever(task)) for task in work]
 
     async def stop(self) -> None:
         """Take everything down, each part before those it needs, and remove what is not kept."""
@@ -105,7 +104,7 @@ class Supervisor:
             await self.parts["postgrest"].stop(grace)
         self._postgres.stop()
         if not self.settings.keep:
-            shutil.rmtree(self.settings.root, ignore_errors=True)
+            clear(self.settings.root)
 
     def describe(self) -> dict[str, Any]:
         """What the owner needs to know."""
@@ -122,18 +121,11 @@ class Supervisor:
         self.parts["postgres"] = part
         if not await part.wait_ready(_READY_SECONDS):
             raise LocalStackError(f"PostgreSQL did not start: {_tail(self._postgres.log_path)}")
-        dsn = self._postgres.dsn
-        platform.install(
-            dsn,
-            passwords={
-                "authenticator": self.keys.authenticator_password,
-                "postgres": self.keys.database_password,
-            },
+        applied = database.prepare(
+            self._postgres.dsn, keys=self.keys, url=self.url, migrations_dir=self.settings.migrations
         )
-        if self.settings.migrations is not None:
-            for version in migrations.apply(dsn, self.settings.migrations):
-                self.say(f"applied migration {version}")
-        _configure(dsn, self.url, self.keys.secret)
+        for version in applied:
+            self.say(f"applied migration {version}")
 
     async def _postgres_answers(self) -> bool:
         return self._postgres.answers()
@@ -158,14 +150,25 @@ class Supervisor:
             )
 
             async def answers(function: functions.Function = function) -> bool:
-                return await accepts(HOST, function.port)
+                return await accepts(function.port)
 
             self.functions[name] = function
             self.parts[name] = Part(name, launch=function.launch, answers=answers, say=self.say)
             self.parts[name].launch()
 
-    async def _watch_functions(self, directory: Path) -> None:
+    async def _for_ever(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Go on after an error that nobody foresaw: without its webhooks a stack would look broken."""
+        while True:
+            try:
+                await work()
+            except Exception:
+                self.say(traceback.format_exc())
+            await asyncio.sleep(1)
+
+    async def _watch_functions(self) -> None:
         """Start a function again when its files change, and all of them when a shared one does."""
+        directory = self.settings.functions
+        assert directory is not None  # noqa: S101 - checked by the caller
         before = functions.fingerprints(directory)
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
@@ -205,7 +208,7 @@ class Supervisor:
                 return spawn([binary], log=log, env=environment)
 
         async def answers() -> bool:
-            return await _get_status(ports["admin"], "/ready") == 200
+            return await get_status(ports["admin"], "/ready") == 200
 
         self.parts["postgrest"] = Part("postgrest", launch=launch, answers=answers, say=self.say)
         self.parts["postgrest"].launch()
@@ -272,121 +275,8 @@ def _note(text: str) -> None:
     control.send({"event": "note", "text": text})
 
 
-async def _get_status(port: int, path: str) -> int | None:
-    """The status that a plain GET answers; None when there is no answer."""
-    try:
-        reader, writer = await asyncio.open_connection(HOST, port)
-    except OSError:
-        return None
-    try:
-        writer.write(f"GET {path} HTTP/1.0\r\nHost: {HOST}\r\n\r\n".encode())
-        first = await asyncio.wait_for(reader.readline(), 5)
-        return int(first.split()[1])
-    except (OSError, TimeoutError, IndexError, ValueError):
-        return None
-    finally:
-        writer.close()
-
-
-def _bind(port: int) -> socket.socket:
-    """A bound socket that does not listen yet: the address is ours while the parts start."""
-    if port:
-        require_free(port, "the gateway")
-    listener = socket.socket()
-    if not WINDOWS:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-    except OSError as error:
-        listener.close()
-        raise LocalStackError(f"Port {port} cannot be had: {error.strerror}.") from error
-    return listener
-
-
-def _configure(dsn: str, url: str, secret_key: str) -> None:
-    """Tell the database where its functions are and with which key, where the migrations have a place for it.
-
-    The address may be another at each start.
-    """
-    with psycopg.connect(dsn) as connection:
-        row = connection.execute(
-            "select to_regproc('public.configure_chunk_processing') is not null"
-        ).fetchone()
-        if row is not None and row[0]:
-            connection.execute("set local role service_role")
-            connection.execute("select public.configure_chunk_processing(%s, %s)", (url, secret_key))
-
-
 def _tail(path: Path) -> str:
     try:
         return " ".join(path.read_text(encoding="utf-8", errors="replace")[-600:].split())
     except OSError:
         return "it left no log"
-
-
-async def _serve(supervisor: Supervisor, lines: AsyncIterator[str]) -> None:
-    """Answer the owner until it is gone."""
-    running: set[asyncio.Task[None]] = set()
-
-    async def answer(message: control.Message) -> None:
-        try:
-            reply = {"id": message["id"], "result": await supervisor.execute(message)}
-        except LocalStackError as error:
-            reply = {"id": message["id"], "error": str(error)}
-        control.send(reply)
-
-    async for line in lines:
-        task = asyncio.create_task(answer(json.loads(line)))
-        running.add(task)
-        task.add_done_callback(running.discard)
-
-
-async def _watch_owner(pid: int) -> None:
-    """Return when the owner is gone.
-
-    The pipe says so at once, unless a child of the owner inherited its other end; then this does.
-    """
-    while WINDOWS or os.getppid() == pid:
-        await asyncio.sleep(1)
-
-
-async def _run() -> int:
-    lines = control.messages()
-    supervisor = Supervisor(Settings.from_json(await anext(lines)))
-    stopping = asyncio.Event()
-    if not WINDOWS:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    life = [
-        asyncio.create_task(_live(supervisor, lines)),
-        asyncio.create_task(_watch_owner(supervisor.settings.owner_pid)),
-        asyncio.create_task(_wait(stopping)),
-    ]
-    try:
-        done, _ = await asyncio.wait(life, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    except LocalStackError as error:
-        control.send({"event": "failed", "message": str(error)})
-        return 1
-    finally:
-        for task in life:
-            task.cancel()
-        with contextlib.suppress(Exception):
-            await asyncio.gather(*life, return_exceptions=True)
-        await supervisor.stop()
-    return 0
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
-
-
-async def _live(supervisor: Supervisor, lines: AsyncIterator[str]) -> None:
-    await supervisor.start()
-    control.send({"event": "ready", **supervisor.describe()})
-    await _serve(supervisor, lines)
-
-
-if __name__ == "__main__":
-    sys.exit(asyncio.run(_run()))

@@ -519,6 +519,26 @@ def test_named_folder_keeps_data_and_keys(project: Path, tmp_path: Path) -> None
     assert (tmp_path / "kept" / "logs" / "supervisor.log").exists()
 
 
+def test_named_folder_that_is_not_kept_loses_only_what_the_stack_made(tmp_path: Path) -> None:
+    _let_others_in(tmp_path)
+    (tmp_path / "mine.txt").write_text("mine")
+    with LocalStack(data_dir=tmp_path, keep=False, migrations=None, functions=None):
+        assert (tmp_path / "postgres").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_folder_of_a_running_stack_is_refused_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _let_others_in(tmp_path)
+    monkeypatch.setattr("supabase_chunks.local.scratch._WAIT_SECONDS", 0.1)
+    with LocalStack(data_dir=tmp_path / "one", migrations=None, functions=None) as stack:
+        with pytest.raises(LocalStackError, match="in use by another local stack"):
+            LocalStack(data_dir=tmp_path / "one", keep=False).start()
+        with psycopg.connect(stack.db_url) as database:
+            assert database.execute("select 1").fetchone() == (1,)
+
+
 @pytest.mark.parametrize(("option", "part"), [("port", "the gateway"), ("db_port", "PostgreSQL")])
 def test_taken_port_is_named_and_nothing_is_left(project: Path, option: str, part: str) -> None:
     with socket.socket() as taken:

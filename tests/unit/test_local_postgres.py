@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from supabase_chunks.local import LocalStackError, migrations, platform
+from supabase_chunks.local import LocalStackError, binaries, migrations, platform
 from supabase_chunks.local.postgres import PostgresServer
 from supabase_chunks.local.process import children_of
 
@@ -185,6 +187,44 @@ def test_failed_migration_names_its_line_and_leaves_nothing(server: PostgresServ
     with psycopg.connect(server.dsn) as connection:
         assert connection.execute("select to_regclass('public.half')").fetchone() == (None,)
         connection.execute("drop schema supabase_migrations cascade")
+
+
+@pytest.mark.skipif(
+    not Path("/usr/share/postgresql/15/extension/pg_cron.control").exists(), reason="pg_cron is not installed"
+)
+def test_real_pg_cron_is_taken_where_the_server_has_it() -> None:
+    settings = {"shared_preload_libraries": "pg_cron", "cron.database_name": "postgres"}
+    with PostgresServer(bin_dir=_DEBIAN, settings=settings) as server:
+        platform.install(server.dsn, passwords={"postgres": "p"})
+        platform.install(server.dsn)
+        with psycopg.connect(server.dsn_for(user="postgres", password="p")) as owner:  # noqa: S106 - lives a second
+            assert _one(owner, "select count(*) from pg_extension where extname = 'pg_cron'") == 1
+            assert _one(owner, "select cron.schedule('tidy', '* * * * *', 'select 1')") == 1
+            assert _one(owner, "select username from cron.job") == "postgres"
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                owner.execute("update cron.job set command = 'select 2'")
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root runs it as somebody else"
+)
+def test_programs_that_only_root_can_reach_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden = tmp_path / "hidden"
+    package = binaries.embedded_bin_dir().parent.parent
+    for part in package.parent.glob(f"{package.name}*"):
+        if not part.name.endswith(".dist-info"):
+            shutil.copytree(part, hidden / part.name, symlinks=True)
+    hidden.chmod(0o700)
+    _let_others_in(tmp_path)
+    monkeypatch.setattr(binaries, "_COPIES", tmp_path / "copies")
+    with (
+        PostgresServer(bin_dir=hidden / package.name / "pginstall" / "bin") as server,
+        psycopg.connect(server.dsn) as connection,
+    ):
+        assert connection.execute("select 1").fetchone() == (1,)
+    assert list((tmp_path / "copies").iterdir())
 
 
 def test_kill_ends_busy_backends_and_start_brings_back_what_was_committed() -> None:
