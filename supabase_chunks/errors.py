@@ -16,7 +16,7 @@
         ├── AuthenticationError      401, PGRST301-303: the key or the token is wrong or expired
         ├── PermissionDenied         403, 42501: this key or user may not do that
         ├── NotFound                 404: nothing at that URL
-        ├── FunctionsNotInstalled    PGRST202, PGRST205: the migrations are not in that database
+        ├── FunctionsNotInstalled    PGRST202, PGRST205, 42P01: the migrations are not in that database
         ├── RequestTooLarge          413
         ├── RateLimited              429; `retry_after` in seconds, if the server said so
         ├── ServerError              5xx
@@ -221,7 +221,7 @@ class NotFound(ResponseError, statuses=[404]):
     """There is nothing at that URL."""
 
 
-class FunctionsNotInstalled(ResponseError, codes=["PGRST202", "PGRST205"]):
+class FunctionsNotInstalled(ResponseError, codes=["PGRST202", "PGRST205", "42P01"]):
     """The database of this project does not have supabase-chunks installed."""
 
 

@@ -184,9 +184,9 @@ class Worker:
             reports += self._collect(wait)
 
     def _collect(self, wait: float | None) -> list[Report]:
-        """Return the reports that come within `wait` seconds; None means as long as it takes, or until `stop`.
+        """Return the reports that come within `wait` seconds; None means until there is one, or `stop`.
 
-        After the first it lingers a moment for more, unless all chunks are done: one call for many costs less.
+        After the first it lingers a moment for more, unless all chunks are done: one call is less than many.
         """
         reports: list[Report] = []
         until = None if wait is None else time.monotonic() + wait
@@ -360,8 +360,8 @@ class AsyncWorker:
                 value = await self._call(chunk)
                 report = self._bench.succeeded(chunk, value)
             except asyncio.CancelledError as error:
-                if self._stopping:
-                    raise
+                if chunk not in started:
+                    raise  # by our own shutting down
                 report = self._bench.failed(chunk, error)
             except BaseException as error:
                 report = self._bench.failed(chunk, error)
@@ -377,7 +377,6 @@ class AsyncWorker:
 
     async def _shut_down(self, started: dict[Chunk, asyncio.Task[None]]) -> None:
         """Give back what was not started, and report what finishes within the grace time."""
-        self._stopping = True
         for chunk, task in list(started.items()):
             if not chunk._started:
                 task.cancel()
