@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from supabase_chunks import assets
 from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.keys import Keys
 from supabase_chunks.local.link import Link
@@ -64,8 +65,8 @@ class LocalStack:
         self._keep = data_dir is not None if keep is None else keep
         self._port = port
         self._db_port = db_port
-        self._migrations = _folder(migrations, "migrations")
-        self._functions = _folder(functions, "functions")
+        self._migrations = _folder(migrations, assets.migrations_dir)
+        self._functions = _folder(functions, assets.functions_dir)
         self._functions_env = dict(functions_env or {})
         self._webhook_pace = webhook_pace
         self._watch = watch
@@ -273,10 +274,7 @@ class LocalStack:
         )
 
 
-def _folder(wanted: Path | str | None, name: str) -> Path | None:
+def _folder(wanted: Path | str | None, bundled: Callable[[], Path]) -> Path | None:
     if wanted is None:
         return None
-    if wanted != "bundled":
-        return Path(wanted).resolve()
-    # A checkout has them at its top.
-    return Path(__file__).resolve().parents[2] / "supabase" / name
+    return bundled() if wanted == "bundled" else Path(wanted).resolve()
