@@ -1,7 +1,6 @@
 /** An IMAP mailbox: the connection, and what its failures mean. */
 
 import { ImapFlow, type ImapFlowError } from "imapflow";
-import { rootCertificates } from "node:tls";
 import { PermanentFailure, RetryLater } from "../_shared/serve.ts";
 
 /** How to log in; what `get_email_account_secret` returns. */
@@ -39,7 +38,8 @@ export async function connect(login: Login, signal: AbortSignal, extraCa?: strin
     // Required or off, never "if offered": who can strip the offer would get the password.
     ...(login.tls === "implicit" ? {} : { doSTARTTLS: login.tls === "starttls" }),
     auth: { user: login.username, pass: login.password },
-    tls: extraCa ? { ca: [...rootCertificates, extraCa] } : {},
+    // Deno adds these to the usual ones, where Node would trust no others.
+    tls: extraCa ? { ca: extraCa } : {},
     connectionTimeout: CONNECT_TIMEOUT,
     greetingTimeout: CONNECT_TIMEOUT,
     socketTimeout: SILENCE_TIMEOUT,

@@ -1,0 +1,171 @@
+"""Real IMAP servers on loopback for the tests: pymap, and Dovecot where Debian's package is installed."""
+
+from __future__ import annotations
+
+import grp
+import imaplib
+import os
+import pwd
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+HOST = "127.0.0.1"
+DOVECOT = shutil.which("dovecot", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+_DEADLINE = 20.0
+
+
+@dataclass(frozen=True)
+class MailServer:
+    """A running server with one user.
+
+    Attributes:
+        port: Where it speaks IMAP; STARTTLS unless `tls_port` says more.
+        username: The user.
+        password: The user's password.
+        ca: The certificate that signs it, as a file.
+        tls_port: Where it speaks IMAP within TLS; None: nowhere.
+    """
+
+    port: int
+    username: str
+    password: str
+    ca: Path
+    tls_port: int | None = None
+
+    @contextmanager
+    def session(self) -> Iterator[imaplib.IMAP4]:
+        """A logged-in session."""
+        connection = imaplib.IMAP4(HOST, self.port, timeout=10)
+        # Without it each append waits for the peer's delayed acknowledgement.
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.starttls(ssl.create_default_context(cafile=str(self.ca)))
+        connection.login(self.username, self.password)
+        try:
+            yield connection
+        finally:
+            connection.logout()
+
+    def deliver(self, messages: Iterable[bytes], folder: str = "INBOX", flags: str = "") -> None:
+        """Append messages to a folder, which is made if need be."""
+        with self.session() as imap:
+            if folder != "INBOX":
+                imap.create(folder)
+            for message in messages:
+                content = message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+                status, answer = imap.append(folder, flags, "", content)
+                assert status == "OK", answer
+
+
+def certificate(directory: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    directory.mkdir(parents=True, exist_ok=True)
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    arguments = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    arguments += ["-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext", f"subjectAltName=IP:{HOST}"]
+    subprocess.run([*arguments, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return cert, key
+
+
+@contextmanager
+def pymap(cert: Path, key: Path, *, port: int | None = None) -> Iterator[MailServer]:
+    """pymap with an empty mailbox in memory; each start has another UIDVALIDITY."""
+    port = port or _free_port()
+    arguments = [sys.executable, "-c", "from pymap.main import main; main()", "--host", HOST, "--port", str(port)]
+    arguments += ["--cert", str(cert), "--key", str(key), "--no-service", "admin", "--no-service", "managesieve"]
+    # A file of its own, or a second pymap on the machine refuses to run.
+    arguments += ["--pid-file", f"pymap-{port}"]
+    with _running([*arguments, "dict"], port):
+        yield MailServer(port, "demouser", "demopass", cert)
+
+
+@contextmanager
+def dovecot(directory: Path, cert: Path, key: Path) -> Iterator[MailServer]:
+    """Dovecot with an empty Maildir, run by this user."""
+    assert DOVECOT is not None
+    user = pwd.getpwuid(os.getuid()).pw_name
+    group = grp.getgrgid(os.getgid()).gr_name
+    port, tls_port = _free_port(), _free_port()
+    home = directory / "home"
+    for folder in (home, directory / "run", directory / "state"):
+        folder.mkdir(parents=True)
+    configuration = directory / "dovecot.conf"
+    configuration.write_text(f"""
+base_dir = {directory}/run
+state_dir = {directory}/state
+log_path = {directory}/dovecot.log
+protocols = imap
+listen = {HOST}
+default_internal_user = {user}
+default_internal_group = {group}
+default_login_user = {user}
+first_valid_uid = {0 if os.getuid() == 0 else 1}
+mail_uid = {user}
+mail_gid = {group}
+mail_location = maildir:~/Maildir
+ssl = yes
+ssl_cert = <{cert}
+ssl_key = <{key}
+service anvil {{
+  chroot =
+}}
+service imap-login {{
+  chroot =
+  inet_listener imap {{
+    port = {port}
+  }}
+  inet_listener imaps {{
+    port = {tls_port}
+  }}
+}}
+passdb {{
+  driver = static
+  args = password=dovepass
+}}
+userdb {{
+  driver = static
+  args = uid={user} gid={group} home={home}
+}}
+""")
+    with _running([DOVECOT, "-F", "-c", str(configuration)], port):
+        yield MailServer(port, "dove", "dovepass", cert, tls_port)
+
+
+@contextmanager
+def _running(command: list[str], port: int) -> Iterator[None]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + _DEADLINE
+        while True:
+            try:
+                imaplib.IMAP4(HOST, port, timeout=5).logout()
+                break
+            except OSError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
