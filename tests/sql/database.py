@@ -1,0 +1,227 @@
+"""A database with the queue in it, and connections to it in every role."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString, Self, cast
+
+import psycopg
+import pytest
+from psycopg.abc import Buffer
+from psycopg.rows import dict_row
+from psycopg.types.datetime import TimestamptzLoader
+from psycopg.types.json import Jsonb
+
+from supabase_chunks.local.postgres import PostgresServer
+
+Row = dict[str, Any]
+NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+class _Moment(TimestamptzLoader):
+    """A timestamp, or NEVER for `infinity`, which Python's type has not."""
+
+    def load(self, data: Buffer) -> datetime:
+        return NEVER if bytes(data) == b"infinity" else super().load(data)
+
+
+class Session:
+    """One connection, and the queue's functions as they are called in SQL.
+
+    Chunks are passed around as the rows that a claim returns.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Row]) -> None:
+        self.connection = connection
+
+    def rows(self, query: str, *parameters: Any) -> list[Row]:
+        """Return all rows of a query."""
+        return self.connection.execute(cast("LiteralString", query), parameters or None).fetchall()
+
+    def value(self, query: str, *parameters: Any) -> Any:
+        """Return the first column of a query's only row."""
+        (row,) = self.rows(query, *parameters)
+        return next(iter(row.values()))
+
+    def execute(self, query: str, *parameters: Any) -> int:
+        """Run a statement; return how many rows it touched."""
+        return self.connection.execute(cast("LiteralString", query), parameters or None).rowcount
+
+    def call_rows(self, function: str, /, **arguments: Any) -> list[Row]:
+        """Call a function of schema public by named arguments, as rows."""
+        named = ", ".join(f"{name} => %({name})s" for name in arguments)
+        adapted = {
+            name: Jsonb(value) if isinstance(value, dict) or _is_json_list(value) else value
+            for name, value in arguments.items()
+        }
+        query = cast("LiteralString", f"select * from public.{function}({named})")
+        return self.connection.execute(query, adapted).fetchall()
+
+    def call(self, function: str, /, **arguments: Any) -> Any:
+        """Call a function that returns one value."""
+        (row,) = self.call_rows(function, **arguments)
+        return next(iter(row.values()))
+
+    def start(self, kind: str = "plain", **arguments: Any) -> Any:
+        """Start a job; returns its progress with `created`."""
+        return self.call("start_sync_job", kind=kind, **arguments)
+
+    def claim(
+        self, job: str | None = None, worker_id: str = "w", kinds: Sequence[str] | None = ("plain",), **arguments: Any
+    ) -> Row | None:
+        """Claim one chunk, of any job of these kinds or of one job."""
+        rows = self.call_rows(
+            "claim_next_chunk_job_safe",
+            worker_id=worker_id,
+            parent_sync_job_id=job,
+            kinds=list(kinds) if kinds is not None else None,
+            **arguments,
+        )
+        assert len(rows) <= 1
+        return rows[0] if rows else None
+
+    def claimed(self, job: str | None = None, **arguments: Any) -> Row:
+        """Claim one chunk that must be there."""
+        chunk = self.claim(job, **arguments)
+        assert chunk is not None, "nothing to claim"
+        return chunk
+
+    def complete(self, chunk: Row, **arguments: Any) -> Any:
+        """Report a chunk done."""
+        return self.call(
+            "complete_chunk_job_safe", chunk_id=chunk["chunk_id"], claim_token=chunk["claim_token"], **arguments
+        )
+
+    def fail(self, chunk: Row, error: str = "broken", **arguments: Any) -> Any:
+        """Report a chunk failed."""
+        return self.complete(chunk, success=False, error=error, **arguments)
+
+    def extend(self, chunk: Row, **arguments: Any) -> Any:
+        """Send a heartbeat."""
+        return self.call(
+            "extend_chunk_lease", chunk_id=chunk["chunk_id"], claim_token=chunk["claim_token"], **arguments
+        )
+
+    def give_back(self, chunk: Row, **arguments: Any) -> Any:
+        """Release a claimed chunk."""
+        return self.call(
+            "release_chunk_job", chunk_id=chunk["chunk_id"], claim_token=chunk["claim_token"], **arguments
+        )
+
+    def progress(self, job: str) -> Any:
+        """Return a job's progress."""
+        return self.call("get_sync_job_progress_safe", parent_sync_job_id=job)
+
+    def cleanup(self, **arguments: Any) -> int:
+        """Run one pass of the watchdog."""
+        return int(self.call("cleanup_stuck_chunks", **arguments))
+
+    def control(self, action: str, job: str) -> Any:
+        """Cancel, pause, resume or retry: by the function's name."""
+        return self.call(action, parent_sync_job_id=job)
+
+    def chunks(self, job: str, status: str | None = None) -> list[Row]:
+        """Return a job's rows of the queue in order."""
+        return self.rows(
+            "select q.* from public.chunk_processing_queue q"
+            " where q.parent_sync_job_id = %s and (%s::text is null or q.status = %s) order by q.chunk_index",
+            job,
+            status,
+            status,
+        )
+
+    def attempts(self, chunk_id: int) -> list[Row]:
+        """Return the recorded attempts of a chunk in order."""
+        return self.rows("select a.* from chunk_private.chunk_attempts a where a.chunk_id = %s order by a.id", chunk_id)
+
+    def drain(self, job: str | None = None, **arguments: Any) -> int:
+        """Claim and complete until nothing is claimable; returns how many."""
+        done = 0
+        while (chunk := self.claim(job, **arguments)) is not None:
+            self.complete(chunk)
+            done += 1
+        return done
+
+    def pass_time(self, by: timedelta) -> None:
+        """Let time pass, for the queue: every one of its timestamps moves back."""
+        self.execute(
+            "update public.chunk_processing_queue q set ready_at = q.ready_at - %s, locked_until = q.locked_until - %s,"
+            " dispatched_at = q.dispatched_at - %s, started_at = q.started_at - %s, completed_at = q.completed_at - %s,"
+            " updated_at = q.updated_at - %s, created_at = q.created_at - %s",
+            *[by] * 7,
+        )
+        self.execute(
+            "update public.sync_jobs j set created_at = j.created_at - %s, started_at = j.started_at - %s,"
+            " completed_at = j.completed_at - %s",
+            *[by] * 3,
+        )
+        self.execute("update chunk_private.job_counters c set last_activity_at = c.last_activity_at - %s", by)
+        self.execute("update chunk_private.dispatches d set created_at = d.created_at - %s", by)
+
+
+def _is_json_list(value: Any) -> bool:
+    """Whether a list is meant as JSON: `kinds` alone is an array of texts."""
+    return isinstance(value, list) and not (value and all(isinstance(item, str) for item in value))
+
+
+class Database:
+    """One database of a server; closes what was opened through it."""
+
+    def __init__(self, server: PostgresServer, name: str) -> None:
+        self.server = server
+        self.name = name
+        self._opened = ExitStack()
+
+    @property
+    def dsn(self) -> str:
+        """The superuser's connection string."""
+        return self.server.dsn_for(self.name)
+
+    def connect(
+        self, role: str = "service_role", *, user: str | None = None, autocommit: bool = True, settings: str = ""
+    ) -> Session:
+        """Open a connection that has switched to a role, as PostgREST does for a request.
+
+        Args:
+            role: The role; `supabase_admin` is the superuser.
+            user: The signed-in user's id, for the role `authenticated`.
+            autocommit: False keeps a transaction open until `connection.commit()`.
+            settings: Further `-c name=value` options.
+        """
+        options = f"-c role={role} {settings}"
+        connection = psycopg.connect(self.dsn, autocommit=autocommit, row_factory=dict_row, options=options)
+        self._opened.callback(connection.close)
+        connection.adapters.register_loader("timestamptz", _Moment)
+        if user is not None:
+            claims = json.dumps({"sub": user, "role": role})
+            connection.execute("select set_config('request.jwt.claims', %s, false)", (claims,))
+            if not autocommit:
+                connection.commit()
+        return Session(connection)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Close."""
+        self.close()
+
+
+@contextmanager
+def refused(code: str, argument: str | None = None) -> Iterator[None]:
+    """The block must end in this SQLSTATE; the error must name the argument in its message and its detail."""
+    with pytest.raises(psycopg.Error) as caught:
+        yield
+    error = caught.value
+    assert error.sqlstate == code, f"{error.sqlstate}: {error}"
+    if argument is not None:
+        assert error.diag.message_detail == argument
+        assert argument in str(error.diag.message_primary)

@@ -1,0 +1,75 @@
+"""The invariants of the queue, as one query that finds what breaks them."""
+
+from __future__ import annotations
+
+from tests.sql.database import Session
+
+_VIOLATIONS = """
+with chunks as (
+  select q.parent_sync_job_id as job_id,
+    count(*) as total,
+    count(*) filter (where q.status in ('pending', 'processing')) as open,
+    count(*) filter (where q.status = 'pending') as pending,
+    count(*) filter (where q.status = 'processing') as processing,
+    count(*) filter (where q.status = 'completed') as completed,
+    count(*) filter (where q.status = 'failed') as failed,
+    count(*) filter (where q.status = 'cancelled') as cancelled,
+    count(*) filter (where q.released and q.status = 'pending') as released,
+    max(q.chunk_index) as last_index,
+    bool_and(q.attempts <= 1 + q.max_retries) as attempts_bounded,
+    bool_and(q.status <> 'processing' or (q.claim_token is not null and q.locked_until is not null)) as leased,
+    bool_and(q.kind = j.kind and q.owner_id is not distinct from j.owner_id and q.priority = j.priority) as copied,
+    count(*) filter (where q.status in ('pending', 'processing') and q.released and q.ready_at = 'infinity') as never_ready
+  from public.chunk_processing_queue q
+  join public.sync_jobs j on j.id = q.parent_sync_job_id
+  group by q.parent_sync_job_id
+),
+counters as (
+  select c.job_id, sum(c.open_chunks) as open, sum(c.completed_chunks) as completed, sum(c.failed_chunks) as failed,
+    sum(c.cancelled_chunks) as cancelled, sum(c.retrying_chunks) as retrying, count(*) as shards
+  from chunk_private.job_counters c group by c.job_id
+),
+jobs as (
+  select j.*, coalesce(q.total, 0) as n, coalesce(q.open, 0) as open, coalesce(q.pending, 0) as pending,
+    coalesce(q.processing, 0) as processing, coalesce(q.completed, 0) as completed, coalesce(q.failed, 0) as failed,
+    coalesce(q.cancelled, 0) as cancelled, coalesce(q.released, 0) as released, coalesce(q.last_index, -1) as last_index,
+    q.attempts_bounded, q.leased, q.copied, coalesce(q.never_ready, 0) as never_ready, c as counted
+  from public.sync_jobs j
+  left join chunks q on q.job_id = j.id
+  left join counters c on c.job_id = j.id
+)
+select j.id, j.status, v.violation
+from jobs j
+cross join lateral (values
+  (j.status in ('completed', 'failed', 'cancelled') and j.open > 0, 'an ended job has open chunks'),
+  (j.n <> j.total_chunks or j.last_index <> j.total_chunks - 1, 'total_chunks is not the number of chunks'),
+  (j.completed + j.failed + j.cancelled + j.pending + j.processing <> j.n, 'the states do not add up'),
+  (not j.attempts_bounded, 'more attempts than 1 + max_retries'),
+  (not j.leased, 'a processing chunk without token or lease'),
+  (not j.copied, 'kind, owner or priority differ from the job''s'),
+  (j.released + j.processing > j.max_concurrency, 'more than max_concurrency released or processing'),
+  (j.never_ready > 0, 'a released chunk that is never ready'),
+  ((j.counted).open <> j.open or (j.counted).completed <> j.completed or (j.counted).failed <> j.failed
+    or (j.counted).cancelled <> j.cancelled, 'the counters differ from the rows'),
+  (j.counted is null, 'a job without counters'),
+  (j.status in ('pending', 'running') and j.released + j.processing = 0 and (j.sealed or j.open > 0),
+    'an active job with nothing released or processing'),
+  (j.status = 'paused' and j.released > 0, 'a paused job has released chunks'),
+  (j.status = 'paused' and j.sealed and j.open = 0, 'a paused job that is done'),
+  (j.status = 'completed' and j.completed <> j.n, 'completed, but not every chunk is'),
+  (j.status = 'failed' and j.failed = 0, 'failed without a failed chunk'),
+  ((j.status in ('completed', 'failed', 'cancelled')) <> (j.completed_at is not null), 'ended without time, or time without end'),
+  (j.status in ('completed', 'failed', 'cancelled') and j.finishes = 0, 'ended without a finish')
+) v (broken, violation)
+where v.broken
+"""
+
+
+def broken(session: Session) -> list[str]:
+    """What is wrong now, as text; nothing when all is well."""
+    return [f"{row['violation']} ({row['status']})" for row in session.rows(_VIOLATIONS)]
+
+
+def check(session: Session) -> None:
+    """Fail when an invariant is broken."""
+    assert broken(session) == []

@@ -1,0 +1,93 @@
+"""PostgreSQL servers for the tests: one a version and session, with a migrated template database to clone."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from supabase_chunks.local import migrations, platform
+from supabase_chunks.local.postgres import PostgresServer
+from tests.sql.database import Database
+
+ROOT = Path(__file__).resolve().parents[2]
+MIGRATIONS = ROOT / "supabase" / "migrations"
+BIN_DIR_15 = Path("/usr/lib/postgresql/15/bin")
+# Autovacuum off: what a test measures shall not depend on when it ran.
+SETTINGS = {"autovacuum": "off", "max_connections": "100", "log_min_messages": "error", "track_functions": "pl"}
+
+# The kinds that the tests use: without a handler and with one, retries at once.
+KINDS = """
+select public.save_sync_kind('plain', max_concurrency => 1000, retry_delay_seconds => 0, user_startable => true);
+select public.save_sync_kind('web', handler => 'do-it', max_concurrency => 4, retry_delay_seconds => 0);
+select public.save_sync_kind('private', max_concurrency => 2);
+"""
+
+
+def missing(what: str) -> None:
+    """Skip for want of something, except in CI, where it must be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is missing, and CI is true")
+    pytest.skip(f"{what} is missing")
+
+
+class Cluster:
+    """A running server whose databases are clones of one migrated template."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self.server = server
+        self._numbers = itertools.count(1)
+        self._admin = psycopg.connect(server.dsn, autocommit=True)
+        self._has_template = False
+        self._finished: list[str] = []
+
+    def close(self) -> None:
+        """Close the administrator's connection."""
+        self._admin.close()
+
+    def make_template(self) -> None:
+        """Migrate the template, once."""
+        if not self._has_template:
+            self._admin.execute("create database template_queue owner postgres")
+            dsn = self.server.dsn_for("template_queue")
+            platform.install(dsn)
+            migrations.apply(dsn, MIGRATIONS)
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute("set role postgres")
+                connection.execute(KINDS)
+                connection.execute("reset role")
+                connection.execute("vacuum analyze")
+            self._has_template = True
+
+    @contextmanager
+    def database(self, *, template: str | None = "template_queue") -> Iterator[Database]:
+        """A database for one test: a clone with the queue, or with template None one without anything."""
+        if template is not None:
+            self.make_template()
+        name = f"test_{next(self._numbers)}"
+        self._admin.execute(
+            f"create database {name} template {template or 'template0'} strategy file_copy owner postgres"
+        )
+        with Database(self.server, name) as made:
+            yield made
+        # Dropped a test later: a drop that meets sessions on their way out sleeps for a tenth of a second.
+        self._finished.append(name)
+        if len(self._finished) > 1:
+            self._admin.execute(f"drop database {self._finished.pop(0)} with (force)")
+
+
+@contextmanager
+def running(bin_dir: Path | None = None, **settings: str) -> Iterator[Cluster]:
+    """A server of a version, in memory."""
+    with PostgresServer(bin_dir=bin_dir, settings=SETTINGS | settings) as server:
+        platform.install(server.dsn)  # the roles, which belong to the whole cluster
+        cluster = Cluster(server)
+        try:
+            yield cluster
+        finally:
+            cluster.close()

@@ -1,0 +1,23 @@
+"""Running something on many connections at the same moment."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tests.sql.database import Database, Session
+
+
+def together(db: Database, count: int, work: Callable[[Session, int], Any], *, role: str = "service_role") -> list[Any]:
+    """Call `work(session, number)` on `count` connections, all let go at once; returns what they returned."""
+    sessions = [db.connect(role) for _ in range(count)]
+    start = threading.Barrier(count)
+
+    def run(number: int) -> Any:
+        start.wait()
+        return work(sessions[number], number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(run, range(count)))
