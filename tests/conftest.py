@@ -23,7 +23,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run when CI is set and something was skipped: there, everything that tests need is installed."""
+    """Fail the run when CI is set and something was skipped: there, all that tests need is installed."""
     if os.environ.get("CI") and _skipped and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -52,8 +52,8 @@ class MailServer:
         # The password goes by a file: a command line can be read by everybody.
         arguments = self._folder / "pymap.args"
         arguments.touch(mode=0o600)
-        lines = ["--host", HOST, "--port", str(port), "--no-tls", "dict"]
-        lines += ["--demo-user", "demo", f"--demo-password={self.address.password}"]
+        lines = ["--host", HOST, "--port", str(port), "--no-tls", "--pid-file", f"pymap-{port}"]
+        lines += ["dict", "--demo-user", "demo", f"--demo-password={self.address.password}"]
         arguments.write_text("\n".join(lines), encoding="utf-8")
         try:
             with (self._folder / "pymap.log").open("ab") as log:
