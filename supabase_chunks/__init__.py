@@ -3,8 +3,10 @@
 Example:
     >>> from supabase_chunks import ChunksClient
     >>> client = ChunksClient.from_env()
-    >>> client.email.save_account("work", host="imap.example.com", username="me", password="…")
-    >>> client.trigger_sync("email", payload={"account": "work"}, job_key="work").wait(progress=True)
+    >>> account = client.email.save_account("work", host="imap.example.com", username="me", password="…")
+    >>> job = client.trigger_sync("email", payload={"account": "work"}, job_key="work")
+    >>> job.wait(progress=True).status
+    <JobStatus.COMPLETED: 'completed'>
 """
 
 from typing import TYPE_CHECKING, Any

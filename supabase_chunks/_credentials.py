@@ -20,13 +20,16 @@ class Credentials(Protocol):
     @property
     def url(self) -> str:
         """The project's URL without a slash at its end."""
+        ...
 
     @property
     def key(self) -> str:
         """The API key."""
+        ...
 
     def token(self) -> str | Awaitable[str | None] | None:
         """Return the access token of the signed-in user, or None to act as the key's role."""
+        ...
 
 
 def headers(key: str, token: str | None) -> dict[str, str]:

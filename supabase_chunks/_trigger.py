@@ -26,7 +26,7 @@ class Trigger:
         Raises:
             PayloadError: The payload cannot be sent.
         """
-        self.progress: Progress | None = None
+        self._progress: Progress | None = None
         self._kind = kind
         self._request_id = uuid4()
         self._payload = None if payload is None else encode_object(payload, "payload")
@@ -35,7 +35,7 @@ class Trigger:
 
     def send(self, page: list[JSON] | None, *, last: bool) -> Flow[Progress]:
         """Start the job with the first page, or append a further one; seal it with the last."""
-        if self.progress is None:
+        if self._progress is None:
             started = yield from operations.start_sync_job(
                 kind=self._kind,
                 chunks=page,
@@ -49,29 +49,38 @@ class Trigger:
                 # Running already under its job_key, or made by our own request whose reply was lost?
                 ours = yield from operations.made_by(job_id=started.id, request_id=self._request_id)
                 started = started.model_copy(update={"created": ours})
-            self.progress = started
+            self._progress = started
             return started
         appended = yield from operations.append_sync_chunks(
-            parent_sync_job_id=self.progress.id, chunks=page or [], request_id=uuid4(), seal=last
+            parent_sync_job_id=self._progress.id, chunks=page or [], request_id=uuid4(), seal=last
         )
-        self.progress = appended.model_copy(update={"created": True})
-        return self.progress
+        self._progress = appended.model_copy(update={"created": True})
+        return self._progress
+
+    @property
+    def started(self) -> Progress:
+        """The job as the last answer gave it."""
+        if self._progress is None:
+            raise AssertionError("nothing has been sent yet")
+        return self._progress
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is a job of ours, so that an error now leaves it half made."""
+        return self._progress is not None and not self.joined
 
     @property
     def joined(self) -> bool:
         """Whether the start found a job that was running already, with its own chunks instead of ours."""
-        return self.progress is not None and not self.progress.created
+        return self._progress is not None and not self._progress.created
 
     def cancel(self) -> Flow[Progress]:
         """End a job whose chunks could not all be given: it would wait for the rest for ever."""
-        if self.progress is None:
-            raise AssertionError("there is a job to cancel only after a start")
-        return (yield from operations.cancel_sync_job(parent_sync_job_id=self.progress.id))
+        return (yield from operations.cancel_sync_job(parent_sync_job_id=self.started.id))
 
     def half_made(self) -> str:
         """Return the note for the error that interrupted it."""
-        job = "" if self.progress is None else self.progress.id
-        return f"The sync job {job} had some of its chunks by then and was cancelled."
+        return f"The sync job {self.started.id} had some of its chunks by then and was cancelled."
 
 
 def as_uuid(value: UUID | str, name: str) -> UUID:

@@ -33,7 +33,8 @@ class ChunksClient:
     Example:
         >>> client = ChunksClient.from_env()
         >>> job = client.trigger_sync("email", payload={"account": "work"}, job_key="work")
-        >>> job.wait(progress=True)
+        >>> job.wait(progress=True).status
+        <JobStatus.COMPLETED: 'completed'>
     """
 
     def __init__(
@@ -88,6 +89,10 @@ class ChunksClient:
 
         Raises:
             ConfigurationError: One of them is missing; the message names it.
+
+        Example:
+            >>> ChunksClient.from_env().kinds()[0].kind
+            'custom'
         """
         url, key = environment()
         return cls(url, key, http_client=http_client, timeout=timeout, retry=retry)
@@ -98,6 +103,11 @@ class ChunksClient:
 
         Raises:
             TypeError: That is an async client, or no client of supabase-py.
+
+        Example:
+            >>> client = ChunksClient.from_supabase(supabase.create_client(url, key))
+            >>> len(client.jobs(kind="reports", status="pending"))
+            1
         """
         return cls._of(
             SupabaseCredentials(client, asynchronous=False), Pool(None, timeout), retry, owner=True
@@ -153,6 +163,11 @@ class ChunksClient:
             UnknownKind: There is no such kind.
             InvalidArgument: An argument is not valid.
             LimitExceeded: A limit of the user is reached.
+
+        Example:
+            >>> job = client.trigger_sync("custom", chunks=[{"page": n} for n in range(3)], payload={"shop": 7})
+            >>> job.wait().completed_chunks
+            3
         """
         trigger = Trigger(
             kind,
@@ -167,18 +182,23 @@ class ChunksClient:
         )
         try:
             for page, last in pages(chunks):
-                progress = self._run(trigger.send(page, last=last))
+                self._run(trigger.send(page, last=last))
                 if last or trigger.joined:
                     break
         except BaseException as error:
-            if trigger.progress is not None and not trigger.joined:
+            if trigger.unfinished:
                 error.add_note(trigger.half_made())
                 self._try(trigger.cancel())
             raise
-        return Job(self, progress.id, progress)
+        return Job(self, trigger.started.id, trigger.started)
 
     def job(self, id: UUID | str) -> Job:  # noqa: A002 - what it is
-        """Return a job by its id; nothing is sent."""
+        """Return a job by its id; nothing is sent.
+
+        Example:
+            >>> client.job(job.id).progress().total_chunks
+            2
+        """
         return Job(self, as_uuid(id, "id"))
 
     def jobs(
@@ -189,7 +209,12 @@ class ChunksClient:
         job_key: str | None = None,
         limit: int | None = 100,
     ) -> list[Job]:
-        """Read the jobs, newest first; each has its `snapshot`. A signed-in user sees their own."""
+        """Read the jobs, newest first; each has its `snapshot`. A signed-in user sees their own.
+
+        Example:
+            >>> for job in client.jobs(kind="reports", status="failed"):
+            ...     job.retry_failed()
+        """
         flow = operations.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
         return [Job(self, progress.id, progress) for progress in self._run(flow)]
 
@@ -214,6 +239,10 @@ class ChunksClient:
             lease_seconds: How long a claim holds without a heartbeat (600).
             retry_delay_seconds: The pause before the first retry (10); it doubles with each.
             user_startable: Whether signed-in users may start it (no).
+
+        Example:
+            >>> client.save_kind("reports", max_concurrency=8, user_startable=True).max_retries
+            3
         """
         return self._run(
             operations.save_sync_kind(
@@ -228,7 +257,12 @@ class ChunksClient:
         )
 
     def kinds(self) -> list[Kind]:
-        """Read the kinds."""
+        """Read the kinds.
+
+        Example:
+            >>> [kind.kind for kind in client.kinds()][:2]
+            ['custom', 'email']
+        """
         return self._run(operations.list_kinds())
 
     def configure(self, project_url: str, processor_key: str) -> dict[str, Any]:
@@ -237,6 +271,10 @@ class ChunksClient:
         Args:
             project_url: The project's URL as the database reaches it; in Docker's local stack an inner one.
             processor_key: A secret key of the project; it is never returned.
+
+        Example:
+            >>> client.configure(url, key)["configured"]["processor_key"]
+            True
         """
         flow = operations.configure_chunk_processing(project_url=project_url, processor_key=processor_key)
         return self._run(flow)
@@ -246,24 +284,47 @@ class ChunksClient:
 
         Args:
             stuck_after: Those without claim or heartbeat for that long; when None, those whose lease is over.
+
+        Example:
+            >>> client.cleanup_stuck_chunks(stuck_after=timedelta(hours=1))
+            0
         """
         return self._run(operations.cleanup_stuck_chunks(stuck_after=stuck_after))
 
     def trigger_next_chunk_processing(self, *, job_id: UUID | str | None = None) -> int:
-        """Send the webhooks that are due now, of all jobs or one; return how many."""
+        """Send the webhooks that are due now, of all jobs or one; return how many.
+
+        Example:
+            >>> client.trigger_next_chunk_processing(job_id=job.id)  # the kind has no handler
+            0
+        """
         parent = None if job_id is None else as_uuid(job_id, "job_id")
         return self._run(operations.trigger_next_chunk_processing(parent_sync_job_id=parent))
 
     def purge(self, *, older_than: timedelta | None = None, batch_size: int | None = None) -> dict[str, Any]:
-        """Delete ended jobs (of more than 30 days ago) in one batch; return `jobs`, `chunks` and `more`."""
+        """Delete ended jobs (of more than 30 days ago) in one batch; return `jobs`, `chunks` and `more`.
+
+        Example:
+            >>> client.purge(older_than=timedelta(days=365))["jobs"]
+            0
+        """
         return self._run(operations.purge_sync_jobs(older_than=older_than, batch_size=batch_size))
 
     def health(self) -> dict[str, Any]:
-        """Read how the installation is: extensions, settings, webhooks and their outcomes, stalled jobs."""
+        """Read how the installation is: extensions, settings, webhooks and their outcomes, stalled jobs.
+
+        Example:
+            >>> client.health()["configured"]["project_url"]
+            True
+        """
         return self._run(operations.chunk_system_health())
 
     def close(self) -> None:
-        """Close the connections, unless they are an httpx client's of yours, or another client's."""
+        """Close the connections, unless they are an httpx client's of yours, or another client's.
+
+        Example:
+            >>> ChunksClient(url, key).close()
+        """
         if self._owner:
             self._pool.close()
 
@@ -391,15 +452,15 @@ class AsyncChunksClient:
         )
         try:
             async for page, last in pages_async(chunks):
-                progress = await self._run(trigger.send(page, last=last))
+                await self._run(trigger.send(page, last=last))
                 if last or trigger.joined:
                     break
         except BaseException as error:
-            if trigger.progress is not None and not trigger.joined:
+            if trigger.unfinished:
                 error.add_note(trigger.half_made())
                 await self._try(trigger.cancel())
             raise
-        return AsyncJob(self, progress.id, progress)
+        return AsyncJob(self, trigger.started.id, trigger.started)
 
     def job(self, id: UUID | str) -> AsyncJob:  # noqa: A002 - what it is
         """Return a job by its id; nothing is sent."""

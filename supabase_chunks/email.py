@@ -19,8 +19,9 @@ class Email:
     """The mailboxes that jobs of kind `email` read.
 
     Example:
-        >>> client.email.save_account("work", host="imap.example.com", username="me", password="…")
-        >>> client.trigger_sync("email", payload={"account": "work"}, job_key="work").wait(progress=True)
+        >>> account = client.email.save_account("work", host="imap.example.com", username="me", password="…")
+        >>> client.trigger_sync("email", payload={"account": "work"}, job_key="work").wait(progress=True).status
+        <JobStatus.COMPLETED: 'completed'>
     """
 
     def __init__(self, client: ChunksClient) -> None:
@@ -51,6 +52,11 @@ class Email:
 
         Returns:
             The account's id.
+
+        Example:
+            >>> account = client.email.save_account("work", host="imap.example.com", username="me", password="…")
+            >>> account == client.email.accounts()[0].id
+            True
         """
         return self._client._run(
             operations.save_email_account(
@@ -65,11 +71,21 @@ class Email:
         )
 
     def remove_account(self, name: str, *, owner_id: UUID | None = None) -> bool:
-        """Remove an account and its password; return whether there was one."""
+        """Remove an account and its password; return whether there was one.
+
+        Example:
+            >>> client.email.remove_account("work")
+            False
+        """
         return self._client._run(operations.remove_email_account(name=name, owner_id=owner_id))
 
     def accounts(self) -> list[EmailAccount]:
-        """Read the accounts, without passwords."""
+        """Read the accounts, without passwords.
+
+        Example:
+            >>> [account.name for account in client.email.accounts()]
+            []
+        """
         return self._client._run(operations.list_email_accounts())
 
 

@@ -78,6 +78,11 @@ class Job(_Handle):
 
         Raises:
             JobNotFound: There is no such job, or it is not yours.
+
+        Example:
+            >>> progress = job.progress()
+            >>> progress.status, progress.total_chunks
+            (<JobStatus.PENDING: 'pending'>, 2)
         """
         return self._seen(
             self._client._run(operations.get_sync_job_progress_safe(parent_sync_job_id=self.id))
@@ -94,6 +99,12 @@ class Job(_Handle):
 
         Raises:
             WaitTimeout: The job has not ended in time; it goes on.
+
+        Example:
+            >>> for progress in client.trigger_sync("custom", chunks=[{"page": 1}]).watch(timeout=60):
+            ...     last = progress.percent_complete
+            >>> last
+            100.0
         """
         watch = Watch(self.id, self._client._retry, interval=interval, timeout=timeout)
         while watch.last is None or not watch.last.ended:
@@ -124,6 +135,10 @@ class Job(_Handle):
             JobFailed: Some chunks failed; it holds the counts and the first errors.
             JobCancelled: Somebody cancelled it.
             WaitTimeout: The job has not ended in time; it goes on. So it does after Ctrl-C.
+
+        Example:
+            >>> client.trigger_sync("custom", chunks=[{"page": 1}]).wait(timeout=60, progress=True).status
+            <JobStatus.COMPLETED: 'completed'>
         """
         watch = Watch(self.id, self._client._retry, interval=interval, timeout=timeout)
         notices = Notices()
@@ -151,23 +166,51 @@ class Job(_Handle):
         return last
 
     def cancel(self) -> Progress:
-        """End the pending and the processing chunks; what is completed stays. Safe to repeat."""
+        """End the pending and the processing chunks; what is completed stays. Safe to repeat.
+
+        Example:
+            >>> job.cancel().cancelled_chunks
+            2
+        """
         return self._seen(self._client._run(operations.cancel_sync_job(parent_sync_job_id=self.id)))
 
     def pause(self) -> Progress:
-        """Release no more chunks; those that are being worked on finish. Safe to repeat."""
+        """Release no more chunks; those that are being worked on finish. Safe to repeat.
+
+        Example:
+            >>> job.pause().status
+            <JobStatus.PAUSED: 'paused'>
+        """
         return self._seen(self._client._run(operations.pause_sync_job(parent_sync_job_id=self.id)))
 
     def resume(self) -> Progress:
-        """Go on after a pause. Safe to repeat."""
+        """Go on after a pause. Safe to repeat.
+
+        Example:
+            >>> job.pause().status, job.resume().status
+            (<JobStatus.PAUSED: 'paused'>, <JobStatus.PENDING: 'pending'>)
+        """
         return self._seen(self._client._run(operations.resume_sync_job(parent_sync_job_id=self.id)))
 
     def retry_failed(self) -> Progress:
-        """Reopen the failed chunks, and only them."""
+        """Reopen the failed chunks, and only them.
+
+        Example:
+            >>> claim = client.queue.claim("worker-1", kinds=["reports"])
+            >>> client.queue.fail(claim, "there is no such page", retryable=False).outcome
+            <Outcome.FAILED: 'failed'>
+            >>> job.retry_failed().failed_chunks
+            0
+        """
         return self._seen(self._client._run(operations.retry_failed_chunks(parent_sync_job_id=self.id)))
 
     def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
-        """Read the chunks in their order, all of them or those in a state."""
+        """Read the chunks in their order, all of them or those in a state.
+
+        Example:
+            >>> [chunk.payload for chunk in job.chunks(status="pending")]
+            [{'page': 1}, {'page': 2}]
+        """
         return self._client._run(
             operations.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
         )
@@ -181,15 +224,34 @@ class Job(_Handle):
 
         Raises:
             UnexpectedResponse: A result is not a `model`.
+
+        Example:
+            >>> class Page(BaseModel):
+            ...     rows: int
+            >>> done = client.trigger_sync("custom", chunks=[{"page": 1}])
+            >>> done.wait().completed_chunks
+            1
+            >>> done.results(), done.results(model=Page)
+            ([{'rows': 12}], [Page(rows=12)])
         """
         return _results(self.chunks(status=ChunkStatus.COMPLETED), model)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the chunks as a DataFrame, a row a chunk."""
+        """Return the chunks as a DataFrame, a row a chunk.
+
+        Example:
+            >>> job.to_pandas()["status"].value_counts().to_dict()
+            {<ChunkStatus.PENDING: 'pending'>: 2}
+        """
         return _frame(self.chunks())
 
     def timeline(self) -> Timeline:
-        """Return when each chunk ran; it prints as a chart and shows as one in a notebook."""
+        """Return when each chunk ran; it prints as a chart and shows as one in a notebook.
+
+        Example:
+            >>> print(job.timeline())
+            no chunk has started yet
+        """
         return Timeline.of(self.chunks())
 
 

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from html import escape
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeAlias
 
 from .models import JobStatus, Progress
@@ -53,6 +54,8 @@ def open_display(option: ProgressOption, stream: TextIO | None = None) -> Displa
     stream = stream or sys.stderr
     if _in_notebook():
         return Notebook()
+    if stream is None:  # as under pythonw
+        return Silent()
     return Bar(stream) if stream.isatty() else Lines(stream)
 
 
@@ -237,12 +240,11 @@ class Notebook:
 
     def __init__(self) -> None:
         """Open the cell's output."""
-        from IPython.display import display  # type: ignore[import-not-found]  # loaded, or we were not here
-
         self._meter = Meter()
         self._notes: list[str] = []
         self._title = "sync"
-        self._handle = display(self._html(), display_id=True)
+        self._ipython: Any = import_module("IPython.display")
+        self._handle = self._ipython.display(self._html(), display_id=True)
 
     def update(self, progress: Progress) -> None:
         """Redraw the bar."""
@@ -259,9 +261,7 @@ class Notebook:
         """Do nothing: the last picture stands."""
 
     def _html(self) -> Any:
-        from IPython.display import HTML
-
-        return HTML(bar_html(self._title, self._meter, self._notes))
+        return self._ipython.HTML(bar_html(self._title, self._meter, self._notes))
 
 
 def bar_html(title: str, meter: Meter, notes: list[str]) -> str:

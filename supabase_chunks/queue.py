@@ -20,9 +20,10 @@ class Queue:
     """Claim chunks and report on them. Needs a secret key.
 
     Example:
-        >>> claim = client.queue.claim("worker-1", kinds=["custom"])
-        >>> if claim is not None:
-        ...     client.queue.complete(claim, {"rows": 12})
+        >>> while (claim := client.queue.claim("worker-1", kinds=["reports"])) is not None:
+        ...     answer = client.queue.complete(claim, {"page": claim.payload["page"]})
+        >>> job.progress().completed_chunks
+        2
     """
 
     def __init__(self, client: ChunksClient) -> None:
@@ -44,6 +45,10 @@ class Queue:
             kinds: Of which kinds; None means those that have a handler.
             job_id: Of which job only.
             lease_seconds: For how long; None means as the kind says.
+
+        Example:
+            >>> client.queue.claim("worker-1", kinds=["reports"]).payload
+            {'page': 1}
         """
         return self._client._run(_claim(worker_id, kinds, job_id, lease_seconds))
 
@@ -56,7 +61,12 @@ class Queue:
         job_id: UUID | None = None,
         lease_seconds: int | None = None,
     ) -> list[Claim]:
-        """Claim up to `size` chunks, at most 100."""
+        """Claim up to `size` chunks, at most 100.
+
+        Example:
+            >>> [claim.chunk_index for claim in client.queue.claim_batch("worker-1", 10, kinds=["reports"])]
+            [0, 1]
+        """
         return self._client._run(_claim_batch(worker_id, size, kinds, job_id, lease_seconds))
 
     def complete(
@@ -84,6 +94,12 @@ class Queue:
 
         Raises:
             PayloadError: The result or a next chunk cannot be sent.
+
+        Example:
+            >>> claim = client.queue.claim("worker-1", kinds=["reports"])
+            >>> answer = client.queue.complete(claim, {"rows": 12}, next_chunks=[{"page": 3}])
+            >>> answer.outcome, answer.remaining
+            (<Outcome.COMPLETED: 'completed'>, 2)
         """
         return self._client._run(
             _complete(claim, result, next_chunks, items_processed, items_total, claim_next)
@@ -92,17 +108,35 @@ class Queue:
     def fail(
         self, claim: Claim, error: str, *, retryable: bool = True, retry_after_seconds: int | None = None
     ) -> Completion:
-        """Report that a chunk failed: to be tried again, not before so many seconds, or never."""
+        """Report that a chunk failed: to be tried again, not before so many seconds, or never.
+
+        Example:
+            >>> claim = client.queue.claim("worker-1", kinds=["reports"])
+            >>> client.queue.fail(claim, "the API is down", retry_after_seconds=60).outcome
+            <Outcome.RETRYING: 'retrying'>
+        """
         return self._client._run(_fail(claim, error, retryable, retry_after_seconds))
 
     def extend(
         self, claim: Claim, *, lease_seconds: int | None = None, items_processed: int | None = None
     ) -> Lease:
-        """Send a heartbeat."""
+        """Send a heartbeat.
+
+        Example:
+            >>> claim = client.queue.claim("worker-1", kinds=["reports"])
+            >>> client.queue.extend(claim, items_processed=40).ok
+            True
+        """
         return self._client._run(_extend(claim, lease_seconds, items_processed))
 
     def release(self, claim: Claim, *, reason: str | None = None) -> Completion:
-        """Give a chunk back that was not worked on; a bounded number of times it costs no attempt."""
+        """Give a chunk back that was not worked on; a bounded number of times it costs no attempt.
+
+        Example:
+            >>> claim = client.queue.claim("worker-1", kinds=["reports"])
+            >>> client.queue.release(claim).outcome
+            <Outcome.RELEASED: 'released'>
+        """
         return self._client._run(_release(claim, reason))
 
 

@@ -68,9 +68,9 @@ class Worker:
 
     Example:
         >>> def handler(chunk):
-        ...     return {"doubled": chunk.payload["n"] * 2}
-        >>> Worker(client, handler, kinds=["custom"]).run_until_idle()
-        3
+        ...     return {"next": chunk.payload["page"] + 1}
+        >>> Worker(client, handler, kinds=["reports"]).run_until_idle()
+        2
     """
 
     def __init__(
@@ -120,15 +120,35 @@ class Worker:
         Raises:
             UnknownKind: One of its kinds is not there.
             PermissionDenied: The key is not a secret one.
+
+        Example:
+            >>> worker = Worker(client, print, kinds=["reports"])
+            >>> thread = threading.Thread(target=worker.run)
+            >>> thread.start()
+            >>> worker.stop()
+            >>> thread.join()
         """
         return self._run(until_idle=False)
 
     def run_until_idle(self) -> int:
-        """Work until there is nothing to claim and nothing running; return how many chunks it did."""
+        """Work until there is nothing to claim and nothing running; return how many chunks it did.
+
+        Example:
+            >>> Worker(client, lambda chunk: chunk.payload["page"], kinds=["reports"]).run_until_idle()
+            2
+            >>> job.results()
+            [1, 2]
+        """
         return self._run(until_idle=True)
 
     def stop(self) -> None:
-        """Claim no more, and let the running chunks finish. Safe in any thread and in a signal handler."""
+        """Claim no more, and let the running chunks finish. Safe in any thread and in a signal handler.
+
+        Example:
+            >>> worker = Worker(client, lambda chunk: worker.stop(), kinds=["reports"], concurrency=1)
+            >>> worker.run()
+            1
+        """
         self._stopping = True
         self._done.put(None)
 
