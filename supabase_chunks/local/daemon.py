@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -52,8 +51,10 @@ async def _run() -> int:
     if sys.platform != "win32":
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    # Whichever ends first ends the stack; the owner may be gone before everything has started.
     life = [
-        asyncio.create_task(_live(supervisor, lines)),
+        asyncio.create_task(_live(supervisor)),
+        asyncio.create_task(_serve(supervisor, lines)),
         asyncio.create_task(_watch_owner(supervisor.settings.owner_pid)),
         asyncio.create_task(_wait(stopping)),
     ]
@@ -67,8 +68,7 @@ async def _run() -> int:
     finally:
         for task in life:
             task.cancel()
-        with contextlib.suppress(Exception):
-            await asyncio.gather(*life, return_exceptions=True)
+        await asyncio.gather(*life, return_exceptions=True)
         await supervisor.stop()
     return 0
 
@@ -77,13 +77,14 @@ async def _wait(event: asyncio.Event) -> None:
     await event.wait()
 
 
-async def _live(supervisor: Supervisor, lines: AsyncIterator[str]) -> None:
+async def _live(supervisor: Supervisor) -> None:
     await supervisor.start()
     control.send({"event": "ready", **supervisor.describe()})
-    await _serve(supervisor, lines)
+    await asyncio.Event().wait()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run a stack until its owner is gone."""
     # psycopg cannot work on Windows' own event loop.
     windows = sys.platform == "win32"
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop if windows else None) as runner:

@@ -75,6 +75,7 @@ class Function:
     log_path: Path
     environment: Mapping[str, str]
     port: int = 0
+    _log_start: int = 0
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start its process on a fresh port."""
@@ -91,6 +92,7 @@ class Function:
         # The host's name is what mail libraries greet a server with.
         command += ["--allow-net", "--allow-env", "--allow-sys=hostname", "index.ts"]
         with self.log_path.open("ab") as log:
+            self._log_start = log.tell()
             return spawn(command, log=log, cwd=self.directory, env={**self.environment, **address})
 
     async def fetch(self) -> None:
@@ -106,9 +108,14 @@ class Function:
         """Whether its process ended because something was never downloaded."""
         return "--cached-only" in self.last_words()
 
+    def lost_its_port(self) -> bool:
+        """Whether its process ended because somebody took its port."""
+        return "AddrInUse" in self.last_words()
+
     def last_words(self) -> str:
-        """The end of its log, in one line."""
-        return " ".join(self.log_path.read_text(encoding="utf-8", errors="replace")[-800:].split())
+        """The end of what its latest process wrote, in one line."""
+        written = self.log_path.read_bytes()[self._log_start :]
+        return " ".join(written.decode(errors="replace")[-800:].split())
 
     def _lock_flags(self) -> list[str]:
         # Without a lock file there is nothing to hold on to, and Deno must not write one into the folder.

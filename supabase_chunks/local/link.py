@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from supabase_chunks.local.failure import LocalStackError
@@ -18,6 +16,11 @@ if TYPE_CHECKING:
     from supabase_chunks.local.settings import Settings
 
 _STOP_SECONDS = 15.0
+# It imports from where its owner does, and nothing from the folder that the owner happens to be in.
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    " from supabase_chunks.local.daemon import main; main()"
+)
 
 
 class Link:
@@ -42,11 +45,10 @@ class Link:
         self._calls = 0
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "supabase_chunks.local.daemon"],
+                [sys.executable, "-P", "-c", _PROGRAM, json.dumps(sys.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": _import_path()},
                 **options,
             )
         self._write(settings.to_json())
@@ -128,10 +130,3 @@ class Link:
         except OSError:
             return "it left no log"
         return " ".join(text[-600:].split())
-
-
-def _import_path() -> str:
-    """Where this package was imported from, before the rest of PYTHONPATH: so the supervisor finds it too."""
-    here = str(Path(__file__).resolve().parents[2])
-    given = os.environ.get("PYTHONPATH")
-    return os.pathsep.join([here, given]) if given else here

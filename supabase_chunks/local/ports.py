@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import sys
 
@@ -11,12 +12,21 @@ from supabase_chunks.local.failure import LocalStackError
 HOST = "127.0.0.1"
 
 
+# Below the ports that systems give to outgoing connections (from 32768, or from 49152), one of which could
+# else take a port between our look and its use.
+_RANGE = range(20_000, 32_000)
+
+
 def free_port() -> int:
-    """A loopback port that nobody listens on now; someone else may still take it before we do."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback port that nobody listens on now; another program that looks for one may take it."""
+    for port in random.sample(_RANGE, k=100):
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise LocalStackError(f"There is no free port between {_RANGE.start} and {_RANGE.stop} on {HOST}.")
 
 
 def require_free(port: int, part: str) -> None:

@@ -180,8 +180,12 @@ class Supervisor:
 
     async def _wait_for_function(self, function: functions.Function) -> None:
         part = self.parts[function.name]
-        if await part.wait_ready(_READY_SECONDS):
-            return
+        for _ in range(3):
+            if await part.wait_ready(_READY_SECONDS):
+                return
+            if not function.lost_its_port():
+                break
+            part.launch()
         if function.lacks_imports():
             _note(f"Downloading what the function {function.name} imports, this once")
             await function.fetch()

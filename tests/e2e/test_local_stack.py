@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 from supabase_chunks.local import LocalStack, LocalStackError
+from supabase_chunks.local.process import children_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -591,6 +592,40 @@ def test_first_download_without_network_is_one_sentence(
         with pytest.raises(LocalStackError, match="PostgREST could not be downloaded; the first start needs"):
             stack.start()
     assert notes == ["Downloading PostgREST, this once"]
+
+
+DOWNLOADER = """
+import sys
+from supabase_chunks.local import LocalStack
+LocalStack(migrations=None, functions=None, on_note=lambda text: print(text, flush=True)).start()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_interrupt_during_a_download_that_hangs(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        changed = {
+            "NPM_CONFIG_REGISTRY": f"http://127.0.0.1:{silent.getsockname()[1]}/",
+            "DENO_DIR": str(tmp_path / "deno"),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        }
+        environment = {name: value for name, value in os.environ.items() if name != "POSTGREST"} | changed
+        with subprocess.Popen(
+            [sys.executable, "-c", DOWNLOADER],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+        ) as owner:
+            assert owner.stdout is not None
+            assert owner.stdout.readline() == b"Downloading PostgREST, this once\n"
+            supervisors = children_of(owner.pid)
+            owner.send_signal(signal.SIGINT)
+            owner.communicate(timeout=10)
+            assert owner.returncode != 0
+            assert supervisors
+            assert all(_gone(pid) for pid in supervisors)
 
 
 def test_changed_function_is_served_anew(tmp_path: Path) -> None:
