@@ -11,14 +11,15 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 HOST = "127.0.0.1"
 DOVECOT = shutil.which("dovecot", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
@@ -78,27 +79,51 @@ def certificate(directory: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def pymap(cert: Path, key: Path, *, port: int | None = None) -> Iterator[MailServer]:
-    """pymap with an empty mailbox in memory; each start has another UIDVALIDITY."""
+def pymap(cert: Path, key: Path, *, port: int | None = None, tls: bool = True) -> Iterator[MailServer]:
+    """A pymap with an empty mailbox in memory; each start has another UIDVALIDITY."""
     port = port or _free_port()
-    arguments = [sys.executable, "-c", "from pymap.main import main; main()", "--host", HOST, "--port", str(port)]
-    arguments += ["--cert", str(cert), "--key", str(key), "--no-service", "admin", "--no-service", "managesieve"]
+    arguments = [
+        sys.executable,
+        "-c",
+        "from pymap.main import main; main()",
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+    ]
+    arguments += [
+        "--cert",
+        str(cert),
+        "--key",
+        str(key),
+        "--no-service",
+        "admin",
+        "--no-service",
+        "managesieve",
+    ]
     # A file of its own, or a second pymap on the machine refuses to run.
     arguments += ["--pid-file", f"pymap-{port}"]
+    arguments += [] if tls else ["--no-tls"]
     with _running([*arguments, "dict"], port):
         yield MailServer(port, "demouser", "demopass", cert)
 
 
 @contextmanager
-def dovecot(directory: Path, cert: Path, key: Path) -> Iterator[MailServer]:
-    """Dovecot with an empty Maildir, run by this user."""
+def dovecot(cert: Path, key: Path) -> Iterator[MailServer]:
+    """Dovecot with an empty Maildir. Its login process refuses to run as root, so root's runs as nobody."""
     assert DOVECOT is not None
-    user = pwd.getpwuid(os.getuid()).pw_name
-    group = grp.getgrgid(os.getgid()).gr_name
+    account = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+    user, group = account.pw_name, grp.getgrgid(account.pw_gid).gr_name
     port, tls_port = _free_port(), _free_port()
-    home = directory / "home"
-    for folder in (home, directory / "run", directory / "state"):
-        folder.mkdir(parents=True)
+    # Not below pytest's folders, which are closed to others.
+    directory = Path(tempfile.mkdtemp(prefix="dovecot-"))
+    home, keys = directory / "home", directory / "keys"
+    for folder in (home, keys, directory / "run", directory / "state"):
+        folder.mkdir()
+    for file in (cert, key):
+        shutil.copy(file, keys / file.name)
+    for path in (directory, *directory.rglob("*")):
+        shutil.chown(path, account.pw_uid, account.pw_gid)
     configuration = directory / "dovecot.conf"
     configuration.write_text(f"""
 base_dir = {directory}/run
@@ -109,13 +134,13 @@ listen = {HOST}
 default_internal_user = {user}
 default_internal_group = {group}
 default_login_user = {user}
-first_valid_uid = {0 if os.getuid() == 0 else 1}
+first_valid_uid = 1
 mail_uid = {user}
 mail_gid = {group}
 mail_location = maildir:~/Maildir
 ssl = yes
-ssl_cert = <{cert}
-ssl_key = <{key}
+ssl_cert = <{keys / cert.name}
+ssl_key = <{keys / key.name}
 service anvil {{
   chroot =
 }}
@@ -137,20 +162,30 @@ userdb {{
   args = uid={user} gid={group} home={home}
 }}
 """)
-    with _running([DOVECOT, "-F", "-c", str(configuration)], port):
-        yield MailServer(port, "dove", "dovepass", cert, tls_port)
+    try:
+        with _running([DOVECOT, "-F", "-c", str(configuration)], port, user=user, group=group):
+            yield MailServer(port, "dove", "dovepass", cert, tls_port)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager
-def _running(command: list[str], port: int) -> Iterator[None]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def _running(
+    command: list[str], port: int, *, user: str | None = None, group: str | None = None
+) -> Iterator[None]:
+    as_other: dict[str, Any] = (
+        {"user": user, "group": group, "extra_groups": []} if user and os.getuid() == 0 else {}
+    )
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", **as_other
+    )
     try:
         deadline = time.monotonic() + _DEADLINE
         while True:
             try:
                 imaplib.IMAP4(HOST, port, timeout=5).logout()
                 break
-            except OSError:
+            except (OSError, imaplib.IMAP4.abort):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
