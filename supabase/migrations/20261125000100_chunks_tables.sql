@@ -182,6 +182,7 @@ create table if not exists chunk_private.settings (
   constraint settings_limits_positive check (user_max_chunks > 0 and user_max_active_jobs > 0 and max_given_back >= 0)
 );
 comment on table chunk_private.settings is 'Limits, one row.';
+comment on column chunk_private.settings.only_row is 'Keeps it to one row.';
 comment on column chunk_private.settings.user_max_chunks is 'Chunks that a signed-in user''s job may have.';
 comment on column chunk_private.settings.user_max_active_jobs is 'Jobs that a signed-in user may have active at once.';
 comment on column chunk_private.settings.max_given_back is 'How often a chunk can be given back before it costs an attempt.';

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,3 +22,20 @@ def together(db: Database, count: int, work: Callable[[Session, int], Any], *, r
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(run, range(count)))
+
+
+def until(condition: Callable[[], Any], *, seconds: float = 20.0) -> Any:
+    """Return the first true value of a condition; fail when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.005)
+    return value
+
+
+def blocked(observer: Session, count: int = 1) -> bool:
+    """Whether at least so many sessions of this database wait for a lock."""
+    waiting = observer.value(
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    )
+    return bool(waiting >= count)

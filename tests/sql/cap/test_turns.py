@@ -1,0 +1,66 @@
+"""Jobs take turns."""
+
+from __future__ import annotations
+
+import time
+
+from tests.sql import invariants
+from tests.sql.database import Database, Session
+from tests.sql.threads import together
+
+JOBS, CHUNKS, WORKERS = 30, 40, 8
+
+
+def test_thirty_jobs_share_eight_workers_and_hardly_a_claim_is_empty(db: Database, service: Session) -> None:
+    """While more than a worker's worth of chunks is claimable, a claim finds one; and no job waits for another's end."""
+    jobs = [service.start(chunks=[{}] * CHUNKS, max_concurrency=4)["id"] for _ in range(JOBS)]
+    order: list[str] = []
+
+    def work(session: Session, number: int) -> tuple[int, int]:
+        claims = empty = 0
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and len(order) < JOBS * CHUNKS - JOBS * 4:
+            chunk = session.claim(worker_id=f"w{number}")
+            claims += 1
+            if chunk is None:
+                empty += 1
+                continue
+            order.append(str(chunk["parent_sync_job_id"]))
+            session.complete(chunk)
+        return claims, empty
+
+    counts = together(db, WORKERS, work)
+    claims, empty = (sum(values) for values in zip(*counts, strict=True))
+    assert empty < 0.01 * claims, f"{empty} of {claims} claims were empty"
+    # After a half of the work each job has had about a half of its own.
+    half = order[: len(order) // 2]
+    shares = [half.count(job) for job in jobs]
+    assert min(shares) > 0.5 * len(half) / JOBS, shares
+    assert max(shares) < 2 * len(half) / JOBS, shares
+    invariants.check(service)
+
+
+def test_a_small_job_is_not_starved_by_a_big_one(service: Session) -> None:
+    service.start(chunks=[{}] * 500, max_concurrency=8)
+    small = service.start(chunks=[{}] * 3, max_concurrency=1)["id"]
+    for _claims in range(60):
+        service.complete(service.claimed())
+        if service.progress(small)["status"] == "completed":
+            break
+    assert service.progress(small)["status"] == "completed"
+
+
+def test_a_batch_claim_takes_from_every_job(service: Session) -> None:
+    for _ in range(5):
+        service.start(chunks=[{}] * 10, max_concurrency=4)
+    batch = service.call("claim_chunk_jobs_safe", worker_id="w", batch_size=20, kinds=["plain"])
+    assert len({chunk["parent_sync_job_id"] for chunk in batch}) == 5
+
+
+def test_kinds_without_a_handler_are_claimed_by_name_only(service: Session) -> None:
+    service.start("plain", chunks=[{}])
+    web = service.start("web", chunks=[{}])
+    assert str(service.claimed(kinds=None)["parent_sync_job_id"]) == web["id"]
+    assert service.claim(kinds=None) is None
+    assert service.claim(kinds=["web", "custom"]) is None
+    assert service.claim(kinds=["custom", "plain"]) is not None
