@@ -39,6 +39,8 @@ _HOP_BY_HOP = frozenset(
 _WHOLE_BYTES = 256 * 1024
 # The platform gives a function this long until the first byte of its answer.
 _IDLE_SECONDS = 150.0
+# Filters over many ids make long addresses, and tokens with many claims long headers.
+_LINE_BYTES = 64 * 1024
 _ROLE_TOKEN_REUSE_SECONDS = 60.0
 
 
@@ -67,8 +69,11 @@ class Gateway:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=_IDLE_SECONDS),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            max_field_size=_LINE_BYTES,
         )
-        server = web.Server(self._answer, auto_decompress=False)
+        server = web.Server(
+            self._answer, auto_decompress=False, max_line_size=_LINE_BYTES, max_field_size=_LINE_BYTES
+        )
         self._runner = web.ServerRunner(server, handle_signals=False)
         await self._runner.setup()
         await web.SockSite(self._runner, listener, shutdown_timeout=0.5).start()

@@ -79,6 +79,13 @@ def test_rest_reads_writes_and_caps_rows_like_the_platform(plain: LocalStack) ->
     assert httpx.head(f"{plain.url}/rest/v1/notes", headers=headers).status_code == 200
 
 
+def test_long_filter_is_an_address_like_any_other(plain: LocalStack) -> None:
+    ids = ",".join(str(number) for number in range(1, 5001))
+    url = f"{plain.url}/rest/v1/notes?select=id&id=in.({ids})&limit=1"
+    assert len(url) > 20_000
+    assert httpx.get(url, headers={"apikey": plain.secret_key}).json() == [{"id": 1}]
+
+
 def test_tables_without_grants_are_closed(plain: LocalStack) -> None:
     answer = httpx.get(f"{plain.url}/rest/v1/runs", headers={"apikey": plain.secret_key})
     assert (answer.status_code, answer.json()["code"]) == (403, "42501")

@@ -36,6 +36,24 @@ def test_named_folder_keeps_data_and_keys(project: Path, tmp_path: Path) -> None
     assert (tmp_path / "kept" / "logs" / "supervisor.log").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the kernel's death signal")
+def test_named_folder_starts_again_after_everything_was_killed(project: Path, tmp_path: Path) -> None:
+    let_others_in(tmp_path)
+    stack = hello(project, data_dir=tmp_path / "kept")
+    stack.start()
+    httpx.post(f"{stack.url}/rest/v1/notes", headers={"apikey": stack.secret_key}, json={"id": 7777})
+    pids = [pid for pid in stack.pids().values() if pid is not None]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: all(gone(pid) for pid in pids))
+    with pytest.raises(LocalStackError, match="supervisor"):
+        stack.pids()
+    stack.stop()
+    with hello(project, data_dir=tmp_path / "kept") as again:
+        answer = httpx.get(f"{again.url}/rest/v1/notes?id=eq.7777", headers={"apikey": again.secret_key})
+        assert len(answer.json()) == 1
+
+
 def test_named_folder_that_is_not_kept_loses_only_what_the_stack_made(tmp_path: Path) -> None:
     let_others_in(tmp_path)
     (tmp_path / "mine.txt").write_text("mine")
