@@ -58,7 +58,9 @@ class Heartbeat:
                 if not self._stop.is_set():
                     logger.warning("a heartbeat failed, next try in %.1f s: %s", pause, error)
             except Exception:
-                logger.exception("a heartbeat failed unexpectedly")
+                # A heartbeat on its way at the end finds its connection closed.
+                if not self._stop.is_set():
+                    logger.exception("a heartbeat failed unexpectedly")
 
     def _beat(self, held: list[Chunk]) -> None:
         leases: list[JSON] = []

@@ -155,10 +155,9 @@ class _Exchange:
         self.timeout = timeout
         self.text = ""
 
-    def options(self, given: dict[str, Any], token: str | None) -> dict[str, Any]:
+    def options(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return postgrest-py's options of a request with our headers and timeout."""
-        self.token = token
-        options = {**given, "headers": {**given["headers"], **headers(self.key, token)}}
+        options = {**given, "headers": {**given["headers"], **headers(self.key, self.token)}}
         return options if self.timeout is None else {**options, "timeout": self.timeout}
 
     def answered(self, response: httpx.Response) -> ChunksError | None:
@@ -218,15 +217,9 @@ class _Session:
     def request(self, method: str, url: str, **options: Any) -> httpx.Response:
         import httpx
 
-        token = self._credentials.token()
-        if token is not None and not isinstance(token, str):
-            if inspect.iscoroutine(token):
-                token.close()
-            raise ConfigurationError(
-                "a sync client needs an access token as a text, or a function that returns one"
-            )
+        self.exchange.token = self._token()
         try:
-            response = self._client.request(method, url, **self.exchange.options(options, token))
+            response = self._client.request(method, url, **self.exchange.options(options))
         except (httpx.TransportError, httpx.DecodingError) as failure:
             error = self.exchange.failed(failure)
         else:
@@ -235,7 +228,16 @@ class _Session:
                 return response
             error = refusal
         # Raised here and not above: no httpx error with the request's headers may hang on it as its context.
+        # Nor is the token a variable of this frame, which tools that keep tracebacks with their variables see.
         raise error
+
+    def _token(self) -> str | None:
+        token = self._credentials.token()
+        if token is None or isinstance(token, str):
+            return token
+        if inspect.iscoroutine(token):
+            token.close()
+        raise ConfigurationError("a sync client needs a token as text, or a function that returns one")
 
 
 class _AsyncSession:
@@ -251,11 +253,9 @@ class _AsyncSession:
     async def request(self, method: str, url: str, **options: Any) -> httpx.Response:
         import httpx
 
-        token = self._credentials.token()
-        if token is not None and not isinstance(token, str):
-            token = await token
+        self.exchange.token = await self._token()
         try:
-            response = await self._client.request(method, url, **self.exchange.options(options, token))
+            response = await self._client.request(method, url, **self.exchange.options(options))
         except (httpx.TransportError, httpx.DecodingError) as failure:
             error = self.exchange.failed(failure)
         else:
@@ -264,6 +264,10 @@ class _AsyncSession:
                 return response
             error = refusal
         raise error
+
+    async def _token(self) -> str | None:
+        token = self._credentials.token()
+        return token if token is None or isinstance(token, str) else await token
 
 
 def _build(client: Any, request: Request) -> Any:

@@ -106,6 +106,7 @@ class Worker:
         # A SimpleQueue's put may be called in a signal handler.
         self._done: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         self._stopping = False
+        self._reports: list[Report] = []
 
     @property
     def worker_id(self) -> str:
@@ -174,13 +175,12 @@ class Worker:
         return self._bench.reported - before
 
     def _loop(self, until_idle: bool) -> None:
-        reports: list[Report] = []
         next_claim = time.monotonic()
         while not self._stopping:
             pause = 0.0
             try:
-                if reports:
-                    self._client._run(self._bench.deliver(reports))
+                if self._reports:
+                    self._client._run(self._bench.deliver(self._reports))
                     next_claim = time.monotonic()
                 if self._bench.free > 0 and time.monotonic() >= next_claim:
                     chunks = self._bench.take(self._client._run(self._bench.claim()))
@@ -197,11 +197,11 @@ class Worker:
             except ChunksError as error:
                 pause = self._bench.trouble_pause(error, "the worker's round")
                 next_claim = time.monotonic() + pause
-                if reports:
+                if self._reports:
                     time.sleep(min(pause, 1.0))
                     continue
             wait = None if self._bench.free <= 0 else max(0.0, next_claim - time.monotonic())
-            reports += self._collect(wait)
+            self._reports += self._collect(wait)
 
     def _collect(self, wait: float | None) -> list[Report]:
         """Return the reports that come within `wait` seconds; None means until there is one, or `stop`.
@@ -250,20 +250,15 @@ class Worker:
                 break
             if chunk is not None:
                 self._client._run(self._bench.release(chunk))
-        reports: list[Report] = []
         deadline = time.monotonic() + self._options.grace
         while self._bench.held() and time.monotonic() < deadline:
-            try:
-                report = self._done.get(timeout=min(_POLL_SIGNALS, max(0.0, deadline - time.monotonic())))
-                if report is not None:
-                    reports.append(report)
-            except queue.Empty:
-                pass
-            if reports and self._done.empty():
+            if self._reports and self._done.empty():
                 try:
-                    self._client._run(self._bench.deliver(reports))
+                    self._client._run(self._bench.deliver(self._reports))
+                    continue
                 except ChunksError as error:
                     logger.warning("reports could not be delivered: %s", error)
+            self._reports += self._collect(deadline - time.monotonic())
         for chunk in self._bench.held():
             logger.warning("%r did not finish in time; it is left to its lease", chunk)
             self._bench.drop(chunk)

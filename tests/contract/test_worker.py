@@ -274,6 +274,21 @@ def test_stop_lets_running_chunks_finish_and_gives_the_others_back(
     assert {chunk.attempts for chunk in job.chunks(status="pending")} == {0}, "giving back costs no attempt"
 
 
+async def test_what_finished_before_the_stop_is_reported(client: Any, kind: str) -> None:
+    ran: list[int] = []
+
+    def handler(chunk: sc.Chunk) -> None:
+        ran.append(chunk.index)
+        if len(ran) == 50:
+            worker.stop()
+
+    job = await start(client, kind, 100)
+    worker = worker_for(client, handler, kinds=[kind], concurrency=8, prefetch=30)
+    assert await done(worker.run()) == len(ran) >= 50
+    assert (await done(job.progress())).completed_chunks == len(ran)
+    assert (await done(job.progress())).processing_chunks == 0
+
+
 def test_what_outlasts_the_grace_time_is_left_to_its_lease(sync_client: sc.ChunksClient, kind: str) -> None:
     gate, running = threading.Event(), threading.Event()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import traceback
 import uuid
 from collections.abc import Iterator
@@ -291,7 +292,10 @@ async def test_cleanup_gives_the_interval_in_seconds(respx_mock: respx.MockRoute
     assert body(route.calls.last.request) == {"stuck_after": "300.0 seconds"}
 
 
-async def test_no_error_or_repr_holds_a_key_or_a_token(respx_mock: respx.MockRouter) -> None:
+async def test_no_error_log_or_repr_holds_a_key_or_a_token(
+    respx_mock: respx.MockRouter, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     token = "eyJ.users.token"  # noqa: S105 - made up
     echo = {"message": f"key {KEY} token {token}", "hint": f"Bearer {token}", "details": KEY}
     rpc(respx_mock, "chunk_system_health").respond(400, json=echo)
@@ -304,7 +308,9 @@ async def test_no_error_or_repr_holds_a_key_or_a_token(respx_mock: respx.MockRou
                 call()
             error = caught.value
             seen += [str(error), repr(error), repr(vars(error))]
-            seen += traceback.TracebackException.from_exception(error, capture_locals=False).format()
+            own = error.__traceback__ and error.__traceback__.tb_next  # this test's frame knows the key
+            seen += traceback.TracebackException(type(error), error, own, capture_locals=True).format()
+    seen += caplog.text.splitlines()
     for text in seen:
         assert KEY not in text
         assert token not in text
