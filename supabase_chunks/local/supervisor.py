@@ -18,9 +18,8 @@ from supabase_chunks.local.gateway import Gateway
 from supabase_chunks.local.keys import Keys
 from supabase_chunks.local.net_worker import NetWorker
 from supabase_chunks.local.part import Part
-from supabase_chunks.local.ports import HOST, accepts, bind, free_port, get_status
+from supabase_chunks.local.ports import HOST, accepts, bind, free_port
 from supabase_chunks.local.postgres import EPHEMERAL_SETTINGS, PostgresServer
-from supabase_chunks.local.process import spawn
 from supabase_chunks.local.scratch import clear
 
 if TYPE_CHECKING:
@@ -56,6 +55,7 @@ class Supervisor:
             port=settings.db_port,
             # Commits wait for the log in any case; only what nobody keeps may skip the disk.
             settings={} if settings.keep else EPHEMERAL_SETTINGS,
+            log_path=self.logs / "postgres.log",
         )
         # Named to the functions before it runs.
         self._postgres.port = settings.db_port or free_port()
@@ -78,8 +78,7 @@ class Supervisor:
         # Deno compiles while PostgreSQL makes its cluster.
         self._launch_functions(deno)
         await self._start_database()
-        self._launch_postgrest(binary)
-        await self._wait_for("postgrest")
+        await self._start_postgrest(binary)
         for function in self.functions.values():
             await self._wait_for_function(function)
         await self.gateway.start(self._listener)
@@ -120,7 +119,7 @@ class Supervisor:
         part.launch()
         self.parts["postgres"] = part
         if not await part.wait_ready(_READY_SECONDS):
-            raise LocalStackError(f"PostgreSQL did not start: {_tail(self._postgres.log_path)}")
+            raise LocalStackError(f"PostgreSQL did not start: {self._postgres.last_words()}")
         applied = database.prepare(
             self._postgres.dsn, keys=self.keys, url=self.url, migrations_dir=self.settings.migrations
         )
@@ -195,31 +194,21 @@ class Supervisor:
         part.kill()
         raise LocalStackError(f"The function {function.name} did not start: {function.last_words()}")
 
-    def _launch_postgrest(self, binary: Path) -> None:
-        ports = {"admin": 0}
-
-        def launch() -> Any:
-            self.gateway.postgrest_port, ports["admin"] = free_port(), free_port()
-            environment = postgrest.environment(
-                database_url=self._postgres.dsn_for(
-                    user="authenticator", password=self.keys.authenticator_password
-                ),
-                jwt_secret=self.keys.jwt_secret,
-                port=self.gateway.postgrest_port,
-                admin_port=ports["admin"],
-            )
-            with (self.logs / "postgrest.log").open("ab") as log:
-                return spawn([binary], log=log, env=environment)
-
-        async def answers() -> bool:
-            return await get_status(ports["admin"], "/ready") == 200
-
-        self.parts["postgrest"] = Part("postgrest", launch=launch, answers=answers, say=self.say)
-        self.parts["postgrest"].launch()
-
-    async def _wait_for(self, name: str) -> None:
-        if not await self.parts[name].wait_ready(_READY_SECONDS):
-            raise LocalStackError(f"{name} did not start: {_tail(self.logs / f'{name}.log')}")
+    async def _start_postgrest(self, binary: Path) -> None:
+        server = postgrest.PostgREST(
+            binary,
+            database_url=self._postgres.dsn_for(
+                user="authenticator", password=self.keys.authenticator_password
+            ),
+            jwt_secret=self.keys.jwt_secret,
+            log_path=self.logs / "postgrest.log",
+        )
+        self.gateway.postgrest = server
+        part = Part("postgrest", launch=server.launch, answers=server.answers, say=self.say)
+        self.parts["postgrest"] = part
+        part.launch()
+        if not await part.wait_ready(_READY_SECONDS):
+            raise LocalStackError(f"PostgREST did not start: {server.last_words()}")
 
     def _named(self, name: str) -> list[Part]:
         if name == "functions":
@@ -277,10 +266,3 @@ async def _in_time() -> AsyncIterator[None]:
 def _note(text: str) -> None:
     """Tell the owner why it takes long."""
     control.send({"event": "note", "text": text})
-
-
-def _tail(path: Path) -> str:
-    try:
-        return " ".join(path.read_text(encoding="utf-8", errors="replace")[-600:].split())
-    except OSError:
-        return "it left no log"

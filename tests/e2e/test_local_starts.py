@@ -86,6 +86,19 @@ def test_taken_port_is_named_and_nothing_is_left(project: Path, option: str, par
     assert not stack.data_dir.exists()
 
 
+def test_folder_with_spaces_and_letters_beyond_ascii(project: Path, tmp_path: Path) -> None:
+    let_others_in(tmp_path)
+    with hello(project, data_dir=tmp_path / "mon projet été") as stack:
+        answer = httpx.get(f"{stack.url}/rest/v1/notes?id=eq.1", headers={"apikey": stack.secret_key})
+        assert answer.status_code == 200
+        assert {path.name for path in stack.logs.iterdir()} == {
+            "functions",
+            "postgres.log",
+            "postgrest.log",
+            "supervisor.log",
+        }
+
+
 def test_ports_can_be_chosen(project: Path) -> None:
     ports = []
     for _ in range(2):
