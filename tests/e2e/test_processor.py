@@ -1,0 +1,181 @@
+"""The deployed functions themselves: who may call them, and what they leave behind when they are ended."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from supabase_chunks import ChunksClient
+from supabase_chunks.assets import functions_dir
+from supabase_chunks.local import LocalStack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PROCESSOR = "background-sync-processor"
+DEADLINE = 20.0
+
+# A handler that does what its payload says.
+HANDLER = """
+import { RetryLater, serveHandler } from "../_shared/serve.ts";
+
+export default serveHandler(async ({ payload }, { signal }) => {
+  if (payload.seconds) {
+    await new Promise((resolve) => {
+      setTimeout(resolve, payload.seconds * 1000);
+      signal.addEventListener("abort", resolve);
+    });
+  }
+  if (payload.exit) Deno.exit(1);
+  return { result: payload.result ?? null, items_processed: 1 };
+});
+"""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """A stack with one handler more."""
+    functions = tmp_path_factory.mktemp("project") / "functions"
+    shutil.copytree(functions_dir(), functions)
+    handler = functions / "obedient"
+    handler.mkdir()
+    (handler / "index.ts").write_text(HANDLER)
+    for name in ("deno.json", "deno.lock"):
+        shutil.copy(functions / PROCESSOR / name, handler / name)
+    with LocalStack(functions=functions, functions_env={"HEARTBEAT_SECONDS": "0.5"}) as running:
+        yield running
+
+
+@pytest.fixture
+def client(stack: LocalStack) -> Iterator[ChunksClient]:
+    """The SDK, as the service."""
+    with ChunksClient(stack.url, stack.secret_key) as client:
+        client.save_kind("obedient", handler="obedient", max_concurrency=2, retry_delay_seconds=1)
+        yield client
+
+
+def until(condition: Callable[[], Any], what: str) -> None:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE} s: {what}"
+        time.sleep(0.02)
+
+
+def call(stack: LocalStack, function: str, headers: dict[str, str], body: Any = None) -> httpx.Response:
+    """Call a function as anybody could."""
+    return httpx.post(f"{stack.url}/functions/v1/{function}", headers=headers, json=body, timeout=10)
+
+
+def test_only_a_secret_key_opens_a_function(stack: LocalStack) -> None:
+    user = stack.user_token("7c0e4f5e-6f0b-4b53-9d5a-0d1f8f6f2a10")
+    refused = [
+        {},
+        {"apikey": "sb_secret_wrong"},
+        {"apikey": stack.publishable_key},
+        {"apikey": stack.anon_key},
+        {"apikey": stack.publishable_key, "authorization": f"Bearer {user}"},
+    ]
+    for function in stack.functions:
+        for headers in refused:
+            assert call(stack, function, headers).status_code == 401
+        for key in (stack.secret_key, stack.service_role_key):
+            assert call(stack, function, {"apikey": key}, {"probe": True}).json()["ok"] is True
+
+
+def test_a_refused_call_claims_nothing(stack: LocalStack, client: ChunksClient) -> None:
+    stack.set_webhooks(drop=1.0)
+    try:
+        job = client.trigger_sync("obedient", chunks=[{}])
+        assert call(stack, PROCESSOR, {"apikey": stack.publishable_key}).status_code == 401
+        assert [chunk.status for chunk in job.chunks()] == ["pending"]
+        answer = call(stack, PROCESSOR, {"apikey": stack.secret_key})
+        assert answer.status_code == 202
+        assert answer.json()["parent_sync_job_id"] == str(job.id)
+        until(lambda: job.progress().status == "completed", "the chunk is done")
+    finally:
+        stack.set_webhooks(drop=0.0)
+
+
+def test_the_legacy_key_claims_and_completes_too(stack: LocalStack, client: ChunksClient) -> None:
+    stack.set_webhooks(drop=1.0)
+    try:
+        job = client.trigger_sync("obedient", chunks=[{"result": 0}])
+        assert call(stack, PROCESSOR, {"apikey": stack.service_role_key}).status_code == 202
+        until(lambda: job.progress().status == "completed", "the chunk is done")
+        assert job.results() == [0]
+    finally:
+        stack.set_webhooks(drop=0.0)
+
+
+def test_the_processor_answers_at_once_whatever_the_handler_takes(
+    stack: LocalStack, client: ChunksClient
+) -> None:
+    stack.set_webhooks(drop=1.0)
+    try:
+        job = client.trigger_sync("obedient", chunks=[{"seconds": 2}])
+        started = time.monotonic()
+        assert call(stack, PROCESSOR, {"apikey": stack.secret_key}).status_code == 202
+        assert time.monotonic() - started < 1
+        assert call(stack, PROCESSOR, {"apikey": stack.secret_key}).json() == {"claimed": False}
+        until(lambda: job.progress().status == "completed", "the chunk is done")
+    finally:
+        stack.set_webhooks(drop=0.0)
+
+
+def test_falsy_results_and_large_integers_arrive_as_they_are(client: ChunksClient) -> None:
+    results = [0, False, "", [], {}, None, 2**53 + 1, -(2**63)]
+    job = client.trigger_sync("obedient", chunks=[{"result": result} for result in results])
+    job.wait(timeout=30)
+    assert [chunk.result for chunk in job.chunks()] == results
+
+
+def test_an_ended_worker_gives_its_chunk_and_its_attempt_back(
+    stack: LocalStack, client: ChunksClient
+) -> None:
+    job = client.trigger_sync("obedient", chunks=[{"seconds": 3}])
+    until(lambda: job.progress().processing_chunks == 1, "the chunk is claimed")
+    pid = next(pid for name, pid in stack.pids().items() if PROCESSOR in name)
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)
+    until(lambda: job.chunks()[0].attempts == 0 or job.progress().processing_chunks == 0, "it is given back")
+    stack.wait_until_ready()
+    deadline = time.monotonic() + DEADLINE
+    while job.progress().status != "completed":
+        client.cleanup_stuck_chunks()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (chunk,) = job.chunks()
+    assert chunk.attempts == 1
+
+
+def test_cancelling_stops_the_handler(client: ChunksClient) -> None:
+    job = client.trigger_sync("obedient", chunks=[{"seconds": 60}])
+    until(lambda: job.progress().processing_chunks == 1, "the chunk is claimed")
+    assert job.cancel().status == "cancelled"
+    assert [chunk.status for chunk in job.chunks()] == ["cancelled"]
+
+
+def test_a_handler_that_dies_is_tried_again_and_says_so(stack: LocalStack, client: ChunksClient) -> None:
+    job = client.trigger_sync("obedient", chunks=[{"exit": True}], max_retries=0)
+    job.wait(timeout=30, raise_on_failure=False)
+    (chunk,) = job.chunks()
+    assert chunk.status == "failed"
+    assert "obedient" in str(chunk.error)
+    stack.wait_until_ready()
+
+
+def test_no_log_holds_a_key(stack: LocalStack) -> None:
+    logs = [path for path in Path(stack.logs).rglob("*.log") if path.stem in stack.functions]
+    assert {path.stem for path in logs} == set(stack.functions)
+    for path in logs:
+        text = path.read_text()
+        for secret in (stack.secret_key, stack.service_role_key, stack.jwt_secret):
+            assert secret not in text

@@ -1,0 +1,68 @@
+"""Runs Deno's own tools over the functions: format, lint, types, and their tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from supabase_chunks.local.deno import find_deno
+
+ROOT = Path(__file__).resolve().parents[2]
+FUNCTIONS = ROOT / "supabase" / "functions"
+TESTS = ROOT / "tests" / "functions"
+EXAMPLE = ROOT / "examples" / "custom_handler"
+NAMES = sorted(path.parent.name for path in FUNCTIONS.glob("*/index.ts"))
+
+
+def deno(*arguments: str, cwd: Path) -> None:
+    """Run Deno; its output is the failure's text."""
+    environment = {**os.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
+    done = subprocess.run(
+        [find_deno(), *arguments], cwd=cwd, env=environment, text=True, capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+
+
+@pytest.mark.parametrize("tool", [["fmt", "--check"], ["lint"]], ids=["fmt", "lint"])
+def test_functions_and_tests_are_in_form(tool: list[str]) -> None:
+    config = str(TESTS / "deno.json")
+    deno(*tool, "--config", config, str(FUNCTIONS), str(TESTS), str(EXAMPLE / "sync-items"), cwd=ROOT)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_function_has_the_right_types_with_what_its_lock_file_pins(name: str) -> None:
+    deno("check", "--frozen", "index.ts", cwd=FUNCTIONS / name)
+
+
+def test_each_function_is_in_the_configuration() -> None:
+    text = (ROOT / "supabase" / "config.toml").read_text()
+    for name in NAMES:
+        assert f"[functions.{name}]\nverify_jwt = false\n" in text
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    version = f'export const VERSION = "{_package_version()}";'
+    assert version in (FUNCTIONS / "_shared" / "version.ts").read_text()
+
+
+def test_the_functions_pass_their_tests() -> None:
+    deno("test", "--frozen", "--allow-net", "--allow-env", ".", cwd=TESTS)
+
+
+def test_the_example_passes_its_tests_in_a_project(tmp_path: Path) -> None:
+    project = tmp_path / "functions"
+    shutil.copytree(FUNCTIONS, project)
+    shutil.copytree(EXAMPLE / "sync-items", project / "sync-items")
+    deno("check", "--frozen", "index.ts", cwd=project / "sync-items")
+    deno("test", "--frozen", "--allow-net", cwd=project / "sync-items")
+
+
+def _package_version() -> str:
+    import tomllib
+
+    version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    return version
