@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.sql.database import Database, Session
-from tests.sql.server import BIN_DIR_15, Cluster, missing, running
+from tests.sql.server import BIN_DIR_15, Cluster, running
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def cluster() -> Iterator[Cluster]:
 def cluster_15() -> Iterator[Cluster]:
     """PostgreSQL 15, the oldest that Supabase runs."""
     if not BIN_DIR_15.exists():
-        missing("PostgreSQL 15")
+        pytest.skip("PostgreSQL 15 is missing")
     with running(BIN_DIR_15) as made:
         yield made
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
-import pytest
 
 from supabase_chunks.local import migrations, platform
 from supabase_chunks.local.postgres import PostgresServer
@@ -27,13 +25,6 @@ select public.save_sync_kind('plain', max_concurrency => 1000, retry_delay_secon
 select public.save_sync_kind('web', handler => 'do-it', max_concurrency => 4, retry_delay_seconds => 0);
 select public.save_sync_kind('private', max_concurrency => 2);
 """
-
-
-def missing(what: str) -> None:
-    """Skip for want of something, except in CI, where it must be there."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{what} is missing, and CI is true")
-    pytest.skip(f"{what} is missing")
 
 
 class Cluster:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tests.sql import invariants
 from tests.sql.database import Database, Session
 from tests.sql.threads import together
 
-JOBS, CHUNKS, WORKERS = 30, 40, 8
+JOBS, WORKERS = 30, 8
 
 
-def test_thirty_jobs_share_eight_workers_and_hardly_a_claim_is_empty(db: Database, service: Session) -> None:
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.soak)])
+def test_thirty_jobs_share_eight_workers_and_hardly_a_claim_is_empty(db: Database, service: Session, count: int) -> None:
     """While more than a worker's worth of chunks is claimable, a claim finds one; and no job waits for another's end."""
-    jobs = [service.start(chunks=[{}] * CHUNKS, max_concurrency=4)["id"] for _ in range(JOBS)]
+    jobs = [service.start(chunks=[{}] * count, max_concurrency=4)["id"] for _ in range(JOBS)]
     order: list[str] = []
 
     def work(session: Session, number: int) -> tuple[int, int]:
         claims = empty = 0
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and len(order) < JOBS * CHUNKS - JOBS * 4:
+        while time.monotonic() < deadline and len(order) < JOBS * count - JOBS * 4:
             chunk = session.claim(worker_id=f"w{number}")
             claims += 1
             if chunk is None:
