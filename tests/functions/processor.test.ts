@@ -208,6 +208,27 @@ Deno.test("a worker that is ended gives its chunk back with the reason and takes
   assert.equal((await test.webhook()).status, 503);
 });
 
+Deno.test("a chunk whose claim arrives when the worker is ending is given back untouched", async () => {
+  const gate = Promise.withResolvers<void>();
+  let handled = 0;
+  const sql = oneChunk(chunkRow(), {
+    claim_next_chunk_job_safe: async () => {
+      await gate.promise;
+      return [chunkRow()];
+    },
+  });
+  await using project = new LoopbackProject(sql, { "demo-handler": () => (handled += 1, ok()) });
+  const test = new ProcessorUnderTest(project);
+  const webhook = test.webhook();
+  await until(() => project.calls.length === 1, "the claim was asked for");
+  await test.processor.release("early_drop");
+  gate.resolve();
+  assert.equal((await webhook).status, 202);
+  await test.settled();
+  assert.equal(project.of("release_chunk_job").length, 1);
+  assert.equal(handled, 0);
+});
+
 Deno.test("a report goes on until the database is back", async () => {
   let failures = 0;
   const sql = oneChunk(chunkRow(), {
@@ -241,6 +262,18 @@ Deno.test("a report to nobody ends with the invocation's time, without an unhand
   await test.settled();
   assert.ok(performance.now() - started < 2000);
   assert.equal(test.lines.at(-1)?.outcome, "unreported");
+});
+
+Deno.test("a result that is too large for the gateway fails the chunk", async () => {
+  const sql = oneChunk(chunkRow(), {
+    complete_chunk_job_safe: ({ success }) =>
+      success ? new Response("too large", { status: 413 }) : { outcome: "failed", next: null },
+  });
+  await using project = new LoopbackProject(sql, { "demo-handler": ok });
+  const test = new ProcessorUnderTest(project);
+  await test.webhook();
+  await test.settled();
+  assert.match(project.of("complete_chunk_job_safe")[1].args.error, /refused the result: .*413/);
 });
 
 Deno.test("a result that the database refuses fails the chunk with the database's words", async () => {

@@ -106,9 +106,7 @@ export class ChunkRun {
       return await send(report);
     } catch (error) {
       log("report_failed", { ...this.#where(), error: messageOf(error) });
-      // A report that the database refuses (too large, too deep, an invalid next chunk) would be refused again.
-      const refused = error instanceof RpcError && error.status === 400 && report.success;
-      if (!refused) return null;
+      if (!report.success || !(error instanceof RpcError) || !isRefusal(error)) return null;
       const why = failure(`the database refused the result: ${error.message}`.slice(0, 500), false);
       return await send(why).catch(() => null);
     } finally {
@@ -229,6 +227,11 @@ export class ChunkRun {
       }
     }
   }
+}
+
+/** Whether the report itself is at fault (too large, too deep, an invalid next chunk), and not the key or the address. */
+function isRefusal({ status, retryable }: RpcError): boolean {
+  return status >= 400 && status < 500 && ![401, 403, 404].includes(status) && !retryable;
 }
 
 /** Waits, at most until the signal. */
