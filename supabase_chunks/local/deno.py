@@ -12,6 +12,8 @@ from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.process import kill_with_children, spawn
 
 _FETCH_SECONDS = 300
+# Certificates that a company added to the system count too.
+_SETTINGS = {"DENO_TLS_CA_STORE": "system,mozilla", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"}
 _KEPT = (
     "PATH",
     "HOME",
@@ -51,7 +53,7 @@ async def fetch(deno: Path, directory: Path, arguments: list[str], what: str) ->
     Raises:
         LocalStackError: It failed; the message ends with Deno's own last words.
     """
-    environment = os.environ | {"NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
+    environment = _SETTINGS | os.environ
     with tempfile.TemporaryFile() as words:
         process = spawn([deno, *arguments], log=words, cwd=directory, env=environment)
         try:
@@ -79,4 +81,4 @@ def clean_environment() -> dict[str, str]:
     No proxy either, through which it would try to reach the stack on this machine.
     """
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return kept | {"DENO_TLS_CA_STORE": "system,mozilla", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"}
+    return kept | _SETTINGS
