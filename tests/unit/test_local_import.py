@@ -12,6 +12,6 @@ def test_missing_extra_says_what_to_install() -> None:
         "u.find_spec = lambda name, *rest: None if name == 'psycopg' else real(name, *rest);"
         "import supabase_chunks.local"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "needs the package psycopg: run pip install 'supabase-chunks[local]'" in done.stderr

@@ -54,7 +54,7 @@ def _one(connection: psycopg.Connection, query: str) -> object:
 
 def test_password_is_needed(server: PostgresServer) -> None:
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        psycopg.connect(server.dsn_for(password="guess"))  # noqa: S106 - wrong on purpose
+        psycopg.connect(server.dsn_for(password="guess"))
 
 
 def test_installing_again_changes_nothing(server: PostgresServer) -> None:
@@ -197,7 +197,7 @@ def test_real_pg_cron_is_taken_where_the_server_has_it() -> None:
     with PostgresServer(bin_dir=_DEBIAN, settings=settings) as server:
         platform.install(server.dsn, passwords={"postgres": "p"})
         platform.install(server.dsn)
-        with psycopg.connect(server.dsn_for(user="postgres", password="p")) as owner:  # noqa: S106 - lives a second
+        with psycopg.connect(server.dsn_for(user="postgres", password="p")) as owner:
             assert _one(owner, "select count(*) from pg_extension where extname = 'pg_cron'") == 1
             assert _one(owner, "select cron.schedule('tidy', '* * * * *', 'select 1')") == 1
             assert _one(owner, "select username from cron.job") == "postgres"
@@ -277,5 +277,5 @@ def test_folder_without_programs_is_named(tmp_path: Path) -> None:
 def _let_others_in(folder: Path) -> None:
     """As root the server runs as another user, who must get to its data."""
     for path in (folder, folder.parent, folder.parent.parent):
-        if path.stat().st_uid == 0 and path != Path("/tmp"):  # noqa: S108 - where pytest works
+        if path.stat().st_uid == 0 and path != Path("/tmp"):
             path.chmod(0o711)
