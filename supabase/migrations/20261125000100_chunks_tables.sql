@@ -108,68 +108,49 @@ create table if not exists public.chunk_processing_queue (
   attempts int not null default 0,
   max_retries int not null default 3,
   given_back int not null default 0,
-  released boolean not null default false,
-  ready_at timestamptz not null default 'infinity',
-  dispatched_at timestamptz,
-  dispatch_count int not null default 0,
-  counter_shard smallint not null default 0,
   items_processed bigint,
   items_total bigint,
   claim_token uuid,
-  claim_id uuid,
   worker_id text,
   locked_until timestamptz,
+  ready_at timestamptz,
   created_at timestamptz not null default now(),
   started_at timestamptz,
   completed_at timestamptz,
   updated_at timestamptz not null default now(),
   constraint chunk_processing_queue_parent_fkey foreign key (parent_sync_job_id) references public.sync_jobs (id) on delete cascade,
-  constraint chunk_processing_queue_status_known check (status in ('pending', 'processing', 'completed', 'failed', 'cancelled')),
-  constraint chunk_processing_queue_payload_is_object check (jsonb_typeof(payload) = 'object'),
-  constraint chunk_processing_queue_attempts_bounded check (attempts between 0 and 1 + max_retries),
-  constraint chunk_processing_queue_processing_is_leased check (
-    status <> 'processing' or (claim_token is not null and locked_until is not null and released and attempts > 0)
-  ),
-  constraint chunk_processing_queue_pending_has_no_claim check (status <> 'pending' or (claim_token is null and locked_until is null)),
-  constraint chunk_processing_queue_ended_holds_no_slot check (status in ('pending', 'processing') or not released),
-  constraint chunk_processing_queue_ended_has_time check ((status in ('completed', 'failed', 'cancelled')) = (completed_at is not null)),
-  constraint chunk_processing_queue_failed_has_error check (status <> 'failed' or error is not null)
+  constraint chunk_processing_queue_place_key unique (parent_sync_job_id, chunk_index),
+  -- The state machine in one constraint: the server reads each constraint anew for each write.
+  constraint chunk_processing_queue_state_machine check (
+    case status
+      when 'pending' then claim_token is null and locked_until is null and completed_at is null
+      when 'processing' then claim_token is not null and locked_until is not null and completed_at is null and attempts > 0
+      when 'completed' then completed_at is not null
+      when 'failed' then completed_at is not null and error is not null
+      when 'cancelled' then completed_at is not null
+      else false
+    end
+    and attempts <= 1 + max_retries
+  )
 )
--- Room for a heartbeat's new row version on the same page: it changes no indexed column, so it stays out of every index.
-with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
+-- No index knows a chunk's state: what may be claimed stands in chunk_private.slots. Claims, heartbeats and reports then
+-- change no indexed column, and with room on the page they touch no index at all.
+with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
 comment on table public.chunk_processing_queue is 'The queue: one row a chunk, work small enough for one invocation. Written by the RPC functions only.';
-comment on column public.chunk_processing_queue.kind is 'The job''s kind, copied so that a claim needs no join.';
+comment on column public.chunk_processing_queue.kind is 'The job''s kind, copied so that a chunk reads by itself.';
 comment on column public.chunk_processing_queue.owner_id is 'The job''s owner, copied for row level security.';
 comment on column public.chunk_processing_queue.chunk_index is 'Place in the job, from 0.';
 comment on column public.chunk_processing_queue.status is 'pending → processing → completed | failed | cancelled; processing → pending on retry, release or recovery.';
 comment on column public.chunk_processing_queue.attempts is 'Claims so far that were not given back; counted at the claim, so that a chunk that kills its worker cannot loop for ever.';
 comment on column public.chunk_processing_queue.error is 'Why the last attempt failed. All of them: chunk_private.chunk_attempts.';
 comment on column public.chunk_processing_queue.given_back is 'How often a worker gave the chunk back unfinished (release_chunk_job); bounded.';
-comment on column public.chunk_processing_queue.released is 'Holds one of the job''s max_concurrency slots: claimable once ready_at has come, or processing.';
-comment on column public.chunk_processing_queue.ready_at is 'Not claimable before. infinity: never released yet.';
-comment on column public.chunk_processing_queue.dispatched_at is 'When a webhook was last sent for this chunk.';
-comment on column public.chunk_processing_queue.dispatch_count is 'Webhooks sent since the chunk was last released; the watchdog doubles its interval with each.';
-comment on column public.chunk_processing_queue.counter_shard is 'Which row of chunk_private.job_counters counts this chunk.';
+comment on column public.chunk_processing_queue.ready_at is 'When the retry of a chunk that has failed is due; null before the first failure.';
 comment on column public.chunk_processing_queue.items_processed is 'Items done, as the last heartbeat or the completion said.';
 comment on column public.chunk_processing_queue.items_total is 'Items this chunk was made for, or has found by its completion.';
 comment on column public.chunk_processing_queue.claim_token is 'Fencing token of the current, or of an ended chunk the last, claim. Only its holder can report.';
-comment on column public.chunk_processing_queue.claim_id is 'The claim''s own id, so that a claim whose reply was lost can be repeated.';
 comment on column public.chunk_processing_queue.locked_until is 'End of the lease. A heartbeat moves it; after it the watchdog takes the chunk back.';
 comment on column public.chunk_processing_queue.started_at is 'When the current, or of an ended chunk the last, attempt was claimed.';
 comment on column public.chunk_processing_queue.updated_at is 'Last claim, heartbeat or report.';
-
-create unique index if not exists chunk_processing_queue_place on public.chunk_processing_queue (parent_sync_job_id, chunk_index);
--- What a claim by kind reads: the released ones of a lane, oldest release first, so that jobs take turns.
-create index if not exists chunk_processing_queue_claim on public.chunk_processing_queue (kind, priority, ready_at, id)
-  where status = 'pending' and released;
--- What a job's next release, and a claim by job, read. Retries stand by their time, before the never released at infinity.
-create index if not exists chunk_processing_queue_waiting on public.chunk_processing_queue (parent_sync_job_id, released, ready_at, id)
-  where status = 'pending';
--- What progress and recovery read. The lease is left out so that heartbeats change no index.
-create index if not exists chunk_processing_queue_processing on public.chunk_processing_queue (parent_sync_job_id)
-  where status = 'processing';
-create index if not exists chunk_processing_queue_claim_id on public.chunk_processing_queue (claim_id)
-  where status = 'processing' and claim_id is not null;
 
 -- The inside ----------------------------------------------------------------------------------------------------------
 
@@ -198,6 +179,52 @@ create table if not exists chunk_private.lanes (
 comment on table chunk_private.lanes is
   'The pairs of kind and priority that were ever used: a claim reads the claim index lane by lane, each as one short range.';
 
+create table if not exists chunk_private.slots (
+  job_id uuid not null,
+  chunk_index bigint not null,
+  kind text not null,
+  priority smallint not null,
+  ready_at timestamptz not null,
+  claimed boolean not null default false,
+  claim_id uuid,
+  dispatched_at timestamptz,
+  dispatch_count int not null default 0,
+  primary key (job_id, chunk_index),
+  constraint slots_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+)
+with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+comment on table chunk_private.slots is
+  'The slots in use: a row a chunk that is released or processing. A job has at most max_concurrency of them, so the cap holds without a check at the claim. A finished chunk''s row passes to the job''s next chunk.';
+comment on column chunk_private.slots.ready_at is 'Not claimable before. Claims take the oldest first, so that jobs take turns.';
+comment on column chunk_private.slots.claimed is 'Whether its chunk is processing.';
+comment on column chunk_private.slots.claim_id is 'The claim''s own id, so that a claim whose reply was lost can be repeated.';
+comment on column chunk_private.slots.dispatched_at is 'When a webhook was last sent for the chunk.';
+comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since it was released; the watchdog doubles its interval with each.';
+create index if not exists slots_claim on chunk_private.slots (kind, priority, ready_at, chunk_index) where not claimed;
+create index if not exists slots_claim_id on chunk_private.slots (claim_id) where claim_id is not null;
+
+create table if not exists chunk_private.fresh_stripes (
+  job_id uuid not null,
+  stripe smallint not null,
+  next_index bigint not null,
+  end_index bigint not null,
+  primary key (job_id, stripe),
+  constraint fresh_stripes_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+comment on table chunk_private.fresh_stripes is
+  'Which chunks of a job were never released: of each stripe (chunk_index modulo the number of counter shards) those from next_index on, below end_index. Several stripes, so that workers do not queue for one row.';
+
+create table if not exists chunk_private.returned_chunks (
+  job_id uuid not null,
+  ready_at timestamptz not null,
+  chunk_index bigint not null,
+  primary key (job_id, ready_at, chunk_index),
+  constraint returned_chunks_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+);
+comment on table chunk_private.returned_chunks is
+  'Pending chunks that had a slot before and wait for another: retries from ready_at on, and what a pause took back.';
+
 create table if not exists chunk_private.job_counters (
   job_id uuid not null,
   shard smallint not null,
@@ -213,9 +240,7 @@ create table if not exists chunk_private.job_counters (
   last_error_at timestamptz,
   primary key (job_id, shard),
   constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
-  constraint job_counters_not_negative check (
-    open_chunks >= 0 and completed_chunks >= 0 and failed_chunks >= 0 and cancelled_chunks >= 0 and retrying_chunks >= 0
-  )
+  constraint job_counters_not_negative check (least(open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks) >= 0)
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 comment on table chunk_private.job_counters is

@@ -1,7 +1,6 @@
 -- Complete: a worker's report, fenced by the claim's token. Heartbeats and giving back belong here too.
 --
--- A report locks its row by primary key and then compares token and status in variables: the same conditions in the
--- `where` would be planned as a scan of the index of processing chunks, which an old snapshot keeps full of dead entries.
+-- The fence is in the `where` of the write, next to the primary key: a chunk with this token and no end is processing.
 
 -- Lock before asking whether anything is left: two last finishers cannot see each other's uncommitted counters, but the
 -- one that gets the job row second sees the first's.
@@ -31,6 +30,32 @@ end
 $$;
 comment on function chunk_private.finish_if_done is 'Ends a sealed job that has no open chunk left; returns the job''s status.';
 
+-- Counts the chunks from first_index to end_index - 1 as open, and lines them up as never released.
+create or replace function chunk_private.count_fresh(job_id uuid, owner_id uuid, shards int, first_index bigint, end_index bigint)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  insert into chunk_private.job_counters as n (job_id, shard, owner_id, open_chunks)
+  select job_id, s.shard, owner_id, (end_index - f.first + shards - 1) / shards
+  from generate_series(0, shards - 1) s (shard)
+  cross join lateral (select first_index + (s.shard - first_index % shards + shards) % shards as first) f
+  where f.first < end_index
+  order by s.shard
+  on conflict on constraint job_counters_pkey
+  do update set open_chunks = n.open_chunks + excluded.open_chunks, last_activity_at = now();
+  insert into chunk_private.fresh_stripes as n (job_id, stripe, next_index, end_index)
+  select job_id, s.stripe, first_index + (s.stripe - first_index % shards + shards) % shards, end_index
+  from generate_series(0, shards - 1) s (stripe)
+  where first_index < end_index
+  order by s.stripe
+  on conflict on constraint fresh_stripes_pkey do update set end_index = excluded.end_index;
+end
+$$;
+comment on function chunk_private.count_fresh is 'Counts new chunks of a job as open and never released.';
+
 -- Adds chunks to an active job, under its exclusive gate.
 create or replace function chunk_private.add_chunks(job_id uuid, chunks jsonb, items_total bigint)
 returns void
@@ -41,25 +66,16 @@ as $$
 declare
   job record;
   added constant bigint := jsonb_array_length(chunks);
-  shards smallint;
 begin
-  select j.kind, j.owner_id, j.priority, j.max_retries, j.max_concurrency, j.total_chunks, j.counter_shards into job
+  select j.kind, j.owner_id, j.priority, j.max_retries, j.total_chunks, j.counter_shards into job
   from public.sync_jobs j where j.id = job_id;
-  shards := greatest(job.counter_shards, least(16, job.max_concurrency, job.total_chunks + added), 1);
   insert into public.chunk_processing_queue
-    (parent_sync_job_id, kind, owner_id, chunk_index, priority, max_retries, counter_shard, payload)
-  select job_id, job.kind, job.owner_id, job.total_chunks + c.place - 1, job.priority, job.max_retries,
-    (job.total_chunks + c.place - 1) % shards, c.payload
+    (parent_sync_job_id, kind, owner_id, chunk_index, priority, max_retries, payload)
+  select job_id, job.kind, job.owner_id, job.total_chunks + c.place - 1, job.priority, job.max_retries, c.payload
   from jsonb_array_elements(chunks) with ordinality c (payload, place);
-  insert into chunk_private.job_counters as n (job_id, shard, owner_id, open_chunks)
-  select job_id, s.shard, job.owner_id,
-    (added - 1 - (s.shard - job.total_chunks % shards + shards) % shards + shards) / shards
-  from generate_series(0, shards - 1) s (shard)
-  order by s.shard
-  on conflict on constraint job_counters_pkey
-  do update set open_chunks = n.open_chunks + excluded.open_chunks, last_activity_at = now();
+  perform chunk_private.count_fresh(job_id, job.owner_id, job.counter_shards, job.total_chunks, job.total_chunks + added);
   update public.sync_jobs j
-  set total_chunks = j.total_chunks + added, counter_shards = shards,
+  set total_chunks = j.total_chunks + added,
       items_total = case when items_total is null then j.items_total else coalesce(j.items_total, 0) + items_total end
   where j.id = job_id;
 end
@@ -137,6 +153,7 @@ comment on function chunk_private.backoff is
   'How long a chunk waits after its attempts-th failure: the kind''s delay, doubled each time, up to an hour, less up to a quarter of jitter.';
 
 -- Ends the attempt of a locked, processing chunk without success: back to pending while attempts are left, else failed.
+-- Its slot is the caller's to pass on.
 create or replace function chunk_private.end_attempt(
   chunk public.chunk_processing_queue, attempt_outcome text, error text, retryable boolean, retry_after_seconds int
 )
@@ -157,12 +174,13 @@ begin
     delay := case when retry_after_seconds is not null then make_interval(secs => retry_after_seconds)
       else (select chunk_private.backoff(k.retry_delay_seconds, chunk.attempts) from public.sync_kinds k where k.kind = chunk.kind) end;
     update public.chunk_processing_queue q
-    set status = 'pending', released = false, ready_at = now() + delay, error = error,
-        claim_token = null, claim_id = null, locked_until = null, updated_at = now()
+    set status = 'pending', ready_at = now() + delay, error = error, claim_token = null, locked_until = null, updated_at = now()
     where q.id = chunk.id;
+    insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+    values (chunk.parent_sync_job_id, now() + delay, chunk.chunk_index);
   else
     update public.chunk_processing_queue q
-    set status = 'failed', released = false, error = error, locked_until = null, completed_at = now(), updated_at = now()
+    set status = 'failed', error = error, locked_until = null, completed_at = now(), updated_at = now()
     where q.id = chunk.id;
   end if;
   update chunk_private.job_counters c
@@ -170,32 +188,37 @@ begin
       failed_chunks = c.failed_chunks + (not retry)::int,
       retrying_chunks = c.retrying_chunks + (retry and chunk.attempts = 1)::int - (not retry and chunk.attempts > 1)::int,
       last_activity_at = now(), last_error = error, last_error_at = now()
-  where c.job_id = chunk.parent_sync_job_id and c.shard = chunk.counter_shard;
+  where c.job_id = chunk.parent_sync_job_id
+    and c.shard = chunk.chunk_index % (select j.counter_shards from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
   return case when retry then 'retrying' else 'failed' end;
 end
 $$;
 comment on function chunk_private.end_attempt is 'Records a failed or lost attempt; returns retrying or failed.';
 
 -- What a report answers whose chunk is not, or no longer, its own: a repeat of a report gets what the first one got.
-create or replace function chunk_private.answer_again(chunk public.chunk_processing_queue, claim_token uuid)
+create or replace function chunk_private.answer_again(chunk_id bigint, claim_token uuid)
 returns jsonb
 language sql
 set search_path = ''
 as $$
-  select jsonb_build_object(
-    'chunk_id', ($1).id,
-    'outcome', coalesce(
-      case when ($1).claim_token = $2 and ($1).completed_at is not null then ($1).status end,
-      (select a.outcome from chunk_private.chunk_attempts a
-        where a.chunk_id = ($1).id and a.claim_token = $2 and a.outcome in ('retrying', 'failed', 'cancelled')),
-      'stale'
-    ),
-    'chunk_status', ($1).status,
-    'job_status', j.status,
-    'remaining', (select coalesce(sum(c.open_chunks), 0) from chunk_private.job_counters c where c.job_id = j.id),
-    'next', (select to_jsonb(n) from chunk_private.claimed_by($2) n where n.parent_sync_job_id = j.id limit 1)
-  )
-  from public.sync_jobs j where j.id = ($1).parent_sync_job_id;
+  select coalesce((
+    select jsonb_build_object(
+      'chunk_id', q.id,
+      'outcome', coalesce(
+        case when q.claim_token = $2 and q.completed_at is not null then q.status end,
+        (select a.outcome from chunk_private.chunk_attempts a
+          where a.chunk_id = q.id and a.claim_token = $2 and a.outcome in ('retrying', 'failed', 'cancelled')),
+        'stale'
+      ),
+      'chunk_status', q.status,
+      'job_status', j.status,
+      'remaining', (select coalesce(sum(c.open_chunks), 0) from chunk_private.job_counters c where c.job_id = j.id),
+      'next', to_jsonb(chunk_private.claimed_by($2)) -> 0
+    )
+    from public.chunk_processing_queue q
+    join public.sync_jobs j on j.id = q.parent_sync_job_id
+    where q.id = $1
+  ), jsonb_build_object('chunk_id', $1, 'outcome', 'error', 'code', 'SC001', 'message', format('there is no chunk %s', $1)));
 $$;
 comment on function chunk_private.answer_again is 'The answer to a report by a token that does not hold the chunk now.';
 
@@ -207,78 +230,90 @@ create or replace function public.complete_chunk_job_safe(
 returns jsonb
 language plpgsql
 set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 #variable_conflict use_variable
 declare
+  appends boolean;
+  gate text;
   chunk public.chunk_processing_queue;
   job record;
   slots record;
   outcome text := 'completed';
+  open_here bigint;
+  remaining bigint;
   next jsonb;
 begin
   perform chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total);
-  select q.parent_sync_job_id into chunk.parent_sync_job_id from public.chunk_processing_queue q where q.id = chunk_id;
-  if jsonb_array_length(next_chunks) > 0 then
-    perform pg_advisory_xact_lock(uuid_hash_extended(chunk.parent_sync_job_id, 0));
-  else
-    perform pg_advisory_xact_lock_shared(uuid_hash_extended(chunk.parent_sync_job_id, 0));
-  end if;
-  select q.* into chunk from public.chunk_processing_queue q where q.id = chunk_id for no key update;
+  appends := next_chunks is not null and next_chunks <> '[]';
+  select case when appends
+    then pg_advisory_xact_lock(uuid_hash_extended(q.parent_sync_job_id, 0))::text
+    else pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text
+  end into gate
+  from public.chunk_processing_queue q where q.id = chunk_id;
   if not found then
     raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
-  end if;
-  if chunk.status <> 'processing' or chunk.claim_token is distinct from claim_token then
-    return chunk_private.answer_again(chunk, claim_token);
   end if;
 
   if success then
     update public.chunk_processing_queue q
-    set status = 'completed', released = false, result = result, error = null, locked_until = null,
-        items_processed = coalesce(items_processed, q.items_processed), items_total = coalesce(items_total, q.items_total),
-        completed_at = now(), updated_at = now()
-    where q.id = chunk_id;
+    set status = 'completed', result = result, error = null, locked_until = null, items_processed = coalesce(items_processed, q.items_processed),
+        items_total = coalesce(items_total, q.items_total), completed_at = now(), updated_at = now()
+    where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
+    returning q.* into chunk;
+  else
+    select q.* into chunk from public.chunk_processing_queue q
+    where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
+    for no key update;
+  end if;
+  if chunk.id is null then
+    return chunk_private.answer_again(chunk_id, claim_token);
+  end if;
+  select j.id, j.status, j.owner_id, j.counter_shards, k.handler is not null as has_handler into job
+  from public.sync_jobs j join public.sync_kinds k on k.kind = j.kind
+  where j.id = chunk.parent_sync_job_id;
+
+  if success then
     update chunk_private.job_counters c
     set open_chunks = c.open_chunks - 1,
         completed_chunks = c.completed_chunks + 1,
         retrying_chunks = c.retrying_chunks - (chunk.attempts > 1)::int,
-        items_processed = c.items_processed + coalesce(items_processed, chunk.items_processed, 0),
+        items_processed = c.items_processed + coalesce(chunk.items_processed, 0),
         last_activity_at = now()
-    where c.job_id = chunk.parent_sync_job_id and c.shard = chunk.counter_shard;
-    if jsonb_array_length(next_chunks) > 0 then
-      perform chunk_private.add_chunks(chunk.parent_sync_job_id, next_chunks, items_total);
+    where c.job_id = job.id and c.shard = chunk.chunk_index % job.counter_shards;
+    if appends then
+      perform chunk_private.add_chunks(job.id, next_chunks, items_total);
     elsif items_total is not null then
-      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + items_total where j.id = chunk.parent_sync_job_id;
+      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + items_total where j.id = job.id;
     end if;
   else
     outcome := chunk_private.end_attempt(chunk, 'error', coalesce(error, 'the worker gave no error text'), retryable, retry_after_seconds);
   end if;
-
-  select j.id, j.status, j.owner_id, n.remaining, n.remaining_here into job
-  from public.sync_jobs j
-  cross join lateral (
-    select sum(c.open_chunks)::bigint as remaining, sum(c.open_chunks) filter (where c.shard = chunk.counter_shard) as remaining_here
-    from chunk_private.job_counters c where c.job_id = j.id
-  ) n
-  where j.id = chunk.parent_sync_job_id;
-  if job.remaining_here = 0 then
+  select sum(c.open_chunks), sum(c.open_chunks) filter (where c.shard = chunk.chunk_index % job.counter_shards) into remaining, open_here
+  from chunk_private.job_counters c where c.job_id = job.id;
+  if open_here = 0 then
     job.status := chunk_private.finish_if_done(job.id);
   end if;
 
   if job.status in ('pending', 'running') then
-    select * into slots from chunk_private.pass_slots_on(job.id, chunk_id, 1, claim_next::int);
-    if cardinality(slots.next_ids) > 0 then
-      select to_jsonb(m) into next
-      from chunk_private.mark_claimed(slots.next_ids, chunk.worker_id, chunk_private.lease_length(chunk), claim_token) m;
+    slots := chunk_private.pass_slots_on(job.id, job.counter_shards, job.has_handler, array[chunk.chunk_index], claim_next::int);
+    if cardinality(slots.to_claim) > 0 then
+      next := to_jsonb(chunk_private.mark_claimed(
+        array[job.id], slots.to_claim, chunk.worker_id, chunk_private.lease_length(chunk), claim_token
+      )) -> 0;
     end if;
-    if jsonb_array_length(next_chunks) > 0 then
+    if appends then
       slots.to_dispatch := slots.to_dispatch || chunk_private.fill_slots(job.id);
     end if;
     if cardinality(slots.to_dispatch) > 0 then
       perform chunk_private.dispatch(job.id, job.owner_id, slots.to_dispatch);
     end if;
+  else
+    delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
   end if;
   return jsonb_build_object(
-    'chunk_id', chunk_id, 'outcome', outcome, 'job_status', job.status, 'remaining', job.remaining, 'next', next,
+    'chunk_id', chunk_id, 'outcome', outcome, 'job_status', job.status, 'remaining', remaining, 'next', next,
     'chunk_status', case outcome when 'retrying' then 'pending' else outcome end
   );
 end
@@ -305,10 +340,25 @@ begin
       items_total bigint,
       claim_next boolean
     );
+    create type chunk_private.accepted_report as (
+      place bigint,
+      job_id uuid,
+      chunk_index bigint,
+      shard int,
+      success boolean,
+      had_failed boolean,
+      items bigint,
+      claim_next boolean,
+      appends boolean,
+      items_total bigint,
+      worker_id text,
+      lease_seconds int
+    );
   end if;
 end
 $$;
 comment on type chunk_private.report is 'One item of a bulk report: the arguments of complete_chunk_job_safe and its place in the list.';
+comment on type chunk_private.accepted_report is 'What the rest of a bulk report needs of an item whose claim holds, without its payload and result.';
 
 create or replace function chunk_private.read_reports(completions jsonb, first_place bigint)
 returns chunk_private.report[]
@@ -332,7 +382,8 @@ begin
     )
   );
   perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total)
-  from unnest(reports) r;
+  from unnest(reports) r
+  where r.retry_after_seconds is not null or r.next_chunks is not null or r.items_processed is not null or r.items_total is not null;
   if exists (select from unnest(reports) r where r.chunk_id is null or r.claim_token is null) then
     raise exception using errcode = 'SC003', detail = 'completions', message = 'each item of completions needs chunk_id and claim_token';
   end if;
@@ -345,18 +396,18 @@ create or replace function public.complete_chunk_jobs_safe(completions jsonb)
 returns jsonb
 language plpgsql
 set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
 as $$
 #variable_conflict use_variable
 declare
   reports chunk_private.report[];
+  accepted chunk_private.accepted_report[];
   refused jsonb := '{}';
-  held public.chunk_processing_queue[];
-  mine bigint[];
-  touched record;
+  answers jsonb := '{}';
+  item record;
+  job record;
   slots record;
-  report record;
-  next_ids bigint[];
-  nexts jsonb := '{}';
 begin
   if jsonb_typeof(completions) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'completions', message = 'completions must be a JSON array of objects';
@@ -367,53 +418,64 @@ begin
   exception when others then
     -- One is bad: read them one by one, so that only it is refused.
     reports := '{}';
-    for report in select c.item, c.place from jsonb_array_elements(completions) with ordinality c (item, place) loop
+    for item in select c.value, c.place from jsonb_array_elements(completions) with ordinality c (value, place) loop
       begin
-        reports := reports || chunk_private.read_reports(jsonb_build_array(report.item), report.place);
+        reports := reports || chunk_private.read_reports(jsonb_build_array(item.value), item.place);
       exception when others then
-        refused := refused || jsonb_build_object(
-          report.place::text,
-          jsonb_build_object('chunk_id', report.item -> 'chunk_id', 'outcome', 'error', 'code', sqlstate, 'message', sqlerrm)
-        );
+        refused := refused || jsonb_build_object(item.place::text, jsonb_build_object(
+          'chunk_id', case when jsonb_typeof(item.value) = 'object' then item.value -> 'chunk_id' end,
+          'outcome', 'error', 'code', sqlstate, 'message', sqlerrm
+        ));
       end;
     end loop;
   end;
 
-  for touched in
-    select q.parent_sync_job_id as job_id, bool_or(r.next_chunks is not null) as appends
+  for job in
+    select q.parent_sync_job_id as id, bool_or(r.next_chunks is not null) as appends
     from unnest(reports) r
     join public.chunk_processing_queue q on q.id = r.chunk_id
     group by q.parent_sync_job_id
     order by q.parent_sync_job_id
   loop
-    if touched.appends then
-      perform pg_advisory_xact_lock(uuid_hash_extended(touched.job_id, 0));
+    if job.appends then
+      perform pg_advisory_xact_lock(uuid_hash_extended(job.id, 0));
     else
-      perform pg_advisory_xact_lock_shared(uuid_hash_extended(touched.job_id, 0));
+      perform pg_advisory_xact_lock_shared(uuid_hash_extended(job.id, 0));
     end if;
   end loop;
-  held := array(
-    select q from public.chunk_processing_queue q
-    where q.id = any (array(select r.chunk_id from unnest(reports) r))
-    order by q.id
-    for no key update
-  );
-  mine := array(
-    select min(r.place) from unnest(reports) r
-    join unnest(held) h on h.id = r.chunk_id and h.status = 'processing' and h.claim_token = r.claim_token
-    group by r.chunk_id
+
+  -- Lock in order of id what holds; of two reports for one chunk the first counts.
+  perform 1 from public.chunk_processing_queue q
+  where q.id = any (array(select r.chunk_id from unnest(reports) r))
+  order by q.id
+  for no key update;
+  accepted := array(
+    select row(
+      a.place, a.job_id, a.chunk_index, a.chunk_index % j.counter_shards, a.success, a.attempts > 1, a.items, a.claim_next, a.appends,
+      a.items_total, a.worker_id, a.lease_seconds
+    )::chunk_private.accepted_report
+    from (
+      select distinct on (r.chunk_id) r.place, q.parent_sync_job_id as job_id, q.chunk_index, r.success, q.attempts,
+        coalesce(r.items_processed, q.items_processed, 0) as items, r.claim_next, r.next_chunks is not null as appends, r.items_total,
+        q.worker_id, greatest(1, extract(epoch from q.locked_until - q.updated_at))::int as lease_seconds
+      from unnest(reports) r
+      join public.chunk_processing_queue q on q.id = r.chunk_id and q.claim_token = r.claim_token and q.completed_at is null
+      order by r.chunk_id, r.place
+    ) a
+    join public.sync_jobs j on j.id = a.job_id
   );
   perform 1 from chunk_private.job_counters c
-  where (c.job_id, c.shard) in (select h.parent_sync_job_id, h.counter_shard from unnest(held) h)
+  where (c.job_id, c.shard) in (select a.job_id, a.shard from unnest(accepted) a)
   order by c.job_id, c.shard
   for no key update;
 
   update public.chunk_processing_queue q
-  set status = 'completed', released = false, result = r.result, error = null, locked_until = null,
+  set status = 'completed', result = r.result, error = null, locked_until = null,
       items_processed = coalesce(r.items_processed, q.items_processed), items_total = coalesce(r.items_total, q.items_total),
       completed_at = now(), updated_at = now()
-  from unnest(reports) r
-  where q.id = r.chunk_id and r.place = any (mine) and r.success;
+  from unnest(accepted) a
+  join unnest(reports) r on r.place = a.place
+  where q.id = r.chunk_id and a.success;
   update chunk_private.job_counters c
   set open_chunks = c.open_chunks - d.done,
       completed_chunks = c.completed_chunks + d.done,
@@ -421,100 +483,103 @@ begin
       items_processed = c.items_processed + d.items,
       last_activity_at = now()
   from (
-    select h.parent_sync_job_id, h.counter_shard, count(*) as done, count(*) filter (where h.attempts > 1) as retried,
-      sum(coalesce(r.items_processed, h.items_processed, 0))::bigint as items
-    from unnest(reports) r
-    join unnest(held) h on h.id = r.chunk_id
-    where r.place = any (mine) and r.success
-    group by h.parent_sync_job_id, h.counter_shard
+    select a.job_id, a.shard, count(*) as done, count(*) filter (where a.had_failed) as retried, sum(a.items)::bigint as items
+    from unnest(accepted) a
+    where a.success
+    group by a.job_id, a.shard
   ) d
-  where c.job_id = d.parent_sync_job_id and c.shard = d.counter_shard;
-  perform chunk_private.end_attempt(h, 'error', coalesce(r.error, 'the worker gave no error text'), r.retryable, r.retry_after_seconds)
-  from unnest(reports) r
-  join unnest(held) h on h.id = r.chunk_id
-  where r.place = any (mine) and not r.success;
-
-  for touched in
-    select h.parent_sync_job_id as job_id, sum(r.items_total) filter (where r.next_chunks is null) as items_total
-    from unnest(reports) r
-    join unnest(held) h on h.id = r.chunk_id
-    where r.place = any (mine)
-    group by h.parent_sync_job_id
-    order by h.parent_sync_job_id
+  where c.job_id = d.job_id and c.shard = d.shard;
+  for item in
+    select q as chunk, r.error, r.retryable, r.retry_after_seconds
+    from unnest(accepted) a
+    join unnest(reports) r on r.place = a.place
+    join public.chunk_processing_queue q on q.id = r.chunk_id
+    where not a.success
   loop
-    perform chunk_private.add_chunks(touched.job_id, r.next_chunks, r.items_total)
-    from unnest(reports) r
-    join unnest(held) h on h.id = r.chunk_id
-    where r.place = any (mine) and h.parent_sync_job_id = touched.job_id and r.success and r.next_chunks is not null;
-    if touched.items_total is not null then
-      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + touched.items_total where j.id = touched.job_id;
+    perform chunk_private.end_attempt(
+      item.chunk, 'error', coalesce(item.error, 'the worker gave no error text'), item.retryable, item.retry_after_seconds
+    );
+  end loop;
+
+  -- Jobs, all of them before the first slot is passed on.
+  for job in
+    select a.job_id as id, bool_or(a.appends) as appends, sum(a.items_total) filter (where a.success and not a.appends) as items_total
+    from unnest(accepted) a
+    group by a.job_id
+    order by a.job_id
+  loop
+    if job.appends then
+      perform chunk_private.add_chunks(job.id, r.next_chunks, r.items_total)
+      from unnest(accepted) a
+      join unnest(reports) r on r.place = a.place
+      where a.job_id = job.id and a.appends;
     end if;
-    if exists (select from chunk_private.job_counters c where c.job_id = touched.job_id and c.open_chunks = 0) then
-      perform chunk_private.finish_if_done(touched.job_id);
+    if job.items_total is not null then
+      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + job.items_total where j.id = job.id;
+    end if;
+    if exists (select from chunk_private.job_counters c where c.job_id = job.id and c.open_chunks = 0) then
+      perform chunk_private.finish_if_done(job.id);
     end if;
   end loop;
 
-  for touched in
-    select j.id as job_id, j.owner_id, count(*)::int as freed, min(h.id) as first_id, bool_or(r.next_chunks is not null) as appends,
-      array_agg(r.place order by r.place) filter (where r.claim_next) as wanting
-    from unnest(reports) r
-    join unnest(held) h on h.id = r.chunk_id
-    join public.sync_jobs j on j.id = h.parent_sync_job_id
-    where r.place = any (mine) and j.status in ('pending', 'running')
-    group by j.id
+  for job in
+    select j.id, j.owner_id, j.status, j.counter_shards, k.handler is not null as has_handler, d.freed, d.appends, d.wanting,
+      (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = j.id)::bigint as remaining
+    from (
+      select a.job_id, array_agg(a.chunk_index) as freed, bool_or(a.appends) as appends,
+        array_agg(a.place) filter (where a.claim_next) as wanting
+      from unnest(accepted) a
+      group by a.job_id
+    ) d
+    join public.sync_jobs j on j.id = d.job_id
+    join public.sync_kinds k on k.kind = j.kind
     order by j.id
   loop
-    select * into slots
-    from chunk_private.pass_slots_on(touched.job_id, touched.first_id, touched.freed, coalesce(cardinality(touched.wanting), 0));
-    for report in
-      select r.place, r.claim_token, h as chunk, h.worker_id, n.id as next_id
-      from unnest(slots.next_ids, touched.wanting) n (id, place)
+    answers := answers || jsonb_build_object(
+      job.id::text, jsonb_build_object('job_status', job.status, 'remaining', job.remaining, 'next', null)
+    );
+    if job.status not in ('pending', 'running') then
+      delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (job.freed);
+      continue;
+    end if;
+    slots := chunk_private.pass_slots_on(job.id, job.counter_shards, job.has_handler, job.freed, coalesce(cardinality(job.wanting), 0));
+    for item in
+      select a.place, r.claim_token, a.worker_id, a.lease_seconds, n.chunk_index
+      from unnest(slots.to_claim, job.wanting) n (chunk_index, place)
+      join unnest(accepted) a on a.place = n.place
       join unnest(reports) r on r.place = n.place
-      join unnest(held) h on h.id = r.chunk_id
-      where n.id is not null
+      where n.chunk_index is not null
     loop
-      nexts := nexts || jsonb_build_object(report.place::text, (
-        select to_jsonb(m) from chunk_private.mark_claimed(
-          array[report.next_id], report.worker_id, chunk_private.lease_length(report.chunk), report.claim_token
-        ) m
-      ));
+      answers := answers || jsonb_build_object(item.place::text, to_jsonb(chunk_private.mark_claimed(
+        array[job.id], array[item.chunk_index], item.worker_id, item.lease_seconds, item.claim_token
+      )) -> 0);
     end loop;
-    if touched.appends then
-      slots.to_dispatch := slots.to_dispatch || chunk_private.fill_slots(touched.job_id);
+    if job.appends then
+      slots.to_dispatch := slots.to_dispatch || chunk_private.fill_slots(job.id);
     end if;
     if cardinality(slots.to_dispatch) > 0 then
-      perform chunk_private.dispatch(touched.job_id, touched.owner_id, slots.to_dispatch);
+      perform chunk_private.dispatch(job.id, job.owner_id, slots.to_dispatch);
     end if;
   end loop;
 
   return (
-    with jobs as (
-      select j.id, j.status, (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = j.id)::bigint as remaining
-      from public.sync_jobs j
-      where j.id in (select h.parent_sync_job_id from unnest(held) h)
-    )
-    select coalesce(jsonb_agg(a.answer order by a.place), '[]')
+    select coalesce(jsonb_agg(e.answer order by e.place), '[]')
     from (
       select r.place, case
-        when h.id is null then jsonb_build_object(
-          'chunk_id', r.chunk_id, 'outcome', 'error', 'code', 'SC001', 'message', format('there is no chunk %s', r.chunk_id))
-        when r.place = any (mine) then jsonb_build_object(
-          'chunk_id', r.chunk_id, 'outcome', o.outcome, 'chunk_status', case o.outcome when 'retrying' then 'pending' else o.outcome end,
-          'job_status', j.status, 'remaining', j.remaining, 'next', nexts -> r.place::text)
-        else chunk_private.answer_again((select q from public.chunk_processing_queue q where q.id = r.chunk_id), r.claim_token)
+        when a.place is null then chunk_private.answer_again(r.chunk_id, r.claim_token)
+        else (answers -> a.job_id::text) || jsonb_build_object('chunk_id', r.chunk_id, 'outcome', o.outcome,
+          'chunk_status', case o.outcome when 'retrying' then 'pending' else o.outcome end, 'next', answers -> r.place::text)
       end as answer
       from unnest(reports) r
-      left join unnest(held) h on h.id = r.chunk_id
-      left join jobs j on j.id = h.parent_sync_job_id
+      left join unnest(accepted) a on a.place = r.place
       cross join lateral (
         select case when r.success then 'completed' else (
-          select t.outcome from chunk_private.chunk_attempts t
-          where t.chunk_id = r.chunk_id and t.claim_token = r.claim_token
+          select t.outcome from chunk_private.chunk_attempts t where t.chunk_id = r.chunk_id and t.claim_token = r.claim_token
         ) end as outcome
       ) o
       union all
-      select e.key::bigint, e.value from jsonb_each(refused) e
-    ) a
+      select f.key::bigint, f.value from jsonb_each(refused) f
+    ) e
   );
 end
 $$;
@@ -605,22 +670,22 @@ as $$
 declare
   chunk public.chunk_processing_queue;
   job record;
+  gate text;
   explanation constant text := coalesce(reason, 'given back by its worker');
 begin
-  select q.parent_sync_job_id into chunk.parent_sync_job_id from public.chunk_processing_queue q where q.id = chunk_id;
-  perform pg_advisory_xact_lock_shared(uuid_hash_extended(chunk.parent_sync_job_id, 0));
-  select q.* into chunk from public.chunk_processing_queue q where q.id = chunk_id for no key update;
+  select pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text into gate
+  from public.chunk_processing_queue q where q.id = chunk_id;
   if not found then
     raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
   end if;
-  if chunk.status <> 'processing' or chunk.claim_token is distinct from claim_token then
-    if exists (
-      select from chunk_private.chunk_attempts a
+  select q.* into chunk from public.chunk_processing_queue q
+  where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
+  for no key update;
+  if not found then
+    return chunk_private.answer_again(chunk_id, claim_token) || coalesce((
+      select jsonb_build_object('outcome', 'released') from chunk_private.chunk_attempts a
       where a.chunk_id = chunk_id and a.claim_token = claim_token and a.outcome = 'released'
-    ) then
-      return jsonb_build_object('chunk_id', chunk_id, 'outcome', 'released', 'chunk_status', chunk.status);
-    end if;
-    return chunk_private.answer_again(chunk, claim_token);
+    ), '{}');
   end if;
   if chunk.given_back >= (select s.max_given_back from chunk_private.settings s) then
     return public.complete_chunk_job_safe(chunk_id, claim_token, success => false, error => explanation || ' (too often: counted as an attempt)');
@@ -628,19 +693,26 @@ begin
 
   insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
   values (chunk.id, chunk.attempts, 'released', explanation, chunk.worker_id, chunk.claim_token, chunk.started_at);
-  select j.id, j.owner_id, j.status, k.handler into job
+  update public.chunk_processing_queue q
+  set status = 'pending', attempts = q.attempts - 1, given_back = q.given_back + 1, claim_token = null, locked_until = null, updated_at = now()
+  where q.id = chunk.id;
+  select j.id, j.owner_id, j.status, k.handler is not null as has_handler into job
   from public.sync_jobs j join public.sync_kinds k on k.kind = j.kind
   where j.id = chunk.parent_sync_job_id;
   -- It keeps its slot, unless the job was paused meanwhile.
-  update public.chunk_processing_queue q
-  set status = 'pending', released = job.status <> 'paused', ready_at = now(), attempts = q.attempts - 1, given_back = q.given_back + 1,
-      claim_token = null, claim_id = null, locked_until = null, updated_at = now(),
-      dispatched_at = case when job.handler is not null then now() end, dispatch_count = (job.handler is not null)::int
-  where q.id = chunk.id;
-  if job.handler is not null and job.status <> 'paused' then
-    perform chunk_private.dispatch(job.id, job.owner_id, array[chunk.id]);
+  if job.status = 'paused' then
+    delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
+    insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index) values (job.id, now(), chunk.chunk_index);
+  else
+    update chunk_private.slots s
+    set claimed = false, claim_id = null, ready_at = now(),
+        dispatched_at = case when job.has_handler then now() end, dispatch_count = job.has_handler::int
+    where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
+    if job.has_handler then
+      perform chunk_private.dispatch(job.id, job.owner_id, array[chunk.chunk_index]);
+    end if;
   end if;
-  return jsonb_build_object('chunk_id', chunk_id, 'outcome', 'released', 'chunk_status', 'pending');
+  return jsonb_build_object('chunk_id', chunk_id, 'outcome', 'released', 'chunk_status', 'pending', 'job_status', job.status);
 end
 $$;
 comment on function public.release_chunk_job is

@@ -1,7 +1,7 @@
 -- Progress: one definition of every figure, the view; the function gives one row of it as JSON.
 --
 -- One statement, so that all figures are of one moment. Nothing here grows with the number of chunks: up to 16 counters,
--- the chunks that are processing (bounded by max_concurrency), and the first entry of an index.
+-- and the slots in use with the chunks in them (bounded by max_concurrency).
 
 create or replace view public.chunk_processing_status
 with (security_invoker = true)
@@ -60,8 +60,9 @@ cross join lateral (
     coalesce(sum(q.items_processed), 0)::bigint as items_processed,
     max(q.updated_at) as last_activity_at,
     count(*) filter (where q.locked_until < now() - interval '1 minute') as overdue_chunks
-  from public.chunk_processing_queue q
-  where q.parent_sync_job_id = j.id and q.status = 'processing'
+  from chunk_private.slots s
+  join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
+  where s.job_id = j.id and s.claimed
 ) p
 left join lateral (
   select case
@@ -78,9 +79,8 @@ left join lateral (
   end as stalled_reason
   from public.sync_kinds k
   left join lateral (
-    select q.ready_at from public.chunk_processing_queue q
-    where q.parent_sync_job_id = j.id and q.status = 'pending' and q.released and q.ready_at <= now()
-    order by q.ready_at limit 1
+    select min(s.ready_at) as ready_at from chunk_private.slots s
+    where s.job_id = j.id and not s.claimed and s.ready_at <= now()
   ) o on true
   left join lateral (
     select d.error from chunk_private.dispatches d

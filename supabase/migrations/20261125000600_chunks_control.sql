@@ -190,8 +190,7 @@ begin
       (kind, owner_id, status, payload, job_key, request_id, priority, max_concurrency, max_retries, sealed, total_chunks, items_total,
        counter_shards, finishes, completed_at)
     select kind, owner_id, case when done then 'completed' else 'pending' end, payload, job_key, request_id, coalesce(priority, 0),
-      m.cap, coalesce(max_retries, rules.max_retries), coalesce(sealed, true), total, total_items,
-      greatest(1, least(16, m.cap, total)), done::int, case when done then now() end
+      m.cap, coalesce(max_retries, rules.max_retries), coalesce(sealed, true), total, total_items, least(16, m.cap), done::int, case when done then now() end
     from (select coalesce(max_concurrency, rules.max_concurrency) as cap, total = 0 and coalesce(sealed, true) as done) m
     on conflict do nothing
     returning * into job;
@@ -201,15 +200,9 @@ begin
     raise exception using errcode = 'SC005', message = format('jobs with the key %L start and end faster than this call can see', job_key);
   end if;
 
-  -- The chunks: the first max_concurrency are released at once.
   insert into public.chunk_processing_queue
-    (parent_sync_job_id, kind, owner_id, chunk_index, priority, max_retries, counter_shard, payload, items_total,
-     released, ready_at, dispatched_at, dispatch_count)
-  select job.id, kind, owner_id, c.place - 1, job.priority, job.max_retries, (c.place - 1) % job.counter_shards, c.payload, c.items,
-    c.place <= job.max_concurrency,
-    case when c.place <= job.max_concurrency then now() else 'infinity' end,
-    case when c.place <= job.max_concurrency and rules.handler is not null then now() end,
-    (c.place <= job.max_concurrency and rules.handler is not null)::int
+    (parent_sync_job_id, kind, owner_id, chunk_index, priority, max_retries, payload, items_total)
+  select job.id, kind, owner_id, c.place - 1, job.priority, job.max_retries, c.payload, c.items
   from (
     select l.place, l.payload, null::bigint as items
     from jsonb_array_elements(chunks) with ordinality l (payload, place) where chunks is not null
@@ -222,17 +215,8 @@ begin
     union all
     select 1, payload, null where chunks is null and total_items is null
   ) c;
-  insert into chunk_private.job_counters (job_id, shard, owner_id, open_chunks)
-  select job.id, s.shard, owner_id, (total - 1 - s.shard + job.counter_shards) / job.counter_shards
-  from generate_series(0, job.counter_shards - 1) s (shard);
-
-  if rules.handler is not null and total > 0 then
-    perform chunk_private.dispatch(job.id, owner_id, array(
-      select q.id from public.chunk_processing_queue q
-      where q.parent_sync_job_id = job.id and q.status = 'pending' and q.released
-      order by q.id
-    ));
-  end if;
+  perform chunk_private.count_fresh(job.id, owner_id, job.counter_shards, 0, total);
+  perform chunk_private.fill_and_dispatch(job);
   return public.get_sync_job_progress_safe(job.id) || '{"created": true}';
 end
 $$;
@@ -362,11 +346,15 @@ begin
   if job.status in ('completed', 'failed') then
     perform chunk_private.refuse(job, 'cancelled');
   elsif job.status <> 'cancelled' then
+    -- The slots first: this waits for claims that are under way, and leaves nothing to later ones.
+    delete from chunk_private.slots s where s.job_id = job.id;
+    delete from chunk_private.returned_chunks r where r.job_id = job.id;
+    delete from chunk_private.fresh_stripes f where f.job_id = job.id;
     with ended as (
       update public.chunk_processing_queue q
-      set status = 'cancelled', released = false, locked_until = null, completed_at = now(), updated_at = now()
+      set status = 'cancelled', locked_until = null, completed_at = now(), updated_at = now()
       where q.parent_sync_job_id = job.id and q.status in ('pending', 'processing')
-      returning q.id, q.attempts, q.worker_id, q.claim_token, q.started_at, q.counter_shard, q.items_processed
+      returning q.id, q.attempts, q.worker_id, q.claim_token, q.started_at, q.chunk_index, q.items_processed
     ),
     recorded as (
       insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, worker_id, claim_token, claimed_at)
@@ -375,7 +363,7 @@ begin
     update chunk_private.job_counters c
     set open_chunks = 0, retrying_chunks = 0, cancelled_chunks = c.cancelled_chunks + c.open_chunks, last_activity_at = now(),
         items_processed = c.items_processed + coalesce((
-          select sum(e.items_processed) from ended e where e.counter_shard = c.shard and e.claim_token is not null
+          select sum(e.items_processed) from ended e where e.chunk_index % job.counter_shards = c.shard and e.claim_token is not null
         ), 0)::bigint
     where c.job_id = job.id;
     update public.sync_jobs j
@@ -400,9 +388,11 @@ begin
   if job.status in ('completed', 'failed', 'cancelled') then
     perform chunk_private.refuse(job, 'paused');
   elsif job.status <> 'paused' then
-    update public.chunk_processing_queue q
-    set released = false, dispatched_at = null, dispatch_count = 0
-    where q.parent_sync_job_id = job.id and q.status = 'pending' and q.released;
+    with taken_back as (
+      delete from chunk_private.slots s where s.job_id = job.id and not s.claimed returning s.ready_at, s.chunk_index
+    )
+    insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+    select job.id, t.ready_at, t.chunk_index from taken_back t;
     update public.sync_jobs j set status = 'paused' where j.id = job.id;
   end if;
   return public.get_sync_job_progress_safe(job.id);
@@ -446,10 +436,14 @@ begin
   if job.status in ('completed', 'cancelled') then
     perform chunk_private.refuse(job, 'retried');
   end if;
-  update public.chunk_processing_queue q
-  set status = 'pending', attempts = 0, given_back = 0, ready_at = now(), claim_token = null, claim_id = null, completed_at = null,
-      updated_at = now()
-  where q.parent_sync_job_id = job.id and q.status = 'failed';
+  with reopened as (
+    update public.chunk_processing_queue q
+    set status = 'pending', attempts = 0, given_back = 0, claim_token = null, completed_at = null, updated_at = now()
+    where q.parent_sync_job_id = job.id and q.status = 'failed'
+    returning q.chunk_index
+  )
+  insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+  select job.id, now(), r.chunk_index from reopened r;
   update chunk_private.job_counters c
   set open_chunks = c.open_chunks + c.failed_chunks, failed_chunks = 0, last_activity_at = now()
   where c.job_id = job.id;

@@ -37,7 +37,8 @@ begin
   get diagnostics collected = row_count;
   update chunk_private.dispatches d
   set answered_at = now(), error = 'pg_net kept no answer'
-  where d.answered_at is null and d.request_id is not null and d.created_at < now() - interval '5 minutes';
+  where d.answered_at is null and d.request_id is not null and d.created_at < now() - interval '5 minutes'
+    and not exists (select from net.http_request_queue w where w.id = d.request_id);
   return collected;
 end
 $$;
@@ -72,7 +73,6 @@ as $$
 #variable_conflict use_variable
 declare
   budget constant int := 32 - chunk_private.webhooks_waiting();
-  taken bigint[];
   page record;
   sent int := 0;
 begin
@@ -80,27 +80,31 @@ begin
     return 0;
   end if;
   -- Each webhook that led to no claim doubles the wait for the next: 30 s, 1 min, 2 min … about an hour.
-  taken := array(
-    select q.id from public.chunk_processing_queue q
-    join public.sync_kinds k on k.kind = q.kind
-    where q.status = 'pending' and q.released and q.ready_at <= now() and k.handler is not null
-      and (parent_sync_job_id is null or q.parent_sync_job_id = parent_sync_job_id)
-      and (not overdue_only or q.dispatched_at is null
-        or q.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(q.dispatch_count - 1, 0), 7))
-    order by q.priority desc, q.ready_at, q.id
-    limit budget
-    for no key update of q skip locked
-  );
-  update public.chunk_processing_queue q
-  set dispatched_at = now(), dispatch_count = q.dispatch_count + 1
-  where q.id = any (taken);
   for page in
-    select q.parent_sync_job_id as job_id, q.owner_id, array_agg(q.id order by q.id) as chunk_ids
-    from public.chunk_processing_queue q
-    where q.id = any (taken)
-    group by 1, 2
+    with overdue as (
+      select s.job_id, s.chunk_index from chunk_private.slots s
+      join public.sync_kinds k on k.kind = s.kind
+      where not s.claimed and s.ready_at <= now() and k.handler is not null
+        and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
+        and (not overdue_only or s.dispatched_at is null
+          or s.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(s.dispatch_count - 1, 0), 7))
+      order by s.priority desc, s.ready_at, s.chunk_index
+      limit budget
+      for no key update of s skip locked
+    ),
+    marked as (
+      update chunk_private.slots s
+      set dispatched_at = now(), dispatch_count = s.dispatch_count + 1
+      from overdue o
+      where s.job_id = o.job_id and s.chunk_index = o.chunk_index
+      returning s.job_id, s.chunk_index
+    )
+    select j.id as job_id, j.owner_id, array_agg(m.chunk_index order by m.chunk_index) as chunk_indexes
+    from marked m
+    join public.sync_jobs j on j.id = m.job_id
+    group by j.id
   loop
-    sent := sent + chunk_private.dispatch(page.job_id, page.owner_id, page.chunk_ids);
+    sent := sent + chunk_private.dispatch(page.job_id, page.owner_id, page.chunk_indexes);
   end loop;
   return sent;
 end
@@ -154,10 +158,13 @@ set search_path = ''
 as $$
 #variable_conflict use_variable
 declare
-  stuck record;
+  gated uuid[];
+  chunk record;
   job record;
   slots record;
-  freed_slots_of uuid[] := '{}';
+  recovered int := 0;
+  freed_of uuid[] := '{}';
+  freed bigint[] := '{}';
 begin
   if stuck_after < interval '0' then
     raise exception using errcode = 'SC003', detail = 'stuck_after', message = format('stuck_after must not be negative, not %s', stuck_after);
@@ -168,46 +175,64 @@ begin
     raise warning 'supabase-chunks: the outcomes of webhooks could not be read: %', sqlerrm;
   end;
 
-  -- 1. Chunks whose lease has run out. All gates first, by job; then chunk by chunk in the order of their counters. Each
-  --    in its own block, so that one bad row stops nothing but itself.
-  perform pg_advisory_xact_lock_shared(uuid_hash_extended(g.job_id, 0))
-  from (
-    select distinct q.parent_sync_job_id as job_id
-    from public.chunk_processing_queue q
+  -- 1. Chunks whose lease has run out. All gates first; a job that is being steered is left to the next pass, so that a
+  --    transaction left open there holds up nobody else. Then chunk by chunk in the order of their counters, each in its
+  --    own block, so that one bad row stops nothing but itself.
+  gated := array(
+    select g.job_id
+    from (
+      select distinct s.job_id
+      from chunk_private.slots s
+      join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
+      where s.claimed and q.status = 'processing' and (q.locked_until < now() or q.updated_at <= now() - stuck_after)
+      limit 1000
+    ) g
+    where pg_try_advisory_xact_lock_shared(uuid_hash_extended(g.job_id, 0))
+  );
+  for chunk in
+    select q.id, q.parent_sync_job_id as job_id, q.chunk_index
+    from unnest(gated) g (job_id)
+    join public.sync_jobs j on j.id = g.job_id
+    join chunk_private.slots s on s.job_id = g.job_id and s.claimed
+    join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
     where q.status = 'processing' and (q.locked_until < now() or q.updated_at <= now() - stuck_after)
-    order by 1
-  ) g;
-  for stuck in
-    select q.id, q.parent_sync_job_id as job_id
-    from public.chunk_processing_queue q
-    where q.status = 'processing' and (q.locked_until < now() or q.updated_at <= now() - stuck_after)
-    order by q.parent_sync_job_id, q.counter_shard, q.id
+    order by j.id, q.chunk_index % j.counter_shards, q.id
     limit 1000
   loop
     begin
-      if chunk_private.recover_chunk(stuck.id, stuck_after) then
-        freed_slots_of := freed_slots_of || stuck.job_id;
+      if chunk_private.recover_chunk(chunk.id, stuck_after) then
+        freed_of := freed_of || chunk.job_id;
+        freed := freed || chunk.chunk_index;
+        recovered := recovered + 1;
       end if;
     exception when others then
-      raise warning 'supabase-chunks: chunk % could not be recovered: %', stuck.id, sqlerrm;
+      raise warning 'supabase-chunks: chunk % could not be recovered: %', chunk.id, sqlerrm;
     end;
   end loop;
-  for job in select distinct f.id from unnest(freed_slots_of) f (id) order by f.id loop
-    if exists (select from chunk_private.job_counters c where c.job_id = job.id and c.open_chunks = 0) then
-      perform chunk_private.finish_if_done(job.id);
-    end if;
+  for job in select distinct f.id from unnest(freed_of) f (id) order by f.id loop
+    begin
+      if exists (select from chunk_private.job_counters c where c.job_id = job.id and c.open_chunks = 0) then
+        perform chunk_private.finish_if_done(job.id);
+      end if;
+    exception when others then
+      raise warning 'supabase-chunks: job % could not be finished: %', job.id, sqlerrm;
+    end;
   end loop;
   for job in
-    select j.id, j.owner_id, count(*)::int as freed
-    from unnest(freed_slots_of) f (id)
+    select j.id, j.owner_id, j.status, j.counter_shards, k.handler is not null as has_handler, array_agg(f.chunk_index) as freed
+    from unnest(freed_of, freed) f (id, chunk_index)
     join public.sync_jobs j on j.id = f.id
-    where j.status in ('pending', 'running')
-    group by j.id
+    join public.sync_kinds k on k.kind = j.kind
+    group by j.id, k.handler
     order by j.id
   loop
     begin
-      select * into slots from chunk_private.pass_slots_on(job.id, 0, job.freed, 0);
-      perform chunk_private.dispatch(job.id, job.owner_id, slots.to_dispatch) where cardinality(slots.to_dispatch) > 0;
+      if job.status in ('pending', 'running') then
+        slots := chunk_private.pass_slots_on(job.id, job.counter_shards, job.has_handler, job.freed, 0);
+        perform chunk_private.dispatch(job.id, job.owner_id, slots.to_dispatch) where cardinality(slots.to_dispatch) > 0;
+      else
+        delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (job.freed);
+      end if;
     exception when others then
       raise warning 'supabase-chunks: the slots of job % could not be passed on: %', job.id, sqlerrm;
     end;
@@ -223,10 +248,7 @@ begin
       from chunk_private.job_counters c where c.job_id = j.id
     ) n
     where j.status in ('pending', 'running', 'paused') and n.last_activity_at < now() - interval '1 minute'
-      and (n.open = 0 and j.sealed or j.status <> 'paused' and exists (
-        select from public.chunk_processing_queue q
-        where q.parent_sync_job_id = j.id and q.status = 'pending' and not q.released
-      ))
+      and (n.open = 0 and j.sealed or j.status <> 'paused' and n.open > (select count(*) from chunk_private.slots s where s.job_id = j.id))
     order by n.last_activity_at
     limit 1000
   loop
@@ -247,7 +269,7 @@ begin
   exception when others then
     raise warning 'supabase-chunks: webhooks could not be sent: %', sqlerrm;
   end;
-  return cardinality(freed_slots_of);
+  return recovered;
 end
 $$;
 comment on function public.cleanup_stuck_chunks is
@@ -470,9 +492,9 @@ as $$
       select floor(extract(epoch from now() - min(f.ready_at)))
       from chunk_private.lanes l
       cross join lateral (
-        select q.ready_at from public.chunk_processing_queue q
-        where q.kind = l.kind and q.priority = l.priority and q.status = 'pending' and q.released and q.ready_at <= now()
-        order by q.ready_at limit 1
+        select s.ready_at from chunk_private.slots s
+        where s.kind = l.kind and s.priority = l.priority and not s.claimed and s.ready_at <= now()
+        order by s.ready_at limit 1
       ) f),
     'dead_tuples', (select t.n_dead_tup from pg_stat_all_tables t
       where t.relid = 'public.chunk_processing_queue'::regclass),

@@ -15,7 +15,7 @@ grant select on public.chunk_processing_status to service_role;
 revoke all on schema chunk_private from public, anon;
 grant usage on schema chunk_private to authenticated, service_role;
 revoke all on all tables in schema chunk_private from public, anon, authenticated, service_role;
-grant select on chunk_private.job_counters, chunk_private.dispatches to authenticated; -- what the view reads
+grant select on chunk_private.job_counters, chunk_private.slots, chunk_private.dispatches to authenticated; -- what the view reads
 grant select, insert, update, delete on all tables in schema chunk_private to service_role;
 
 -- Sequences of identity columns need no grant to insert.
@@ -29,6 +29,9 @@ alter table public.chunk_processing_queue enable row level security;
 alter table chunk_private.settings enable row level security;
 alter table chunk_private.lanes enable row level security;
 alter table chunk_private.job_counters enable row level security;
+alter table chunk_private.slots enable row level security;
+alter table chunk_private.fresh_stripes enable row level security;
+alter table chunk_private.returned_chunks enable row level security;
 alter table chunk_private.chunk_attempts enable row level security;
 alter table chunk_private.dispatches enable row level security;
 alter table chunk_private.appended_pages enable row level security;
@@ -41,6 +44,9 @@ drop policy if exists "Users see their own chunks" on public.chunk_processing_qu
 create policy "Users see their own chunks" on public.chunk_processing_queue for select to authenticated using (owner_id = (select auth.uid()));
 drop policy if exists "Users see their own counters" on chunk_private.job_counters;
 create policy "Users see their own counters" on chunk_private.job_counters for select to authenticated using (owner_id = (select auth.uid()));
+drop policy if exists "Users see the slots of their own jobs" on chunk_private.slots;
+create policy "Users see the slots of their own jobs" on chunk_private.slots for select to authenticated
+  using (exists (select from public.sync_jobs j where j.id = job_id and j.owner_id = (select auth.uid())));
 drop policy if exists "Users see their own dispatches" on chunk_private.dispatches;
 create policy "Users see their own dispatches" on chunk_private.dispatches for select to authenticated using (owner_id = (select auth.uid()));
 
