@@ -1,0 +1,25 @@
+"""A job of a kind with a handler, and pg_net's queue to look into."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.sql.database import Session
+
+URL, KEY = "http://edge.example", "sb_secret_for_the_tests"
+
+
+def configure(session: Session) -> None:
+    """Tell the database where the functions are."""
+    session.call("configure_chunk_processing", project_url=URL, processor_key=KEY)
+
+
+def sent(admin: Session) -> list[Any]:
+    """The bodies of the requests that wait in pg_net, oldest first."""
+    rows = admin.rows("select convert_from(r.body, 'utf8')::jsonb as body from net.http_request_queue r order by r.id")
+    return [row["body"] for row in rows]
+
+
+def lose(admin: Session) -> None:
+    """Forget all requests, as a crash does: pg_net's tables are unlogged."""
+    admin.execute("truncate net.http_request_queue, net._http_response")
