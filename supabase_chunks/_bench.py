@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import random
 import threading
 import time
-import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-from . import operations
-from ._encode import JSON, encode, encode_object, printable
+from . import operations, reads
 from ._flow import logger
-from .chunk import Chunk, PermanentFailure, Result, RetryLater
+from ._report import MOST_REPORTED, Report, failed, first_batch, log_fields
+from .chunk import Chunk, PermanentFailure
 from .errors import (
     ChunksError,
     PayloadError,
@@ -30,34 +27,15 @@ from .models import Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ._encode import JSON
     from ._flow import Flow
     from .models import Claim, Completion
 
 _MOST_CLAIMED = 100
-_MOST_REPORTED = 100
-_MOST_REPORT_BYTES = 1_000_000
-_MOST_ERROR_TEXT = 4_000
 _FIRST_IDLE = 0.05
 _LAST_IDLE = 1.0
 _LAST_TROUBLE = 10.0
 _CLEANUP_EVERY = 30.0
-
-
-class Report:
-    """One item of a bulk completion."""
-
-    def __init__(self, chunk: Chunk, fields: dict[str, JSON]) -> None:
-        """Take the chunk, and what is said about it beside its id and token."""
-        chunk._finished = True
-        self.chunk = chunk
-        self.fields = fields
-        claim = chunk._claim
-        self.item: dict[str, JSON] = {
-            "chunk_id": claim.chunk_id,
-            "claim_token": str(claim.claim_token),
-            **{name: value for name, value in fields.items() if value is not None},
-        }
-        self.size = len(json.dumps(self.item, ensure_ascii=False).encode())
 
 
 class Bench:
@@ -106,40 +84,6 @@ class Bench:
         with self._lock:
             self._held.pop(chunk._claim.claim_token, None)
 
-    # Reports
-
-    def succeeded(self, chunk: Chunk, value: object) -> Report:
-        """Return the report of a handler's result; one that cannot be sent is a permanent failure."""
-        result = value if isinstance(value, Result) else Result(value)
-        items = chunk._items if result.items_processed is None else result.items_processed
-        try:
-            following = [
-                encode_object(payload, f"next_chunks[{index}]")
-                for index, payload in enumerate(result.next_chunks)
-            ]
-            return Report(
-                chunk,
-                {
-                    "result": encode(result.value, "result"),
-                    "next_chunks": list(following) or None,
-                    "items_processed": items,
-                    "items_total": result.items_total,
-                },
-            )
-        except PayloadError as error:
-            return self.failed(chunk, PermanentFailure(f"the result cannot be stored: {error}"))
-
-    def failed(self, chunk: Chunk, error: BaseException) -> Report:
-        """Return the report of what a handler raised."""
-        fields: dict[str, JSON] = {"success": False, "error": _error_text(error)}
-        if isinstance(error, RetryLater):
-            fields["retry_after_seconds"] = max(0, math.ceil(error.seconds))
-        elif isinstance(error, PermanentFailure):
-            fields["retryable"] = False
-        else:
-            logger.exception("%r failed", chunk, exc_info=error, extra=_extra(chunk))
-        return Report(chunk, fields)
-
     # Flows
 
     def lease(self) -> Flow[float]:
@@ -148,7 +92,7 @@ class Bench:
         Raises:
             UnknownKind: One of the worker's kinds is not there.
         """
-        kinds = yield from operations.list_kinds(kinds=self.kinds)
+        kinds = yield from reads.list_kinds(kinds=self.kinds)
         missing = sorted(set(self.kinds) - {kind.kind for kind in kinds})
         if missing:
             raise UnknownKind(f"no such kind: {', '.join(missing)}; client.save_kind() adds one")
@@ -172,9 +116,9 @@ class Bench:
         A batch that is too large, or that the database cannot do as a whole, is cut; a report that is refused
         or too large even alone becomes a failure of its chunk.
         """
-        size = _MOST_REPORTED
+        size = MOST_REPORTED
         while reports:
-            batch = _batch(reports, size)
+            batch = first_batch(reports, size)
             try:
                 items: list[JSON] = [report.item for report in batch]
                 answers = yield from operations.complete_chunk_jobs_safe(completions=items)
@@ -199,7 +143,7 @@ class Bench:
                 chunk_id=claim.chunk_id, claim_token=claim.claim_token, reason="the worker is shutting down"
             )
         except ChunksError as error:
-            logger.warning("%r could not be given back: %s", chunk, error, extra=_extra(chunk))
+            logger.warning("%r could not be given back: %s", chunk, error, extra=log_fields(chunk))
         self.drop(chunk)
 
     def cleanup(self) -> Flow[None]:
@@ -249,7 +193,7 @@ class Bench:
             if answer.outcome is Outcome.ERROR:
                 reason = PayloadError(f"the report was refused: {answer.message} ({answer.code})")
                 if report.fields.get("success") is False:
-                    logger.error("%r: %s", chunk, reason, extra=_extra(chunk))
+                    logger.error("%r: %s", chunk, reason, extra=log_fields(chunk))
                 else:
                     again.append(self._refused(report, reason))
                     continue
@@ -258,46 +202,13 @@ class Bench:
                 logger.warning(
                     "%r: the lease was lost, its result is dropped",
                     chunk,
-                    extra=_extra(chunk, outcome="stale"),
+                    extra=log_fields(chunk, outcome="stale"),
                 )
             else:
                 self.reported += 1
-                logger.debug("%r: %s", chunk, answer.outcome, extra=_extra(chunk, outcome=answer.outcome))
+                logger.debug("%r: %s", chunk, answer.outcome, extra=log_fields(chunk, outcome=answer.outcome))
             self.drop(chunk)
         return again
 
     def _refused(self, report: Report, error: ChunksError) -> Report:
-        return self.failed(report.chunk, PermanentFailure(f"the result cannot be stored: {error.message}"))
-
-
-def _batch(reports: list[Report], most: int) -> list[Report]:
-    """Return the first reports, as many as fit into a request."""
-    size = 0
-    for count, report in enumerate(reports[:most]):
-        size += report.size
-        if count and size > _MOST_REPORT_BYTES:
-            return reports[:count]
-    return reports[:most]
-
-
-def _error_text(error: BaseException) -> str:
-    """Return what is kept of an exception: its kind and text, and where it was raised."""
-    if isinstance(error, RetryLater | PermanentFailure):
-        text = str(error)
-    else:
-        text = "".join(traceback.format_exception_only(error)).strip()
-        frames = traceback.extract_tb(error.__traceback__)
-        if frames:
-            text += f" ({frames[-1].filename}:{frames[-1].lineno})"
-    return printable(text[:_MOST_ERROR_TEXT]) or type(error).__name__
-
-
-def _extra(chunk: Chunk, **more: Any) -> dict[str, Any]:
-    """Return the fields for structured logs."""
-    return {
-        "job_id": str(chunk.job_id),
-        "chunk_id": chunk.id,
-        "chunk_index": chunk.index,
-        "attempt": chunk.attempt,
-        **more,
-    }
+        return failed(report.chunk, PermanentFailure(f"the result cannot be stored: {error.message}"))

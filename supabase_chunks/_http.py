@@ -8,101 +8,16 @@ status nor Retry-After. httpx and postgrest are imported at the first request, t
 from __future__ import annotations
 
 import inspect
-import threading
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from ._credentials import Credentials, headers, scrub
 from ._flow import Call, Request
+from ._pool import DEFAULT_TIMEOUT, AsyncPool, Pool, seconds
 from ._rpc import not_json, response_error
 from .errors import ChunksError, ConfigurationError, ConnectionFailed, RequestTimeout, UnexpectedResponse
 
 if TYPE_CHECKING:
-    import asyncio
-
     import httpx
-
-DEFAULT_TIMEOUT = 30.0
-_CONNECT_TIMEOUT = 10.0
-
-
-class Pool:
-    """The sync httpx client: given by the user, or made at the first request and then ours to close."""
-
-    def __init__(self, client: httpx.Client | None, timeout: float | None) -> None:
-        """Take the user's client, if any, and the timeout in seconds."""
-        self.given = client
-        self.timeout = timeout
-        self.closed = False
-        self._client = client
-        self._lock = threading.Lock()
-
-    def client(self) -> httpx.Client:
-        """Return the client."""
-        if self.closed:
-            raise ConfigurationError("this client is closed")
-        if self._client is None:
-            import httpx
-
-            with self._lock:
-                if self._client is None:
-                    # HTTP/1.1: the sync HTTP/2 connection of httpx must not be shared by threads.
-                    self._client = httpx.Client(http2=False, timeout=seconds(self.timeout), limits=_limits())
-        return self._client
-
-    def close(self) -> None:
-        """Close the client, if it is ours."""
-        if self.given is None:
-            self.closed = True
-            client, self._client = self._client, None
-            if client is not None:
-                client.close()
-
-
-class AsyncPool:
-    """The async httpx clients: the user's, or one of ours for each running event loop.
-
-    Connections belong to the loop that opened them.
-    """
-
-    def __init__(self, client: httpx.AsyncClient | None, timeout: float | None) -> None:
-        """Take the user's client, if any, and the timeout in seconds."""
-        self.given = client
-        self.timeout = timeout
-        self.closed = False
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._lock = threading.Lock()
-
-    def client(self) -> httpx.AsyncClient:
-        """Return the client of the running loop."""
-        if self.closed:
-            raise ConfigurationError("this client is closed")
-        if self.given is not None:
-            return self.given
-        import asyncio
-
-        import httpx
-
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            client = self._clients.get(loop)
-            if client is None:
-                client = httpx.AsyncClient(http2=False, timeout=seconds(self.timeout), limits=_limits())
-                self._clients[loop] = client
-            return client
-
-    async def aclose(self) -> None:
-        """Close the running loop's client, if it is ours; the connections of ended loops are gone."""
-        if self.given is None:
-            import asyncio
-
-            self.closed = True
-            with self._lock:
-                client = self._clients.pop(asyncio.get_running_loop(), None)
-            if client is not None:
-                await client.aclose()
 
 
 class HttpTransport:
@@ -228,7 +143,7 @@ class _Session:
                 return response
             error = refusal
         # Raised here and not above: no httpx error with the request's headers may hang on it as its context.
-        # Nor is the token a variable of this frame, which tools that keep tracebacks with their variables see.
+        # Nor is the token a variable of this frame: some tools keep a traceback with its variables.
         raise error
 
     def _token(self) -> str | None:
@@ -282,22 +197,8 @@ def _build(client: Any, request: Request) -> Any:
     return query if request.limit is None else query.limit(request.limit)
 
 
-def seconds(timeout: float | None) -> httpx.Timeout:
-    """Return the timeout of every part of a request; connecting never takes longer than 10 seconds."""
-    import httpx
-
-    total = DEFAULT_TIMEOUT if timeout is None else timeout
-    return httpx.Timeout(total, connect=min(total, _CONNECT_TIMEOUT))
-
-
 def _timeout(pool: Pool | AsyncPool, request: Request) -> httpx.Timeout | None:
     """Return a request's own timeout, or None where the httpx client's is right (as a given client's is)."""
     if request.timeout is not None:
         return seconds(min(request.timeout, pool.timeout or DEFAULT_TIMEOUT))
     return None if pool.given is None or pool.timeout is None else seconds(pool.timeout)
-
-
-def _limits() -> httpx.Limits:
-    import httpx
-
-    return httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=15.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from . import operations
+from . import operations, reads
 from ._encode import JSON, encode_object
 from .errors import PayloadError
 
@@ -47,7 +47,7 @@ class Trigger:
             )
             if not started.created:
                 # Running already under its job_key, or made by our own request whose reply was lost?
-                ours = yield from operations.made_by(job_id=started.id, request_id=self._request_id)
+                ours = yield from reads.made_by(job_id=started.id, request_id=self._request_id)
                 started = started.model_copy(update={"created": ours})
             self._progress = started
             return started

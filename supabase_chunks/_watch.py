@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ._flow import Flow, Retry, retried, sleep
 from .errors import ChunksError, JobCancelled, JobError, JobFailed, TransportError, WaitTimeout
 from .models import ChunkRecord, JobStatus, Progress
-from .operations import get_sync_job_progress_safe, list_kinds
+from .operations import get_sync_job_progress_safe
+from .reads import list_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

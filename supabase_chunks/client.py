@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from . import _flow, operations
+from . import _flow, operations, reads
 from ._credentials import AsyncToken, Credentials, FixedCredentials, SupabaseCredentials, Token, environment
 from ._flow import Flow, Retry, retried
-from ._http import AsyncHttpTransport, AsyncPool, HttpTransport, Pool
+from ._http import AsyncHttpTransport, HttpTransport
 from ._pages import Chunks, pages, pages_async
+from ._pool import AsyncPool, Pool
 from ._trigger import Trigger, as_uuid
 from .email import AsyncEmail, Email
 from .errors import ChunksError
@@ -165,7 +166,7 @@ class ChunksClient:
             LimitExceeded: A limit of the user is reached.
 
         Example:
-            >>> job = client.trigger_sync("custom", chunks=[{"page": n} for n in range(3)], payload={"shop": 7})
+            >>> job = client.trigger_sync("custom", chunks=[{"page": n} for n in range(3)])
             >>> job.wait().completed_chunks
             3
         """
@@ -215,7 +216,7 @@ class ChunksClient:
             >>> for job in client.jobs(kind="reports", status="failed"):
             ...     job.retry_failed()
         """
-        flow = operations.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
+        flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
         return [Job(self, progress.id, progress) for progress in self._run(flow)]
 
     def save_kind(
@@ -263,7 +264,7 @@ class ChunksClient:
             >>> [kind.kind for kind in client.kinds()][:2]
             ['custom', 'email']
         """
-        return self._run(operations.list_kinds())
+        return self._run(reads.list_kinds())
 
     def configure(self, project_url: str, processor_key: str) -> dict[str, Any]:
         """Write the URL and the key that the database's webhooks use into Vault; return the health.
@@ -475,7 +476,7 @@ class AsyncChunksClient:
         limit: int | None = 100,
     ) -> list[AsyncJob]:
         """Read the jobs, newest first; each has its `snapshot`."""
-        flow = operations.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
+        flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
         return [AsyncJob(self, progress.id, progress) for progress in await self._run(flow)]
 
     async def save_kind(
@@ -504,7 +505,7 @@ class AsyncChunksClient:
 
     async def kinds(self) -> list[Kind]:
         """Read the kinds."""
-        return await self._run(operations.list_kinds())
+        return await self._run(reads.list_kinds())
 
     async def configure(self, project_url: str, processor_key: str) -> dict[str, Any]:
         """Write the URL and the key that the database's webhooks use into Vault; return the health."""

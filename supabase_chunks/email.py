@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from . import operations
+from . import operations, reads
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -20,7 +20,7 @@ class Email:
 
     Example:
         >>> account = client.email.save_account("work", host="imap.example.com", username="me", password="…")
-        >>> client.trigger_sync("email", payload={"account": "work"}, job_key="work").wait(progress=True).status
+        >>> client.trigger_sync("email", payload={"account": "work"}).wait(progress=True).status
         <JobStatus.COMPLETED: 'completed'>
     """
 
@@ -54,7 +54,7 @@ class Email:
             The account's id.
 
         Example:
-            >>> account = client.email.save_account("work", host="imap.example.com", username="me", password="…")
+            >>> account = client.email.save_account("work", host="imap.x.com", username="me", password="pw")
             >>> account == client.email.accounts()[0].id
             True
         """
@@ -86,7 +86,7 @@ class Email:
             >>> [account.name for account in client.email.accounts()]
             []
         """
-        return self._client._run(operations.list_email_accounts())
+        return self._client._run(reads.list_email_accounts())
 
 
 class AsyncEmail:
@@ -126,4 +126,4 @@ class AsyncEmail:
 
     async def accounts(self) -> list[EmailAccount]:
         """Read the accounts, without passwords."""
-        return await self._client._run(operations.list_email_accounts())
+        return await self._client._run(reads.list_email_accounts())

@@ -6,7 +6,7 @@ import sys
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from . import operations
+from . import operations, reads
 from ._rpc import decode
 from ._watch import ERRORS_SHOWN, Notices, Watch, describe, failure, how_to_find, why_unclaimed
 from .models import ChunkRecord, ChunkStatus, Progress
@@ -211,9 +211,7 @@ class Job(_Handle):
             >>> [chunk.payload for chunk in job.chunks(status="pending")]
             [{'page': 1}, {'page': 2}]
         """
-        return self._client._run(
-            operations.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
-        )
+        return self._client._run(reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit))
 
     @overload
     def results(self) -> list[Any]: ...
@@ -340,7 +338,7 @@ class AsyncJob(_Handle):
 
     async def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
         """Read the chunks in their order, all of them or those in a state."""
-        flow = operations.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
+        flow = reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
         return await self._client._run(flow)
 
     @overload

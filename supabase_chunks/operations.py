@@ -1,4 +1,4 @@
-"""One flow per database function, named like it, with its argument names; and one per list that is read.
+"""One flow per database function, named like it, with its argument names.
 
 Payloads come here as JSON values already: encoding runs code of the user's, which must stay out of a flow.
 """
@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._flow import Flow, Select, paged, send
+from ._flow import Flow, send
 from ._rpc import call, decode, decode_list, decode_uuid
 from .errors import UnexpectedResponse
-from .models import ChunkRecord, Claim, Completion, EmailAccount, Kind, Lease, Progress
+from .models import Claim, Completion, Kind, Lease, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ._encode import JSON
 
 T = TypeVar("T")
-
-_CHUNK_COLUMNS = ",".join(ChunkRecord.model_fields)
 
 
 def save_sync_kind(
@@ -307,84 +305,6 @@ def chunk_system_health() -> Flow[dict[str, Any]]:
     return decode(dict[str, Any], (yield from send(call("chunk_system_health"))), "chunk_system_health")
 
 
-def made_by(*, job_id: UUID, request_id: UUID) -> Flow[bool]:
-    """Read whether a job was made by the start with that request id."""
-    filters = (("id", "eq", str(job_id)), ("request_id", "eq", str(request_id)))
-    return bool((yield from send(Select("sync_jobs", columns="id", filters=filters))))
-
-
-def list_kinds(*, kinds: Sequence[str] | None = None) -> Flow[list[Kind]]:
-    """Read the kinds, all or those named."""
-    filters = () if kinds is None else (("kind", "in", f"({','.join(_quoted(kind) for kind in kinds)})"),)
-    answer = yield from send(Select("sync_kinds", filters=filters, order=("kind",)))
-    return decode_list(Kind, answer, "sync_kinds")
-
-
-def list_email_accounts() -> Flow[list[EmailAccount]]:
-    """Read the e-mail accounts."""
-
-    def page(after: UUID | None, size: int) -> Flow[list[EmailAccount]]:
-        filters = () if after is None else (("id", "gt", str(after)),)
-        answer = yield from send(Select("email_accounts", filters=filters, order=("id",), limit=size))
-        return decode_list(EmailAccount, answer, "email_accounts")
-
-    return (yield from paged(page, lambda account: account.id, limit=None))
-
-
-def list_chunks(
-    *, parent_sync_job_id: UUID, status: str | None = None, limit: int | None = None
-) -> Flow[list[ChunkRecord]]:
-    """Read a job's chunks in their order."""
-    which: tuple[tuple[str, str, str], ...] = (("parent_sync_job_id", "eq", str(parent_sync_job_id)),)
-    if status is not None:
-        which = (*which, ("status", "eq", status))
-
-    def page(after: int | None, size: int) -> Flow[list[ChunkRecord]]:
-        filters = which if after is None else (*which, ("chunk_index", "gt", str(after)))
-        request = Select(
-            "chunk_processing_queue",
-            columns=_CHUNK_COLUMNS,
-            filters=filters,
-            order=("chunk_index",),
-            limit=size,
-        )
-        return decode_list(ChunkRecord, (yield from send(request)), "chunk_processing_queue")
-
-    return (yield from paged(page, lambda chunk: chunk.chunk_index, limit=limit))
-
-
-def list_jobs(
-    *,
-    status: str | None = None,
-    kind: str | None = None,
-    job_key: str | None = None,
-    limit: int | None = None,
-) -> Flow[list[Progress]]:
-    """Read the jobs, newest first."""
-    which = tuple(
-        (column, "eq", value)
-        for column, value in (("status", status), ("kind", kind), ("job_key", job_key))
-        if value is not None
-    )
-
-    def page(after: Progress | None, size: int) -> Flow[list[Progress]]:
-        filters = which
-        if after is not None and after.created_at is not None:
-            at = after.created_at.isoformat()
-            older = f'created_at.lt."{at}",and(created_at.eq."{at}",parent_sync_job_id.lt.{after.id})'
-            filters = (*which, ("", "or", older))
-        order = ("-created_at", "-parent_sync_job_id")
-        answer = yield from send(Select("chunk_processing_status", filters=filters, order=order, limit=size))
-        if isinstance(answer, list):
-            answer = [
-                {"id": row.get("parent_sync_job_id"), **row} if isinstance(row, dict) else row
-                for row in answer
-            ]
-        return decode_list(Progress, answer, "chunk_processing_status")
-
-    return (yield from paged(page, lambda job: job, limit=limit))
-
-
 def _as_many(asked: list[JSON], answers: list[T]) -> list[T]:
     """Check that each item of a bulk call has its answer."""
     if len(answers) != len(asked):
@@ -394,8 +314,3 @@ def _as_many(asked: list[JSON], answers: list[T]) -> list[T]:
 
 def _text(value: UUID | None) -> str | None:
     return None if value is None else str(value)
-
-
-def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

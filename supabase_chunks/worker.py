@@ -20,9 +20,10 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from ._bench import Bench, Report
+from ._bench import Bench
 from ._flow import logger
 from ._heartbeat import Heartbeat
+from ._report import Report, failed, succeeded
 from .chunk import Chunk
 from .client import AsyncChunksClient, ChunksClient
 from .errors import ChunksError
@@ -236,9 +237,9 @@ class Worker:
                 value = self._options.handler(chunk)
                 if inspect.iscoroutine(value):
                     value = asyncio.run(value)
-                report = self._bench.succeeded(chunk, value)
+                report = succeeded(chunk, value)
             except BaseException as error:
-                report = self._bench.failed(chunk, error)
+                report = failed(chunk, error)
             self._done.put(report)
 
     def _shut_down(self) -> None:
@@ -373,13 +374,13 @@ class AsyncWorker:
             chunk._started = True
             try:
                 value = await self._call(chunk)
-                report = self._bench.succeeded(chunk, value)
+                report = succeeded(chunk, value)
             except asyncio.CancelledError as error:
                 if chunk not in started:
                     raise  # by our own shutting down
-                report = self._bench.failed(chunk, error)
+                report = failed(chunk, error)
             except BaseException as error:
-                report = self._bench.failed(chunk, error)
+                report = failed(chunk, error)
         started.pop(chunk, None)
         self._reports.append(report)
         self._wake.set()

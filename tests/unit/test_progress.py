@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from supabase_chunks import Progress
-from supabase_chunks.progress import Bar, Lines, Meter, Notebook, bar_html, duration, open_display
+from supabase_chunks._meter import Meter, duration
+from supabase_chunks.progress import Bar, Lines, Notebook, bar_html, open_display
 from tests.unit.wire import progress
 
 

@@ -1,0 +1,97 @@
+"""Numbers and words for a sync's progress, whatever shows them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .models import JobStatus, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_RATE_WINDOW = 30.0
+_RATE_MIN = 0.5
+_MOST_BEFORE_END = 99.0
+
+
+class Meter:
+    """What the displays show, from the snapshots: a percentage that only grows, a rate, an ETA, words."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take the clock, in seconds."""
+        self.percent = 0.0
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque()
+        self._progress: Progress | None = None
+
+    def update(self, progress: Progress) -> None:
+        """Take a snapshot."""
+        self._progress = progress
+        now = self._clock()
+        self._seen.append((now, self._done(progress)))
+        while len(self._seen) > 2 and now - self._seen[0][0] > _RATE_WINDOW:
+            self._seen.popleft()
+        if progress.status is JobStatus.COMPLETED:
+            self.percent = 100.0
+        elif progress.ended:
+            self.percent = max(self.percent, min(progress.percent_complete, 100.0))
+        else:
+            self.percent = max(self.percent, min(progress.percent_complete, _MOST_BEFORE_END))
+
+    @property
+    def rate(self) -> float | None:
+        """Items a second (chunks, when the job has no items) over the last half a minute."""
+        if len(self._seen) < 2:
+            return None
+        (start, before), (end, after) = self._seen[0], self._seen[-1]
+        return (after - before) / (end - start) if end - start >= _RATE_MIN and after > before else None
+
+    @property
+    def counts(self) -> str:
+        """The counts, as in `12/40 chunks · 5,000/20,000 items`."""
+        if self._progress is None:
+            return ""
+        progress = self._progress
+        text = f"{progress.completed_chunks:,}/{progress.total_chunks:,} chunks"
+        if self._has_items(progress):
+            total = "" if progress.items_total is None else f"/{progress.items_total:,}"
+            text += f" · {progress.items_processed:,}{total} items"
+        return text
+
+    @property
+    def words(self) -> str:
+        """Everything beside the counts, as in `35 items/s · 2 min left · 1 failed`."""
+        if self._progress is None:
+            return "waiting"
+        progress = self._progress
+        parts = []
+        if progress.ended or progress.status in (JobStatus.PENDING, JobStatus.PAUSED):
+            parts.append(str(progress.status))
+        if self.rate is not None:
+            parts.append(f"{self.rate:,.3g} {'items' if self._has_items(progress) else 'chunks'}/s")
+        if progress.eta_seconds is not None and progress.status is JobStatus.RUNNING:
+            parts.append(f"{duration(progress.eta_seconds)} left")
+        for count, word in (
+            (progress.retrying_chunks, "retrying"),
+            (progress.failed_chunks, "failed"),
+            (progress.cancelled_chunks, "cancelled"),
+        ):
+            if count:
+                parts.append(f"{count:,} {word}")
+        return " · ".join(parts)
+
+    @staticmethod
+    def _has_items(progress: Progress) -> bool:
+        return bool(progress.items_total or progress.items_processed)
+
+    def _done(self, progress: Progress) -> int:
+        return progress.items_processed if self._has_items(progress) else progress.ended_chunks
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in words, as in `45 s`, `2 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{max(0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,101 @@
+"""What a worker reports of a chunk: its result, or how it failed."""
+
+from __future__ import annotations
+
+import json
+import math
+import traceback
+from typing import Any
+
+from ._encode import JSON, encode, encode_object, printable
+from ._flow import logger
+from .chunk import Chunk, PermanentFailure, Result, RetryLater
+from .errors import PayloadError
+
+MOST_REPORTED = 100
+_MOST_REPORT_BYTES = 1_000_000
+_MOST_ERROR_TEXT = 4_000
+
+
+class Report:
+    """One item of a bulk completion."""
+
+    def __init__(self, chunk: Chunk, fields: dict[str, JSON]) -> None:
+        """Take the chunk, and what is said about it beside its id and token."""
+        chunk._finished = True
+        self.chunk = chunk
+        self.fields = fields
+        claim = chunk._claim
+        self.item: dict[str, JSON] = {
+            "chunk_id": claim.chunk_id,
+            "claim_token": str(claim.claim_token),
+            **{name: value for name, value in fields.items() if value is not None},
+        }
+        self.size = len(json.dumps(self.item, ensure_ascii=False).encode())
+
+
+def succeeded(chunk: Chunk, value: object) -> Report:
+    """Return the report of a handler's result; one that cannot be sent is a permanent failure."""
+    result = value if isinstance(value, Result) else Result(value)
+    items = chunk._items if result.items_processed is None else result.items_processed
+    try:
+        following = [
+            encode_object(payload, f"next_chunks[{index}]")
+            for index, payload in enumerate(result.next_chunks)
+        ]
+        return Report(
+            chunk,
+            {
+                "result": encode(result.value, "result"),
+                "next_chunks": list(following) or None,
+                "items_processed": items,
+                "items_total": result.items_total,
+            },
+        )
+    except PayloadError as error:
+        return failed(chunk, PermanentFailure(f"the result cannot be stored: {error}"))
+
+
+def failed(chunk: Chunk, error: BaseException) -> Report:
+    """Return the report of what a handler raised."""
+    fields: dict[str, JSON] = {"success": False, "error": _error_text(error)}
+    if isinstance(error, RetryLater):
+        fields["retry_after_seconds"] = max(0, math.ceil(error.seconds))
+    elif isinstance(error, PermanentFailure):
+        fields["retryable"] = False
+    else:
+        logger.exception("%r failed", chunk, exc_info=error, extra=log_fields(chunk))
+    return Report(chunk, fields)
+
+
+def first_batch(reports: list[Report], most: int) -> list[Report]:
+    """Return the first reports, as many as fit into a request."""
+    size = 0
+    for count, report in enumerate(reports[:most]):
+        size += report.size
+        if count and size > _MOST_REPORT_BYTES:
+            return reports[:count]
+    return reports[:most]
+
+
+def _error_text(error: BaseException) -> str:
+    """Return what is kept of an exception: its kind and text, and where it was raised."""
+    if isinstance(error, RetryLater | PermanentFailure):
+        text = str(error)
+    else:
+        text = "".join(traceback.format_exception_only(error)).strip()
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames:
+            text += f" ({frames[-1].filename}:{frames[-1].lineno})"
+    return printable(text[:_MOST_ERROR_TEXT]) or type(error).__name__
+
+
+def log_fields(chunk: Chunk, **more: Any) -> dict[str, Any]:
+    """Return the fields for structured logs."""
+    return {
+        "job_id": str(chunk.job_id),
+        "chunk_id": chunk.id,
+        "chunk_index": chunk.index,
+        "attempt": chunk.attempt,
+        **more,
+    }
