@@ -14,6 +14,20 @@ from .errors import ChunksError
 # Where each command is; its module is imported when it is needed.
 _COMMANDS = {
     "demo": "demo",
+    "local": "local",
+    "init": "init",
+    "configure": "maintenance",
+    "trigger": "jobs",
+    "status": "jobs",
+    "watch": "jobs",
+    "chunks": "jobs",
+    "retry": "jobs",
+    "cancel": "jobs",
+    "pause": "jobs",
+    "resume": "jobs",
+    "worker": "work",
+    "cleanup": "maintenance",
+    "purge": "maintenance",
 }
 
 
@@ -34,15 +48,18 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
-        from .commands.failures import Failure
+        from .commands.failures import INTERRUPTED, Failure
 
         try:
             return super().invoke(ctx)
         except ChunksError as error:
             raise Failure.of(error) from error
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
 
-def _version() -> str:
+def package_version() -> str:
+    """Return the version of this package."""
     try:
         return version("supabase-chunks")
     except PackageNotFoundError:  # run from a checkout that nobody installed
@@ -50,7 +67,7 @@ def _version() -> str:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(_version(), "-V", "--version")
+@click.version_option(package_version(), "-V", "--version")
 def cli() -> None:
     """Start, watch and steer long syncs on Supabase.
 

@@ -76,6 +76,9 @@ def _message(number: int, sent: datetime, chance: random.Random) -> EmailMessage
     if chance.random() < 0.2:
         data = chance.randbytes(chance.randint(1_000, 20_000))
         message.add_attachment(data, maintype="application", subtype="pdf", filename=f"Beleg-№{number}.pdf")
+    for depth, part in enumerate(message.walk()):
+        if part.is_multipart():
+            part.set_boundary(f"=_demo_{number}_{depth}")  # else a random one
     return message
 
 

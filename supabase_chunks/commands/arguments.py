@@ -1,0 +1,89 @@
+"""Arguments that several commands take, and how they are read."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases only
+    """A time such as `90s`, `10m`, `2h` or `30d`; a bare number means seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Read it."""
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value).strip())
+        if found is None:
+            self.fail(f"{value!r} is not a time such as 90s, 10m, 2h or 30d", param, ctx)
+        return timedelta(seconds=float(found[1]) * _UNITS[found[2] or "s"])
+
+
+class JsonObject(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases only
+    """A JSON object, or `@FILE` with one, or `-` for standard input."""
+
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
+        """Read it."""
+        if isinstance(value, dict):
+            return value
+        text = str(value)
+        try:
+            if text == "-":
+                text = sys.stdin.read()
+            elif text.startswith("@"):
+                text = Path(text[1:]).read_text(encoding="utf-8")
+            found = json.loads(text)
+        except OSError as error:
+            self.fail(f"{value} cannot be read: {error.strerror}", param, ctx)
+        except ValueError as error:
+            self.fail(f"this is not JSON ({error}): {text[:80]}", param, ctx)
+        if not isinstance(found, dict):
+            self.fail(f'this is JSON, but no object such as {{"account": "work"}}: {text[:80]}', param, ctx)
+        return found
+
+
+def json_lines(path: str) -> Iterator[Any]:
+    """Yield the JSON objects of a file, one a line; `-` is standard input.
+
+    Raises:
+        click.UsageError: The file cannot be read, or a line is no JSON object.
+    """
+    try:
+        with click.open_file(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    value = json.loads(line)
+                except ValueError as error:
+                    raise click.UsageError(f"{path}, line {number}: this is not JSON ({error}).") from error
+                if not isinstance(value, dict):
+                    raise click.UsageError(f"{path}, line {number}: a chunk is a JSON object.")
+                yield value
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def job_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the argument of a job's id."""
+    return click.argument("job_id", type=click.UUID, metavar="JOB")(function)
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json`."""
+    return click.option("--json", "json_", is_flag=True, help="Print JSON.")(function)

@@ -1,0 +1,115 @@
+"""`supabase-chunks local`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .failures import extra_needed
+from .signals import Interrupted, interruptible
+
+if TYPE_CHECKING:
+    from supabase_chunks.local import LocalStack
+
+# Not those of the official CLI's stack (54321, 54322): both may run side by side.
+_PORT, _DB_PORT = 55321, 55322
+_LOOK_SECONDS = 2.0
+
+
+@click.command()
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=".supabase-chunks",
+    show_default=True,
+    help="Where database, keys and logs stay.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=_PORT,
+    show_default=True,
+    help="Where the project listens.",
+)
+@click.option(
+    "--db-port",
+    type=click.IntRange(0, 65535),
+    default=_DB_PORT,
+    show_default=True,
+    help="Where PostgreSQL listens.",
+)
+@click.option(
+    "--project",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="The folder of a project to run (this one, where `init` was run).",
+)
+def local(data_dir: Path, port: int, db_port: int, project: Path | None) -> None:
+    r"""Run a whole project on this machine, until Ctrl-C.
+
+    PostgreSQL, PostgREST and the Edge Functions, without Docker. Prints the environment that clients
+    need. Keys, ports and data stay from run to run; a function that changes is started again.
+
+    \b
+    Examples:
+      supabase-chunks local
+      supabase-chunks local --data-dir /tmp/scratch --port 0 --db-port 0
+    """
+    try:
+        from supabase_chunks.local import LocalStack
+    except ImportError as error:
+        raise extra_needed(error, "local") from error
+    folder = project / "supabase" if project is not None else _here()
+    with interruptible():
+        try:
+            _private(data_dir)
+            stack = LocalStack(
+                data_dir,
+                port=port,
+                db_port=db_port,
+                migrations="bundled" if folder is None else folder / "migrations",
+                functions="bundled" if folder is None else folder / "functions",
+                watch=True,
+                on_note=_say,
+            )
+            _say("Starting PostgreSQL, PostgREST and the Edge Functions …")
+            with stack:
+                _describe(stack, folder)
+                while True:
+                    time.sleep(_LOOK_SECONDS)
+                    stack.pids()  # raises when the supervisor is gone
+        except Interrupted:
+            _say("\nStopped; the data stays in the folder.")
+            raise
+
+
+def _here() -> Path | None:
+    """The project in the present folder, if the migrations are installed there."""
+    folder = Path("supabase")
+    return folder if any((folder / "migrations").glob("*_chunks_tables.sql")) else None
+
+
+def _private(data_dir: Path) -> None:
+    """Make the folder; what is in it is never meant for version control."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    ignore = data_dir / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n", encoding="utf-8")
+
+
+def _describe(stack: LocalStack, folder: Path | None) -> None:
+    source = "this package" if folder is None else str(folder)
+    _say(f"Running {', '.join(stack.functions)} of {source}; logs are in {stack.logs}. Ctrl-C ends it.\n")
+    for name, value in {
+        "SUPABASE_URL": stack.url,
+        "SUPABASE_SECRET_KEY": stack.secret_key,
+        "SUPABASE_PUBLISHABLE_KEY": stack.publishable_key,
+        "SUPABASE_DB_URL": stack.postgres_url,
+    }.items():
+        click.echo(f"export {name}='{value}'")
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)

