@@ -191,8 +191,9 @@ class Supervisor:
             part.launch()
             if await part.wait_ready(_READY_SECONDS):
                 return
+        why = f"it does not answer after {_READY_SECONDS:g} seconds. " if part.alive else ""
         part.kill()
-        raise LocalStackError(f"The function {function.name} did not start: {function.last_words()}")
+        raise LocalStackError(f"The function {function.name} did not start: {why}{function.last_words()}")
 
     async def _start_postgrest(self, binary: Path) -> None:
         server = postgrest.PostgREST(

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 def test_killed_parts_come_back(plain: LocalStack) -> None:
     before = plain.pids()
+    with psycopg.connect(plain.postgres_url, autocommit=True) as owner:
+        owner.execute("select cron.schedule('survivor', '1 second', 'select 1')")
     for part in ("hello", "postgrest", "postgres"):
         plain.kill(part)
         pid = before[part]
@@ -40,7 +42,11 @@ def test_killed_parts_come_back(plain: LocalStack) -> None:
     eventually(lambda: httpx.get(url, headers=headers).status_code == 200)
     assert httpx.get(f"{plain.url}/functions/v1/hello").status_code == 201
     with psycopg.connect(plain.db_url, autocommit=True) as database:
-        # The sender of webhooks has found its way back, too.
+        # The sender of webhooks and the clock have found their way back, too.
+        database.execute("delete from cron.job_run_details")
+        ran = "select 1 from cron.job_run_details where command = 'select 1' and status = 'succeeded'"
+        eventually(lambda: database.execute(ran).fetchone())
+        database.execute("delete from cron.job where jobname = 'survivor'")
         assert response(database, post(database, f"{plain.url}/functions/v1/hello"))[0] == 201
     assert "postgres was ended by signal 9" in (plain.logs / "supervisor.log").read_text()
 
