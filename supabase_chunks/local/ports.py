@@ -36,8 +36,8 @@ def require_free(port: int, part: str) -> None:
         LocalStackError: Something listens there, or the system does not let us.
     """
     with socket.socket() as probe:
-        # What the servers set too: without it a port whose last connections are closing looks taken. On Windows
-        # the option means something else: to share a port that somebody listens on.
+        # What the servers set too: without it a port whose last connections are closing looks taken. On
+        # Windows the option means something else: to share a port that somebody listens on.
         if sys.platform != "win32":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
