@@ -58,10 +58,10 @@ class MailServer:
             connection.logout()
 
     def deliver(self, messages: Iterable[bytes], folder: str = "INBOX", flags: str = "") -> None:
-        """Append messages to a folder, which is made if need be."""
+        """Append messages to a folder, in IMAP's own spelling, which is made if need be."""
         with self.session() as imap:
-            if folder != "INBOX":
-                imap.create(folder)
+            folder = f'"{folder}"'
+            imap.create(folder)
             for message in messages:
                 content = message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
                 status, answer = imap.append(folder, flags, "", content)

@@ -211,6 +211,17 @@ def test_two_folders_are_synced_and_a_missing_one_does_not_stop_the_other(
         assert len(stored(stack, account)) == 5
 
 
+@needs_dovecot
+def test_a_folder_is_called_by_its_name_in_any_script(
+    stack: LocalStack, client: ChunksClient, pem: tuple[Path, Path], account: str
+) -> None:
+    with dovecot(*pem) as server:
+        server.deliver([letter(1)], folder="Entw&APw-rfe &- mehr")
+        with saved(client, account, server):
+            sync(client, account, folder="Entwürfe & mehr")
+            assert [row["folder"] for row in stored(stack, account)] == ["Entwürfe & mehr"]
+
+
 def test_a_changed_uidvalidity_starts_over(
     stack: LocalStack, client: ChunksClient, pem: tuple[Path, Path], account: str
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,13 @@ def test_each_function_has_the_right_types_with_what_its_lock_file_pins(name: st
     deno("check", "--frozen", "index.ts", cwd=FUNCTIONS / name)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_lock_files_are_in_the_form_that_older_edge_runtimes_read(name: str) -> None:
+    # Edge Runtime reads version 5 since March 2026 only, and an older self-hosted one would not start.
+    lock = json.loads((FUNCTIONS / name / "deno.lock").read_text())
+    assert lock["version"] == "4"
+
+
 def test_each_function_is_in_the_configuration() -> None:
     text = (ROOT / "supabase" / "config.toml").read_text()
     for name in NAMES:
@@ -62,7 +71,5 @@ def test_the_example_passes_its_tests_in_a_project(tmp_path: Path) -> None:
 
 
 def _package_version() -> str:
-    import tomllib
-
     version: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     return version
