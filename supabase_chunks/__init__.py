@@ -56,9 +56,9 @@ from .models import (
     Outcome,
     Progress,
 )
-from .timeline import Timeline
 
 if TYPE_CHECKING:
+    from .timeline import Timeline
     from .worker import AsyncWorker, Worker
 
 __all__ = [
@@ -120,4 +120,8 @@ def __getattr__(name: str) -> Any:
         from . import worker
 
         return getattr(worker, name)
+    if name == "Timeline":
+        from .timeline import Timeline
+
+        return Timeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

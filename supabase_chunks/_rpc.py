@@ -6,13 +6,15 @@ import json
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ._flow import Call
 from .errors import FunctionsNotInstalled, ResponseError, UnexpectedResponse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -34,6 +36,8 @@ def call(function: str, /, **arguments: object) -> Call:
 
 
 def _adapter(model: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
     if model not in _ADAPTERS:
         _ADAPTERS[model] = TypeAdapter(model)
     return _ADAPTERS[model]

@@ -10,8 +10,6 @@ from . import operations, reads
 from ._rpc import decode
 from ._watch import ERRORS_SHOWN, Notices, Watch, describe, failure, how_to_find, why_unclaimed
 from .models import ChunkRecord, ChunkStatus, Progress
-from .progress import ProgressOption, open_display
-from .timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -20,6 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # only for the return type
 
     from .client import AsyncChunksClient, ChunksClient
+    from .progress import ProgressOption
+    from .timeline import Timeline
 
 M = TypeVar("M")
 
@@ -140,6 +140,8 @@ class Job(_Handle):
             >>> client.trigger_sync("custom", chunks=[{"page": 1}]).wait(timeout=60, progress=True).status
             <JobStatus.COMPLETED: 'completed'>
         """
+        from .progress import open_display
+
         watch = Watch(self.id, self._client._retry, interval=interval, timeout=timeout)
         notices = Notices()
         display = open_display(progress)
@@ -250,7 +252,7 @@ class Job(_Handle):
             >>> print(job.timeline())
             no chunk has started yet
         """
-        return Timeline.of(self.chunks())
+        return _timeline(self.chunks())
 
 
 class AsyncJob(_Handle):
@@ -292,6 +294,8 @@ class AsyncJob(_Handle):
     ) -> Progress:
         """Wait until the job has ended; see `Job.wait`."""
         import asyncio
+
+        from .progress import open_display
 
         watch = Watch(self.id, self._client._retry, interval=interval, timeout=timeout)
         notices = Notices()
@@ -355,13 +359,19 @@ class AsyncJob(_Handle):
 
     async def timeline(self) -> Timeline:
         """Return when each chunk ran."""
-        return Timeline.of(await self.chunks())
+        return _timeline(await self.chunks())
 
 
 def _results(chunks: list[ChunkRecord], model: type[M] | None) -> list[Any] | list[M]:
     if model is None:
         return [chunk.result for chunk in chunks]
     return [decode(model, chunk.result, f"chunk {chunk.chunk_index}") for chunk in chunks]
+
+
+def _timeline(chunks: list[ChunkRecord]) -> Timeline:
+    from .timeline import Timeline
+
+    return Timeline.of(chunks)
 
 
 def _frame(chunks: list[ChunkRecord]) -> pd.DataFrame:
