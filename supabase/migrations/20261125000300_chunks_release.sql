@@ -183,6 +183,16 @@ begin
       where n.ready_at <= now() and n.chunk_index <> all (to_claim)
     );
   end if;
+  if cardinality(freed) > 1 and cardinality(next.chunk_indexes) > 0 then
+    -- A chunk that comes back at once keeps its slot: on its way the update must not meet the key of another one.
+    select array_agg(n.chunk_index order by n.chunk_index = any (freed) desc, n.place),
+      array_agg(n.ready_at order by n.chunk_index = any (freed) desc, n.place)
+    into next.chunk_indexes, next.ready_ats
+    from unnest(next.chunk_indexes, next.ready_ats) with ordinality n (chunk_index, ready_at, place);
+    freed := array(
+      select f.chunk_index from unnest(freed) f (chunk_index) order by array_position(next.chunk_indexes, f.chunk_index) nulls last
+    );
+  end if;
   update chunk_private.slots s
   set chunk_index = n.chunk_index, ready_at = n.ready_at, claimed = false, claim_id = null,
       dispatched_at = case when n.chunk_index = any (to_dispatch) then now() end,
