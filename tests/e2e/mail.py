@@ -45,21 +45,24 @@ class MailServer:
     tls_port: int | None = None
 
     @contextmanager
-    def session(self) -> Iterator[imaplib.IMAP4]:
+    def session(self, *, tls: bool = True) -> Iterator[imaplib.IMAP4]:
         """A logged-in session."""
         connection = imaplib.IMAP4(HOST, self.port, timeout=10)
         # Without it each append waits for the peer's delayed acknowledgement.
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.starttls(ssl.create_default_context(cafile=str(self.ca)))
+        if tls:
+            connection.starttls(ssl.create_default_context(cafile=str(self.ca)))
         connection.login(self.username, self.password)
         try:
             yield connection
         finally:
             connection.logout()
 
-    def deliver(self, messages: Iterable[bytes], folder: str = "INBOX", flags: str = "") -> None:
+    def deliver(
+        self, messages: Iterable[bytes], folder: str = "INBOX", flags: str = "", *, tls: bool = True
+    ) -> None:
         """Append messages to a folder, in IMAP's own spelling, which is made if need be."""
-        with self.session() as imap:
+        with self.session(tls=tls) as imap:
             folder = f'"{folder}"'
             imap.create(folder)
             for message in messages:

@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 
 from supabase_chunks import ChunksClient
 from supabase_chunks.local import LocalStack
+from tests.e2e.cutting import cutting
 from tests.e2e.mail import DOVECOT, HOST, MailServer, certificate, dovecot, pymap
 
 if TYPE_CHECKING:
@@ -344,6 +345,46 @@ def test_a_server_that_is_away_is_tried_again(
                 client.cleanup_stuck_chunks()
                 assert time.monotonic() < deadline
             assert len(stored(stack, account)) == 1
+
+
+def test_a_message_that_breaks_the_connection_costs_no_other(
+    stack: LocalStack, client: ChunksClient, pem: tuple[Path, Path], account: str
+) -> None:
+    with pymap(*pem, tls=False) as server, cutting(server.port, b"poison") as proxy:
+        poison = letter(3).replace(b"Hello 3", b"poison")
+        server.deliver([letter(1), letter(2), poison, letter(4), letter(5)], tls=False)
+        with saved(client, account, server, tls="none", port=proxy.port):
+            job = sync(client, account)
+            assert job.progress().status == "completed"
+            rows = stored(stack, account)
+    assert proxy.cuts >= 2
+    assert [row["subject"] for row in rows] == ["Grüße 1", "Grüße 2", None, "Grüße 4", "Grüße 5"]
+    assert rows[2]["size"] > 0
+    assert "did not send its content" in rows[2]["parse_error"]
+    assert [row["parse_error"] for row in rows if row is not rows[2]] == [None] * 4
+
+
+def test_a_connection_that_drops_once_costs_nothing(
+    stack: LocalStack, client: ChunksClient, pem: tuple[Path, Path], account: str
+) -> None:
+    with pymap(*pem, tls=False) as server, cutting(server.port, b"Hello 3", cuts=1) as proxy:
+        server.deliver([letter(n) for n in range(6)], tls=False)
+        with saved(client, account, server, tls="none", port=proxy.port):
+            job = sync(client, account)
+            assert [chunk.attempts for chunk in job.chunks()] == [1, 1]
+            assert [row["parse_error"] for row in stored(stack, account)] == [None] * 6
+    assert proxy.cuts == 1
+
+
+def test_a_server_that_always_breaks_off_is_tried_again_and_then_fails_readably(
+    client: ChunksClient, pem: tuple[Path, Path], account: str
+) -> None:
+    with pymap(*pem, tls=False) as server, cutting(server.port, b"UIDVALIDITY") as proxy:
+        server.deliver([letter(1)], tls=False)
+        with saved(client, account, server, tls="none", port=proxy.port):
+            job = client.trigger_sync("email", payload={"account": account}, max_retries=0)
+            job.wait(timeout=60, raise_on_failure=False)
+            assert "answered 503: the mail server broke off" in error_of(job)
 
 
 def test_removing_an_account_removes_its_messages_and_its_password(

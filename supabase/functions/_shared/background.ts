@@ -38,7 +38,7 @@ export function onUnload(callback: (reason: string) => Promise<void>, log: Log):
     lastWords = callback(reason);
     inBackground(lastWords, log);
   });
-  if (onPlatform()) return;
+  if (onPlatform() || Deno.build.os === "windows") return;
   Deno.addSignalListener("SIGTERM", () => {
     dispatchEvent(new CustomEvent("beforeunload", { detail: { reason: "termination" } }));
     const grace = new Promise((resolve) => setTimeout(resolve, GRACE_MS));
@@ -46,8 +46,16 @@ export function onUnload(callback: (reason: string) => Promise<void>, log: Log):
   });
 }
 
-/** Logs what nobody caught instead of letting it end the worker and all its chunks. */
+let surviving = false;
+
+/**
+ * Logs what nobody caught instead of letting it end the worker and all its chunks.
+ *
+ * For the first request to call, not the module: what fails before, such as listening, must end the process.
+ */
 export function surviveUnhandled(log: Log): void {
+  if (surviving) return;
+  surviving = true;
   addEventListener("unhandledrejection", (event) => {
     event.preventDefault();
     log("unhandled_rejection", { error: messageOf(event.reason) });

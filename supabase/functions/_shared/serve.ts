@@ -89,11 +89,11 @@ export function serveHandler(
   options: { name?: string; project?: Project } = {},
 ): { fetch(request: Request): Promise<Response> } {
   const project = options.project ?? projectFromEnv();
-  surviveUnhandled(createLog(options.name ?? "handler"));
   return { fetch: authorised(project, (request, key) => answer(request, key)) };
 
   async function answer(request: Request, key: string): Promise<Response> {
     const log = createLog(options.name ?? (new URL(request.url).pathname.split("/").at(-1) || "handler"));
+    surviveUnhandled(log);
     let chunk: Chunk & { probe?: boolean };
     try {
       chunk = parseJson(await request.text()) as Chunk;

@@ -16,6 +16,11 @@ const processor = createProcessor({
   workerUntil: onPlatform() ? performance.now() + settings.wallClockMs : null,
 });
 onUnload(processor.release, log);
-surviveUnhandled(log);
+const serve = authorised(project, processor.handle);
 
-export default { fetch: authorised(project, processor.handle) };
+export default {
+  fetch(request: Request): Promise<Response> {
+    surviveUnhandled(log);
+    return serve(request);
+  },
+};
