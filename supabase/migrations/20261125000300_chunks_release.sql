@@ -75,13 +75,15 @@ declare
   returned record;
   fresh bigint[];
 begin
-  with due as (
+  -- Picked in a query of its own: in the delete's `using` it could be run again for each row, and take too many.
+  with picked as materialized (
+    select w.ready_at, w.chunk_index from chunk_private.returned_chunks w
+    where w.job_id = job_id and w.ready_at <= now()
+    order by w.ready_at, w.chunk_index limit how_many for update skip locked
+  ),
+  due as (
     delete from chunk_private.returned_chunks r
-    using (
-      select w.ready_at, w.chunk_index from chunk_private.returned_chunks w
-      where w.job_id = job_id and w.ready_at <= now()
-      order by w.ready_at, w.chunk_index limit how_many for update skip locked
-    ) t
+    using picked t
     where r.job_id = job_id and r.ready_at = t.ready_at and r.chunk_index = t.chunk_index
     returning r.chunk_index, r.ready_at
   )
@@ -123,20 +125,22 @@ begin
       where s.job_id = job_id and s.next_index < s.end_index
       order by s.next_index limit 1 for no key update;
       exit when not found;
+    else
+      chunk_indexes := chunk_indexes || fresh;
+      ready_ats := ready_ats || array_fill(now(), array[cardinality(fresh)]);
+      fresh := null;
     end if;
-    chunk_indexes := chunk_indexes || fresh;
-    ready_ats := ready_ats || array_fill(now(), array[cardinality(fresh)]);
-    fresh := null;
   end loop;
 
   if cardinality(chunk_indexes) < how_many and not claimable then
-    with soonest as (
+    with picked as materialized (
+      select w.ready_at, w.chunk_index from chunk_private.returned_chunks w
+      where w.job_id = job_id
+      order by w.ready_at, w.chunk_index limit how_many - cardinality(chunk_indexes) for update skip locked
+    ),
+    soonest as (
       delete from chunk_private.returned_chunks r
-      using (
-        select w.ready_at, w.chunk_index from chunk_private.returned_chunks w
-        where w.job_id = job_id
-        order by w.ready_at, w.chunk_index limit how_many - cardinality(chunk_indexes) for update skip locked
-      ) t
+      using picked t
       where r.job_id = job_id and r.ready_at = t.ready_at and r.chunk_index = t.chunk_index
       returning r.chunk_index, r.ready_at
     )
