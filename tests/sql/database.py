@@ -21,6 +21,19 @@ Row = dict[str, Any]
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
+# What `pass_time` moves.
+_TIMESTAMPS = {
+    "public.sync_jobs": ("created_at", "started_at", "completed_at"),
+    "public.chunk_processing_queue": (
+        *("ready_at", "locked_until", "started_at", "completed_at", "updated_at", "created_at"),
+    ),
+    "chunk_private.slots": ("ready_at", "dispatched_at"),
+    "chunk_private.returned_chunks": ("ready_at",),
+    "chunk_private.job_counters": ("last_activity_at", "last_error_at"),
+    "chunk_private.dispatches": ("created_at",),
+}
+
+
 class _Moment(TimestamptzLoader):
     """A timestamp, or NEVER for `infinity`, which Python's type has not."""
 
@@ -126,7 +139,8 @@ class Session:
     def chunks(self, job: str, status: str | None = None) -> list[Row]:
         """Return a job's rows of the queue in order."""
         return self.rows(
-            "select q.* from public.chunk_processing_queue q"
+            "select q.*, s.job_id is not null as released from public.chunk_processing_queue q"
+            " left join chunk_private.slots s on s.job_id = q.parent_sync_job_id and s.chunk_index = q.chunk_index"
             " where q.parent_sync_job_id = %s and (%s::text is null or q.status = %s) order by q.chunk_index",
             job,
             status,
@@ -145,21 +159,15 @@ class Session:
             done += 1
         return done
 
+    def slots(self, job: str) -> list[Row]:
+        """Return a job's slots: the chunks that are released or processing."""
+        return self.rows("select s.* from chunk_private.slots s where s.job_id = %s order by s.chunk_index", job)
+
     def pass_time(self, by: timedelta) -> None:
         """Let time pass, for the queue: every one of its timestamps moves back."""
-        self.execute(
-            "update public.chunk_processing_queue q set ready_at = q.ready_at - %s, locked_until = q.locked_until - %s,"
-            " dispatched_at = q.dispatched_at - %s, started_at = q.started_at - %s, completed_at = q.completed_at - %s,"
-            " updated_at = q.updated_at - %s, created_at = q.created_at - %s",
-            *[by] * 7,
-        )
-        self.execute(
-            "update public.sync_jobs j set created_at = j.created_at - %s, started_at = j.started_at - %s,"
-            " completed_at = j.completed_at - %s",
-            *[by] * 3,
-        )
-        self.execute("update chunk_private.job_counters c set last_activity_at = c.last_activity_at - %s", by)
-        self.execute("update chunk_private.dispatches d set created_at = d.created_at - %s", by)
+        for table, columns in _TIMESTAMPS.items():
+            moved = ", ".join(f"{column} = {column} - %(by)s" for column in columns)
+            self.connection.execute(cast("LiteralString", f"update {table} set {moved}"), {"by": by})
 
 
 def _is_json_list(value: Any) -> bool:

@@ -18,7 +18,7 @@ def _configured(service: Session) -> None:
 
 def test_a_start_sends_one_webhook_for_each_released_chunk(service: Session, admin: Session) -> None:
     job = service.start("web", chunks=[{}] * 10, max_concurrency=3)["id"]
-    ids = [row["id"] for row in service.chunks(job) if row["released"]]
+    ids = [row["id"] for row in service.chunks(job)[:3]]
     assert sent(admin) == [{"chunk_id": chunk_id, "parent_sync_job_id": job} for chunk_id in ids]
     (request,) = admin.rows("select method, url, headers, timeout_milliseconds from net.http_request_queue limit 1")
     assert request["method"] == "POST"

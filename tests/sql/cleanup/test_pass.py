@@ -133,7 +133,8 @@ def test_a_job_that_is_being_steered_holds_up_no_other(db: Database, service: Se
 
 def test_free_slots_that_nobody_filled_are_filled(service: Session) -> None:
     job = service.start(chunks=[{}] * 5, max_concurrency=2)["id"]
-    service.execute("update public.chunk_processing_queue set released = false, ready_at = 'infinity'")
+    service.execute("delete from chunk_private.slots")
+    service.execute("update chunk_private.fresh_stripes set next_index = stripe")
     assert service.claim(job) is None
     service.pass_time(timedelta(minutes=2))
     service.cleanup()
