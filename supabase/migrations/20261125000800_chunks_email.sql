@@ -15,7 +15,7 @@ create table if not exists public.email_accounts (
   updated_at timestamptz not null default now(),
   constraint email_accounts_one_per_name unique nulls not distinct (owner_id, name),
   constraint email_accounts_name_length check (length(name) between 1 and 100),
-  constraint email_accounts_host_is_a_host check (host ~ '^[A-Za-z0-9._:-]{1,253}$'),
+  constraint email_accounts_host_is_a_host check (host ~ '^([A-Za-z0-9._-]{1,253}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40})$'),
   constraint email_accounts_port_range check (port between 1 and 65535),
   constraint email_accounts_tls_known check (tls in ('implicit', 'starttls', 'none')),
   constraint email_accounts_username_length check (length(username) between 1 and 320)
@@ -109,7 +109,7 @@ declare
 begin
   if coalesce(length(name), 0) not between 1 and 100 then
     raise exception using errcode = 'SC003', detail = 'name', message = 'name must be a text of 1 to 100 characters';
-  elsif host is null or host !~ '^[A-Za-z0-9._:-]{1,253}$' then
+  elsif host is null or host !~ '^([A-Za-z0-9._-]{1,253}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40})$' then
     raise exception using errcode = 'SC003', detail = 'host', message = 'host must be a host name or an IP address, without a port';
   elsif coalesce(length(username), 0) not between 1 and 320 or username ~ '[\r\n]' then
     raise exception using errcode = 'SC003', detail = 'username', message = 'username must be one line of 1 to 320 characters';
