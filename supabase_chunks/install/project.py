@@ -67,11 +67,12 @@ class Project:
         return any(name == original or name.endswith(f"_{original}") for name in self.migrations())
 
     def next_timestamps(self, count: int) -> list[str]:
-        """Timestamps for new migrations: now, or just after the newest one that is there."""
+        """Timestamps for new migrations: up to now, or just after the newest one that is there."""
         newest = max(
             (int(found[1]) for name in self.migrations() if (found := _VERSION.match(name))), default=0
         )
-        start = datetime.now(UTC).replace(microsecond=0)
+        # The last of them is now: what the user makes next comes after all of them.
+        start = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=max(0, count - 1))
         if newest < int(start.strftime(_TIMESTAMP)):
             return [(start + timedelta(seconds=number)).strftime(_TIMESTAMP) for number in range(count)]
         try:
