@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,14 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
 
 def _works(stack: LocalStack) -> bool:
     client = ChunksClient(stack.url, stack.secret_key)
-    job = client.trigger_sync("custom", chunks=[{"n": 1}])
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            job = client.trigger_sync("custom", chunks=[{"n": 1}])
+            break
+        except FunctionsNotInstalled:  # PostgREST hears of the push a moment later
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     claim = client.queue.claim("a worker", kinds=["custom"])
     assert claim is not None
     client.queue.complete(claim, {"done": True})
