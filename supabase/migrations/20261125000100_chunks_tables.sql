@@ -214,6 +214,9 @@ create table if not exists chunk_private.fresh_stripes (
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 comment on table chunk_private.fresh_stripes is
   'Which chunks of a job were never released: of each stripe (chunk_index modulo the number of counter shards) those from next_index on, below end_index. Several stripes, so that workers do not queue for one row.';
+comment on column chunk_private.fresh_stripes.stripe is 'Its chunks have this remainder: chunk_index modulo sync_jobs.counter_shards.';
+comment on column chunk_private.fresh_stripes.next_index is 'The first of them that was never released.';
+comment on column chunk_private.fresh_stripes.end_index is 'The job''s number of chunks: one above its last chunk_index.';
 
 create table if not exists chunk_private.returned_chunks (
   job_id uuid not null,
@@ -224,6 +227,7 @@ create table if not exists chunk_private.returned_chunks (
 );
 comment on table chunk_private.returned_chunks is
   'Pending chunks that had a slot before and wait for another: retries from ready_at on, and what a pause took back.';
+comment on column chunk_private.returned_chunks.ready_at is 'From when on it may have a slot again.';
 
 create table if not exists chunk_private.job_counters (
   job_id uuid not null,

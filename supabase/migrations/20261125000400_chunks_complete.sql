@@ -82,6 +82,21 @@ end
 $$;
 comment on function chunk_private.add_chunks is 'Appends checked chunks to a job''s end, and counts them.';
 
+create or replace function chunk_private.check_length(argument text, list jsonb, longest int)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if jsonb_array_length(list) > longest then
+    raise exception using errcode = 'SC004', detail = argument,
+      message = format('%s has %s items; one call may carry %s', argument, jsonb_array_length(list), longest);
+  end if;
+end
+$$;
+comment on function chunk_private.check_length is 'Raises SC004, naming the argument, when a JSON array is longer.';
+
 create or replace function chunk_private.check_chunks(argument text, chunks jsonb)
 returns void
 language plpgsql
@@ -163,7 +178,7 @@ set search_path = ''
 as $$
 #variable_conflict use_variable
 declare
-  retry constant boolean := retryable and chunk.attempts <= chunk.max_retries;
+  retry constant boolean := coalesce(retryable, true) and chunk.attempts <= chunk.max_retries;
   delay interval;
 begin
   insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
@@ -412,7 +427,7 @@ begin
   if jsonb_typeof(completions) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'completions', message = 'completions must be a JSON array of objects';
   end if;
-  perform chunk_private.check_range('the number of completions', jsonb_array_length(completions), 0, 1000);
+  perform chunk_private.check_length('completions', completions, 1000);
   begin
     reports := chunk_private.read_reports(completions, 1);
   exception when others then
@@ -601,7 +616,14 @@ begin
     raise exception using errcode = 'SC003', detail = 'leases',
       message = 'leases must be a JSON array of objects with chunk_id and claim_token';
   end if;
-  perform chunk_private.check_range('the number of leases', jsonb_array_length(leases), 0, 1000);
+  perform chunk_private.check_length('leases', leases, 1000);
+  begin
+    perform max(r.chunk_id), max(r.claim_token::text), max(r.items_processed)
+    from jsonb_array_elements(leases) l (item)
+    cross join lateral jsonb_to_record(l.item) r (chunk_id bigint, claim_token uuid, items_processed bigint);
+  exception when data_exception then
+    raise exception using errcode = 'SC003', detail = 'leases', message = 'leases must be objects with chunk_id and claim_token: ' || sqlerrm;
+  end;
   perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400) where lease_seconds is not null;
   perform pg_advisory_xact_lock_shared(uuid_hash_extended(g.job_id, 0))
   from (

@@ -131,7 +131,7 @@ begin
     total := (total_items + chunk_size - 1) / chunk_size;
     if total > 100000 then
       raise exception using errcode = 'SC004', detail = 'chunk_size',
-        message = format('%s items in chunks of %s are %s chunks; one call may make 100000', total_items, chunk_size, total);
+        message = format('%s items with a chunk_size of %s are %s chunks; one call may make 100000', total_items, chunk_size, total);
     end if;
   else
     total := 1;

@@ -76,7 +76,6 @@ def test_an_append(service: Session, code: str, argument: str, arguments: dict[s
 
 REPORT: list[tuple[str, str, dict[str, Any]]] = [
     ("SC003", "success", {"success": None}),
-    ("SC003", "retryable", {"success": False, "retryable": None}),
     ("SC003", "retry_after_seconds", {"success": False, "retry_after_seconds": -1}),
     ("SC003", "retry_after_seconds", {"success": False, "retry_after_seconds": 604_801}),
     ("SC003", "next_chunks", {"next_chunks": {"a": 1}}),
@@ -85,7 +84,6 @@ REPORT: list[tuple[str, str, dict[str, Any]]] = [
     ("SC003", "next_chunks", {"success": False, "next_chunks": [{}]}),
     ("SC003", "items_processed", {"items_processed": -1}),
     ("SC003", "items_total", {"items_total": -1}),
-    ("SC003", "claim_next", {"claim_next": None}),
 ]
 
 
