@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ValidationError
 
 from ._flow import Call
-from .errors import FunctionsNotInstalled, ResponseError, UnexpectedResponse
+from .errors import FunctionsNotInstalled, ResponseError, ServerUnavailable, UnexpectedResponse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,6 +90,9 @@ def response_error(
     code = _text(answer.get("code"))
     error = ResponseError.of(status=status, code=code)
     message = _text(answer.get("message")) or _text(answer.get("msg")) or _text(answer.get("error"))
+    if answer.get("code") == "" and not message:
+        # What PostgREST 12 gives, with status 400, when PostgreSQL died in the middle of the statement.
+        error, message = ServerUnavailable, f"the database went away during {what}"
     if error is FunctionsNotInstalled:
         thing = "function" if code == "PGRST202" else "table or view"
         message = f"the database has no {thing} {what}, or an older one. {_INSTALL}"

@@ -239,7 +239,13 @@ class ServerError(ResponseError):
     """The server failed."""
 
 
-class ServerUnavailable(ServerError, statuses=[502, 503, 504, 520, 521, 522, 523, 524]):
+# With a code: PostgreSQL is shutting down, crashed or starting, has too many connections, or broke a deadlock
+# by undoing this statement. PostgREST gives some of them as 500.
+class ServerUnavailable(
+    ServerError,
+    codes=["57P01", "57P02", "57P03", "53300", "40P01", "40001"],
+    statuses=[502, 503, 504, 520, 521, 522, 523, 524],
+):
     """The server is not available at the moment."""
 
     retryable = True

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -14,6 +13,9 @@ import pytest_asyncio
 from supabase_chunks import AsyncChunksClient, AsyncWorker, ChunksClient, Worker
 from supabase_chunks.local import LocalStack
 from tests.contract.proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 @pytest.fixture(scope="session")

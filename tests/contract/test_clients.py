@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
@@ -19,7 +19,9 @@ import supabase
 import supabase_chunks as sc
 from supabase_chunks.local import LocalStack
 from tests.contract.conftest import both, done, listed
-from tests.contract.proxy import Proxy
+
+if TYPE_CHECKING:
+    from tests.contract.proxy import Proxy
 
 BOTH = pytest.mark.parametrize("which", ["sync", "async"])
 
@@ -234,7 +236,7 @@ async def test_a_server_that_is_not_there_is_a_failed_connection(which: str) -> 
 async def test_plain_http_on_a_tls_url_is_a_failed_connection(stack: LocalStack, which: str) -> None:
     url = stack.url.replace("http://", "https://")
     async with both(which, url, "sb_secret_x", retry=sc.Retry(attempts=1)) as client:
-        with pytest.raises(sc.ConnectionFailed, match="(?i)ssl"):
+        with pytest.raises(sc.ConnectionFailed, match=r"(?i)ssl"):
             await done(client.health())
 
 
@@ -258,12 +260,12 @@ async def test_accounts_are_saved_listed_and_removed_and_the_password_never_come
     name = f"work-{uuid.uuid4().hex[:8]}"
     async with both(which, stack.url, stack.secret_key) as client:
         account = await done(
-            client.email.save_account(name, host="imap.example.com", username="me", password="pw-1")  # noqa: S106 - made up
+            client.email.save_account(name, host="imap.example.com", username="me", password="pw-1")
         )
         again = await done(
             client.email.save_account(
                 name, host="imap2.example.com", username="me", password="pw-2", port=143
-            )  # noqa: S106 - as above
+            )
         )
         assert account == again
         (found,) = [one for one in await done(client.email.accounts()) if one.name == name]

@@ -7,9 +7,8 @@ import importlib
 import inspect
 import threading
 import uuid
-from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import supabase
@@ -17,8 +16,12 @@ from pydantic import BaseModel
 
 import supabase_chunks as sc
 from supabase_chunks.email import Email
-from supabase_chunks.local import LocalStack
 from supabase_chunks.queue import Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from supabase_chunks.local import LocalStack
 
 MODULES = [
     "supabase_chunks",

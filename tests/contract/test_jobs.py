@@ -5,16 +5,19 @@ from __future__ import annotations
 import threading
 import tracemalloc
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import BaseModel
 
 import supabase_chunks as sc
-from supabase_chunks.local import LocalStack
 from tests.contract.conftest import both, done, listed, worker_for
-from tests.contract.proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from supabase_chunks.local import LocalStack
+    from tests.contract.proxy import Proxy
 
 
 def double(chunk: sc.Chunk) -> dict[str, int]:
@@ -197,12 +200,14 @@ async def test_jobs_are_listed_newest_first_and_filtered(client: Any, kind: str)
     assert [job.id for job in await done(client.jobs(kind=kind, limit=2))] == made[:2:-1]
 
 
-async def test_watch_survives_a_restart_of_postgrest(client: Any, kind: str, stack: LocalStack) -> None:
+@pytest.mark.parametrize("part", ["postgrest", "postgres"])
+async def test_watch_survives_a_crash(client: Any, kind: str, stack: LocalStack, part: str) -> None:
     job = await done(client.trigger_sync(kind, chunks=[{"n": 1}]))
     restarted = threading.Event()
 
     def restart_and_work() -> None:
-        stack.restart("postgrest")
+        stack.kill(part)
+        stack.wait_until_ready()
         restarted.set()
         with sc.ChunksClient(stack.url, stack.secret_key) as other:
             sc.Worker(other, double, kinds=[kind]).run_until_idle()

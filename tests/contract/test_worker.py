@@ -12,14 +12,17 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 import supabase_chunks as sc
-from supabase_chunks.local import LocalStack
-from tests.contract.conftest import done, until, worker_for
+from tests.contract.conftest import both, done, until, worker_for
+from tests.contract.proxy import Proxy
+
+if TYPE_CHECKING:
+    from supabase_chunks.local import LocalStack
 
 
 async def start(client: Any, kind: str, count: int, **options: Any) -> Any:
@@ -169,7 +172,7 @@ async def test_the_lease_is_kept_alive_while_the_handler_keeps_the_cpu_busy(clie
 
 async def test_an_async_handler_that_blocks_the_loop_keeps_its_lease(stack: LocalStack, kind: str) -> None:
     async def handler(chunk: sc.Chunk) -> int:
-        time.sleep(2.5)  # noqa: ASYNC251 - the mistake that must do no harm
+        time.sleep(2.5)
         return chunk.attempt
 
     async with sc.AsyncChunksClient(stack.url, stack.secret_key) as client:
@@ -371,8 +374,9 @@ def test_a_worker_that_dies_leaves_its_chunk_to_recovery(
     assert job.progress().status == "completed"
 
 
-def test_a_worker_goes_on_after_a_restart_of_postgrest(
-    stack: LocalStack, sync_client: sc.ChunksClient, kind: str
+@pytest.mark.parametrize("part", ["postgrest", "postgres"])
+def test_a_worker_goes_on_after_a_crash(
+    stack: LocalStack, sync_client: sc.ChunksClient, kind: str, part: str
 ) -> None:
     ran: Counter[int] = Counter()
 
@@ -384,7 +388,8 @@ def test_a_worker_goes_on_after_a_restart_of_postgrest(
     worker = sc.Worker(sync_client, handler, kinds=[kind], concurrency=4)
     thread = run_in_thread(worker)
     until(lambda: len(ran) > 20)
-    stack.restart("postgrest")
+    stack.kill(part)
+    stack.wait_until_ready()
     assert job.wait(timeout=30).completed_chunks == 150
     worker.stop()
     thread.join(timeout=10)
@@ -433,3 +438,25 @@ async def test_a_publishable_key_cannot_work(stack: LocalStack, kind: str) -> No
         pytest.raises(sc.PermissionDenied),
     ):
         sc.Worker(user, print, kinds=[kind]).run_until_idle()
+
+
+@pytest.mark.parametrize("which", ["sync", "async"])
+@pytest.mark.parametrize("function", ["claim_chunk_jobs_safe", "complete_chunk_jobs_safe"])
+async def test_a_lost_reply_runs_no_chunk_twice_and_loses_none(
+    stack: LocalStack, proxy: Proxy, kind: str, which: str, function: str
+) -> None:
+    ran: Counter[int] = Counter()
+
+    def handler(chunk: sc.Chunk) -> int:
+        ran[chunk.index] += 1
+        if ran.total() in (1, 20):
+            proxy.lose_the_next_reply_to(function)
+        return chunk.index
+
+    async with both(which, proxy.url, stack.secret_key) as client:
+        job = await start(client, kind, 40)
+        proxy.lose_the_next_reply_to(function)
+        await done(worker_for(client, handler, kinds=[kind], concurrency=2).run_until_idle())
+        assert await done(job.results()) == list(range(40))
+    assert proxy.lost == 3
+    assert set(ran.values()) == {1}

@@ -43,7 +43,9 @@ class Page(BaseModel):
 def sync(client: ChunksClient) -> None:
     """Use the sync client."""
     assert_type(ChunksClient.from_env(), ChunksClient)
-    assert_type(ChunksClient("https://x", "k", http_client=httpx.Client(), retry=Retry(attempts=2)), ChunksClient)
+    assert_type(
+        ChunksClient("https://x", "k", http_client=httpx.Client(), retry=Retry(attempts=2)), ChunksClient
+    )
     assert_type(client.as_user(lambda: "token"), ChunksClient)
     job = client.trigger_sync("email", payload={"account": "work"}, job_key="work")
     assert_type(job, Job)
@@ -65,7 +67,7 @@ def sync(client: ChunksClient) -> None:
     assert_type(job.timeline(), Timeline)
     assert_type(client.save_kind("k"), Kind)
     assert_type(client.kinds(), list[Kind])
-    assert_type(client.email.save_account("a", host="h", username="u", password="p"), UUID)  # noqa: S106 - none
+    assert_type(client.email.save_account("a", host="h", username="u", password="p"), UUID)
     assert_type(client.email.accounts(), list[EmailAccount])
     assert_type(client.cleanup_stuck_chunks(stuck_after=timedelta(minutes=5)), int)
     assert_type(client.health(), dict[str, Any])

@@ -6,19 +6,22 @@ import inspect
 import logging
 import traceback
 import uuid
-from collections.abc import Iterator
 from datetime import date, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import respx
 
 import supabase_chunks as sc
 from supabase_chunks.email import AsyncEmail, Email
 from supabase_chunks.queue import AsyncQueue, Queue
 from tests.unit.wire import JOB, KEY, URL, body, outcomes, progress, rpc, sync_client, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import respx
 
 NAMES = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__"}
 
@@ -236,8 +239,8 @@ async def test_nothing_is_sent_when_the_first_page_is_wrong(respx_mock: respx.Mo
 
 async def test_a_list_is_read_page_by_page_after_the_last_key(respx_mock: respx.MockRouter) -> None:
     rows = [
-        {"id": n, "parent_sync_job_id": JOB, "kind": "custom", "chunk_index": n, "status": "failed", "error": "x",
-         "ready_at": "infinity"}
+        {"id": n, "parent_sync_job_id": JOB, "kind": "custom", "chunk_index": n, "status": "failed",
+         "error": "x", "ready_at": "infinity"}
         for n in range(2500)
     ]  # fmt: skip
 
@@ -296,7 +299,7 @@ async def test_no_error_log_or_repr_holds_a_key_or_a_token(
     respx_mock: respx.MockRouter, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    token = "eyJ.users.token"  # noqa: S105 - made up
+    token = "eyJ.users.token"
     echo = {"message": f"key {KEY} token {token}", "hint": f"Bearer {token}", "details": KEY}
     rpc(respx_mock, "chunk_system_health").respond(400, json=echo)
     rpc(respx_mock, "cleanup_stuck_chunks").mock(side_effect=httpx.ConnectError(f"bad header {KEY}"))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import respx
 
 import supabase_chunks as sc
 from supabase_chunks.errors import ResponseError
 from tests.unit.wire import JOB, KEY, URL, async_client, body, outcomes, progress, rpc, sync_client
+
+if TYPE_CHECKING:
+    import respx
 
 
 def health(client: Any) -> Any:
@@ -88,6 +90,8 @@ async def test_arguments_left_out_are_left_to_the_database(respx_mock: respx.Moc
         (503, {}, sc.ServerUnavailable),
         (504, {}, sc.ServerUnavailable),
         (540, {}, sc.ServerError),
+        (500, {"code": "57P01", "message": "terminating connection"}, sc.ServerUnavailable),
+        (500, {"code": "40P01", "message": "deadlock detected"}, sc.ServerUnavailable),
         (418, {"code": "P0001", "message": "raised"}, ResponseError),
     ],
 )
@@ -108,6 +112,12 @@ async def test_an_html_error_page_keeps_its_status_and_retry_after(respx_mock: r
         assert isinstance(found, sc.RateLimited)
         assert found.retry_after == 3600
         assert found.body == page
+
+
+async def test_a_database_that_died_in_the_middle_is_asked_again(respx_mock: respx.MockRouter) -> None:
+    died = httpx.Response(400, json={"code": "", "details": None, "hint": None, "message": ""})
+    rpc(respx_mock, "chunk_system_health").mock(side_effect=[died, httpx.Response(200, json={})] * 2)
+    assert await outcomes(health) == [{}, {}]
 
 
 async def test_retry_after_may_be_a_date(respx_mock: respx.MockRouter) -> None:

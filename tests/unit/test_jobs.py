@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import respx
 from pydantic import BaseModel
 
 import supabase_chunks as sc
 from tests.unit.wire import JOB, KEY, URL, async_client, outcomes, progress, rpc, sync_client, table
+
+if TYPE_CHECKING:
+    import respx
 
 FAST = 0.001
 
@@ -217,7 +219,8 @@ class Row(BaseModel):
 async def test_results_come_in_order_as_json_or_as_a_model(respx_mock: respx.MockRouter) -> None:
     rows = [
         {"id": n, "parent_sync_job_id": JOB, "kind": "custom", "chunk_index": n, "status": "completed",
-         "result": {"rows": n}, "started_at": "2026-01-01T00:00:00Z", "completed_at": f"2026-01-01T00:00:0{n}Z"}
+         "result": {"rows": n}, "started_at": "2026-01-01T00:00:00Z",
+         "completed_at": f"2026-01-01T00:00:0{n}Z"}
         for n in range(3)
     ]  # fmt: skip
     table(respx_mock, "chunk_processing_queue").mock(

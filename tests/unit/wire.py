@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
-
-import httpx
-import respx
+from typing import TYPE_CHECKING, Any
 
 from supabase_chunks import AsyncChunksClient, ChunksClient, ChunksError, Retry
+
+if TYPE_CHECKING:
+    import httpx
+    import respx
 
 URL = "https://abc.supabase.co"
 KEY = "sb_secret_FOR-TESTS-ONLY"
