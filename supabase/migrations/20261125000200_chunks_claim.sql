@@ -125,14 +125,6 @@ end
 $$;
 comment on function chunk_private.claimed_by is 'What an earlier claim with this id took and still has.';
 
-create or replace function chunk_private.lease_length(chunk public.chunk_processing_queue)
-returns int
-language sql
-immutable
-set search_path = ''
-as $$ select greatest(1, extract(epoch from ($1).locked_until - ($1).updated_at))::int; $$;
-comment on function chunk_private.lease_length is 'The lease in seconds that the chunk was last given, by its claim or a heartbeat.';
-
 -- Takes up to how_many released chunks of a lane, the longest released first.
 --
 -- While somebody's long query holds an old snapshot, dead index entries of finished chunks pile up before the first live

@@ -252,6 +252,7 @@ as $$
 declare
   appends boolean;
   gate text;
+  lease_seconds int;
   chunk public.chunk_processing_queue;
   job record;
   slots record;
@@ -265,7 +266,7 @@ begin
   select case when appends
     then pg_advisory_xact_lock(uuid_hash_extended(q.parent_sync_job_id, 0))::text
     else pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text
-  end into gate
+  end, greatest(1, extract(epoch from q.locked_until - q.updated_at))::int into gate, lease_seconds
   from public.chunk_processing_queue q where q.id = chunk_id;
   if not found then
     raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
@@ -315,7 +316,7 @@ begin
     slots := chunk_private.pass_slots_on(job.id, job.counter_shards, job.has_handler, array[chunk.chunk_index], claim_next::int);
     if cardinality(slots.to_claim) > 0 then
       next := to_jsonb(chunk_private.mark_claimed(
-        array[job.id], slots.to_claim, chunk.worker_id, chunk_private.lease_length(chunk), claim_token
+        array[job.id], slots.to_claim, chunk.worker_id, lease_seconds, claim_token
       )) -> 0;
     end if;
     if appends then

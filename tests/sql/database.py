@@ -21,6 +21,8 @@ Row = dict[str, Any]
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
+# The arguments that are jsonb.
+_JSON = {"chunks", "payload", "result", "next_chunks", "completions", "leases"}
 # What `pass_time` moves.
 _TIMESTAMPS = {
     "public.sync_jobs": ("created_at", "started_at", "completed_at"),
@@ -67,7 +69,7 @@ class Session:
         """Call a function of schema public by named arguments, as rows."""
         named = ", ".join(f"{name} => %({name})s" for name in arguments)
         adapted = {
-            name: Jsonb(value) if isinstance(value, dict) or _is_json_list(value) else value
+            name: Jsonb(value) if name in _JSON and value is not None else value
             for name, value in arguments.items()
         }
         query = cast("LiteralString", f"select * from public.{function}({named})")
@@ -168,11 +170,6 @@ class Session:
         for table, columns in _TIMESTAMPS.items():
             moved = ", ".join(f"{column} = {column} - %(by)s" for column in columns)
             self.connection.execute(cast("LiteralString", f"update {table} set {moved}"), {"by": by})
-
-
-def _is_json_list(value: Any) -> bool:
-    """Whether a list is meant as JSON: `kinds` alone is an array of texts."""
-    return isinstance(value, list) and not (value and all(isinstance(item, str) for item in value))
 
 
 class Database:

@@ -1,0 +1,72 @@
+"""Batches on many connections at once."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from tests.sql import invariants
+from tests.sql.database import Database, Session
+from tests.sql.threads import together
+
+
+@pytest.mark.parametrize(("jobs", "cap", "failing"), [(1, 1000, 0.0), (1, 40, 0.3), (6, 16, 0.2), (12, 3, 0.3)])
+def test_batches_never_deadlock_and_bring_all_to_the_end(
+    db: Database, service: Session, jobs: int, cap: int, failing: float
+) -> None:
+    service.call("save_sync_kind", kind="bulk", max_concurrency=1000, max_retries=100, retry_delay_seconds=0)
+    for _ in range(jobs):
+        service.start("bulk", chunks=[{}] * (1200 // jobs), max_concurrency=cap)
+
+    def work(session: Session, number: int) -> int:
+        dice = random.Random(number)
+        done = idle = 0
+        deadline = time.monotonic() + 40
+        while idle < 20 and time.monotonic() < deadline:
+            size = dice.randrange(1, 40)
+            batch = session.call("claim_chunk_jobs_safe", worker_id="w", batch_size=size, kinds=["bulk"])
+            idle = 0 if batch else idle + 1
+            dice.shuffle(batch)
+            while batch:
+                reports = [
+                    {
+                        "chunk_id": chunk["chunk_id"],
+                        "claim_token": chunk["claim_token"],
+                        "success": dice.random() >= failing,
+                        "claim_next": dice.random() < 0.3,
+                    }
+                    for chunk in batch
+                ]
+                answers = session.call("complete_chunk_jobs_safe", completions=reports)
+                assert {answer["outcome"] for answer in answers} <= {"completed", "retrying"}
+                done += sum(answer["outcome"] == "completed" for answer in answers)
+                batch = [answer["next"] for answer in answers if answer["next"]]
+        return done
+
+    assert sum(together(db, 8, work)) == jobs * (1200 // jobs)
+    assert service.rows("select distinct status, finishes from public.sync_jobs") == [{"status": "completed", "finishes": 1}]
+    invariants.check(service)
+
+
+def test_singles_batches_and_heartbeats_together(db: Database, service: Session) -> None:
+    for _ in range(4):
+        service.start(chunks=[{}] * 100, max_concurrency=20)
+
+    def work(session: Session, number: int) -> None:
+        idle = 0
+        while idle < 20:
+            batch = session.call("claim_chunk_jobs_safe", worker_id="w", batch_size=10, kinds=["plain"])
+            idle = 0 if batch else idle + 1
+            held = [{"chunk_id": chunk["chunk_id"], "claim_token": chunk["claim_token"]} for chunk in batch]
+            session.call("extend_chunk_leases", leases=held[::-1])
+            if number % 2:
+                for report in held:
+                    session.call("complete_chunk_job_safe", **report)
+            elif held:
+                session.call("complete_chunk_jobs_safe", completions=held[::-1])
+
+    together(db, 8, work)
+    assert service.rows("select distinct status, finishes from public.sync_jobs") == [{"status": "completed", "finishes": 1}]
+    invariants.check(service)
