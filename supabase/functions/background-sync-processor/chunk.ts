@@ -55,7 +55,7 @@ export class ChunkRun {
   readonly #ending = new AbortController();
   readonly #finished = new AbortController();
   readonly started = performance.now();
-  #answered = false;
+  #reporting = false;
 
   constructor(
     readonly chunk: ClaimedChunk,
@@ -72,9 +72,7 @@ export class ChunkRun {
     const left = this.invocation.handlerUntil - performance.now();
     const timer = setTimeout(() => this.#end("time"), Math.max(left, 0));
     try {
-      const report = await this.#call(handler);
-      this.#answered = true;
-      return report;
+      return await this.#call(handler);
     } catch (error) {
       return await this.#explain(handler, error);
     } finally {
@@ -90,6 +88,7 @@ export class ChunkRun {
    * @returns null when nobody heard it; the lease will then expire and the watchdog take over.
    */
   async report(report: Report, claimNext: boolean): Promise<Completion | null> {
+    this.#reporting = true;
     const { rpc, log, reportUntil } = this.invocation;
     const send = (what: Report) =>
       withRetries(
@@ -114,9 +113,9 @@ export class ChunkRun {
     }
   }
 
-  /** Gives the claim and its attempt back, unless the handler has answered and only the report is on its way. */
+  /** Gives the claim and its attempt back, unless its report is on the way. */
   async release(reason: string): Promise<void> {
-    if (this.#answered || this.#ending.signal.aborted) return;
+    if (this.#reporting || this.#ending.signal.aborted) return;
     this.#end("released");
     await this.#giveBack(reason);
   }
@@ -155,7 +154,9 @@ export class ChunkRun {
       signal: this.#ending.signal,
     });
     const report = await readAnswer(handler, response);
-    this.#ending.signal.throwIfAborted();
+    // An answer that came whole in the last moment counts, unless the claim is no longer ours.
+    const { aborted, reason } = this.#ending.signal;
+    if (aborted && (!report.success || reason === "released" || reason === "lost")) throw reason;
     // A handler that echoes its request must not put the key into a table.
     if (report.error) report.error = report.error.replaceAll(key, "[key]");
     return report;
