@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .models import Claim, Completion
 
 _MOST_CLAIMED = 100
+_MOST_TRIES = 5
 _FIRST_IDLE = 0.05
 _LAST_IDLE = 1.0
 _LAST_TROUBLE = 10.0
@@ -113,8 +114,9 @@ class Bench:
     def deliver(self, reports: list[Report]) -> Flow[None]:
         """Send reports in batches until each is answered; the delivered ones are removed from the list.
 
-        A batch that is too large, or that the database cannot do as a whole, is cut; a report that is refused
-        or too large even alone becomes a failure of its chunk.
+        A batch that is too large, or that the database cannot do as a whole, is cut. A report that is refused
+        or too large even alone becomes a failure of its chunk. One that the database cannot do even alone is
+        put at the end, and after a few tries left to the lease, so that it does not keep the others waiting.
         """
         size = MOST_REPORTED
         while reports:
@@ -128,10 +130,17 @@ class Bench:
                 if len(batch) > 1:
                     size = len(batch) // 2
                     continue
-                if batch[0].fields.get("success") is False:
-                    raise
-                reports[0] = self._refused(batch[0], error)
-                continue
+                report = reports.pop(0)
+                report.tries += 1
+                if isinstance(error, RequestTooLarge) and not report.is_failure:
+                    reports.insert(0, self._refused(report, error))
+                    continue
+                if report.tries >= _MOST_TRIES:
+                    logger.error("%r: its report cannot be delivered: %s", report.chunk, error)
+                    self.drop(report.chunk)
+                    continue
+                reports.append(report)
+                raise
             del reports[: len(batch)]
             reports.extend(self._answered(batch, answers))
 
@@ -192,7 +201,7 @@ class Bench:
             chunk = report.chunk
             if answer.outcome is Outcome.ERROR:
                 reason = PayloadError(f"the report was refused: {answer.message} ({answer.code})")
-                if report.fields.get("success") is False:
+                if report.is_failure:
                     logger.error("%r: %s", chunk, reason, extra=log_fields(chunk))
                 else:
                     again.append(self._refused(report, reason))

@@ -15,6 +15,7 @@ from .errors import PayloadError
 MOST_REPORTED = 100
 _MOST_REPORT_BYTES = 1_000_000
 _MOST_ERROR_TEXT = 4_000
+_LONGEST_PAUSE = 7 * 24 * 3600.0
 
 
 class Report:
@@ -24,7 +25,8 @@ class Report:
         """Take the chunk, and what is said about it beside its id and token."""
         chunk._finished = True
         self.chunk = chunk
-        self.fields = fields
+        self.is_failure = fields.get("success") is False
+        self.tries = 0
         claim = chunk._claim
         self.item: dict[str, JSON] = {
             "chunk_id": claim.chunk_id,
@@ -48,8 +50,8 @@ def succeeded(chunk: Chunk, value: object) -> Report:
             {
                 "result": encode(result.value, "result"),
                 "next_chunks": list(following) or None,
-                "items_processed": items,
-                "items_total": result.items_total,
+                "items_processed": encode(items, "items_processed"),
+                "items_total": encode(result.items_total, "items_total"),
             },
         )
     except PayloadError as error:
@@ -60,7 +62,7 @@ def failed(chunk: Chunk, error: BaseException) -> Report:
     """Return the report of what a handler raised."""
     fields: dict[str, JSON] = {"success": False, "error": _error_text(error)}
     if isinstance(error, RetryLater):
-        fields["retry_after_seconds"] = max(0, math.ceil(error.seconds))
+        fields["retry_after_seconds"] = math.ceil(min(max(0.0, error.seconds), _LONGEST_PAUSE))
     elif isinstance(error, PermanentFailure):
         fields["retryable"] = False
     else:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Chunk:
 
     def report(self, items: int) -> None:
         """Say how many items of this chunk are done so far: shown by a heartbeat, counted at the end."""
-        self._items = items
+        self._items = max(0, int(items))
 
     def __repr__(self) -> str:
         """Return which chunk it is."""
@@ -147,9 +148,11 @@ class RetryLater(Exception):
     """
 
     def __init__(self, seconds: float, reason: str | None = None) -> None:
-        """Take the seconds, and what to keep as the chunk's error."""
-        super().__init__(reason or f"asked for another try in {seconds:g} s")
-        self.seconds = seconds
+        """Take the seconds (a week at most), and what to keep as the chunk's error."""
+        self.seconds = float(seconds)
+        if math.isnan(self.seconds):
+            raise ValueError("the seconds of a RetryLater are not a number")
+        super().__init__(reason or f"asked for another try in {self.seconds:g} s")
 
 
 class PermanentFailure(Exception):

@@ -1,0 +1,166 @@
+"""Reports of a worker: what is sent, how it is cut, and what happens when it is refused."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+
+import supabase_chunks as sc
+from supabase_chunks._bench import Bench
+from supabase_chunks._flow import Call, Request, run
+from supabase_chunks._report import Report, failed, first_batch, succeeded
+from tests.unit.wire import JOB
+
+
+def bench() -> Bench:
+    return Bench(worker_id="w", kinds=["k"], concurrency=100, prefetch=100, lease_seconds=None)
+
+
+def claim(number: int) -> sc.Claim:
+    return sc.Claim.model_validate(
+        {
+            "chunk_id": number,
+            "parent_sync_job_id": JOB,
+            "kind": "k",
+            "chunk_index": number,
+            "attempt": 1,
+            "max_attempts": 4,
+            "payload": {},
+            "claim_token": str(uuid.UUID(int=number)),
+            "locked_until": "2026-01-01T00:00:00Z",
+        }
+    )
+
+
+class Database:
+    """Takes reports of at most so many bytes, and cannot do those of some chunks."""
+
+    def __init__(
+        self,
+        *,
+        most_bytes: float = float("inf"),
+        broken: set[int] = frozenset(),
+        refused: set[int] = frozenset(),  # type: ignore[assignment]  # read only
+    ) -> None:
+        self.most_bytes = most_bytes
+        self.broken = broken
+        self.refused = refused
+        self.taken: dict[int, dict[str, Any]] = {}
+        self.calls: list[int] = []
+
+    def send(self, request: Request) -> Any:
+        assert isinstance(request, Call)
+        items = request.arguments["completions"]
+        self.calls.append(len(items))
+        if len(str(items)) > self.most_bytes:
+            raise sc.RequestTooLarge(status=413)
+        if self.broken & {item["chunk_id"] for item in items}:
+            raise sc.ServerError("internal error", status=500)
+        return [self._one(item) for item in items]
+
+    def _one(self, item: dict[str, Any]) -> dict[str, Any]:
+        if item["chunk_id"] in self.refused and item.get("success", True):
+            return {"chunk_id": item["chunk_id"], "outcome": "error", "code": "SC003", "message": "bad"}
+        self.taken[item["chunk_id"]] = item
+        return {"chunk_id": item["chunk_id"], "outcome": "completed"}
+
+
+def deliver(to: Bench, reports: list[Report], database: Database, tries: int = 1) -> None:
+    """Deliver as a worker does: again after an error, so many times at most."""
+    for _ in range(tries):
+        try:
+            run(to.deliver(reports), database)
+        except sc.ServerError:
+            continue
+        return
+
+
+def test_reports_go_out_a_hundred_at_a_time() -> None:
+    holder, database = bench(), Database()
+    reports = [succeeded(chunk, "ok") for chunk in holder.take([claim(n) for n in range(150)])]
+    deliver(holder, reports, database)
+    assert database.calls == [100, 50]
+    assert (reports, holder.held(), holder.reported) == ([], [], 150)
+
+
+def test_a_batch_has_at_most_a_megabyte() -> None:
+    reports = [succeeded(chunk, "x" * 400_000) for chunk in bench().take([claim(n) for n in range(5)])]
+    assert len(first_batch(reports, 100)) == 2
+    assert len(first_batch(reports[:1], 100)) == 1
+
+
+def test_a_batch_that_is_too_large_is_cut_and_one_too_large_alone_fails_its_chunk() -> None:
+    holder, database = bench(), Database(most_bytes=5000)
+    sizes = [100, 100, 9000, 100, 4000]
+    reports = [
+        succeeded(chunk, "x" * size)
+        for chunk, size in zip(holder.take([claim(n) for n in range(5)]), sizes, strict=True)
+    ]
+    deliver(holder, reports, database)
+    assert sorted(database.taken) == [0, 1, 2, 3, 4]
+    assert [n for n, item in database.taken.items() if item.get("success") is False] == [2]
+    assert database.taken[2]["retryable"] is False
+
+
+def test_a_report_that_the_database_cannot_do_does_not_keep_the_others_waiting() -> None:
+    holder, database = bench(), Database(broken={1})
+    reports = [succeeded(chunk, "ok") for chunk in holder.take([claim(n) for n in range(4)])]
+    deliver(holder, reports, database, tries=10)
+    assert sorted(database.taken) == [0, 2, 3]
+    assert holder.held() == [], "it is left to its lease, and not turned into a failure"
+
+
+def test_a_refused_result_fails_its_chunk_with_the_reason() -> None:
+    holder, database = bench(), Database(refused={1})
+    reports = [succeeded(chunk, "ok") for chunk in holder.take([claim(n) for n in range(3)])]
+    deliver(holder, reports, database)
+    assert database.taken[1]["success"] is False
+    assert "bad (SC003)" in database.taken[1]["error"]
+    assert holder.held() == []
+
+
+@pytest.mark.parametrize("value", [{1, 2}, float("nan"), sc.Result(None, items_processed=float("nan"))])  # type: ignore[arg-type]  # the mistake
+def test_a_result_that_is_not_json_is_a_permanent_failure(value: object) -> None:
+    report = succeeded(sc.Chunk(claim(1)), value)
+    assert report.item["success"] is False
+    assert report.item["retryable"] is False
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sent"), [(0, 0), (-5, 0), (1.2, 2), (1e9, 604800), (float("inf"), 604800)]
+)
+def test_the_pause_of_retry_later_is_sent_in_whole_seconds_within_a_week(seconds: float, sent: int) -> None:
+    assert failed(sc.Chunk(claim(1)), sc.RetryLater(seconds)).item["retry_after_seconds"] == sent
+
+
+def test_numbers_that_are_none_are_refused_where_they_are_given() -> None:
+    with pytest.raises(ValueError, match="not a number"):
+        sc.RetryLater(float("nan"))
+    with pytest.raises(ValueError, match="NaN"):
+        sc.Chunk(claim(1)).report(float("nan"))  # type: ignore[arg-type]  # the mistake
+
+
+def test_idle_pauses_grow_to_a_second_and_start_again() -> None:
+    holder = bench()
+    pauses = [holder.idle_pause() for _ in range(20)]
+    assert pauses[0] < 0.06
+    assert all(pause <= 1.0 for pause in pauses)
+    assert pauses[-1] >= 0.7
+    holder.worked()
+    assert holder.idle_pause() < 0.06
+
+
+def test_troubles_that_may_pass_are_waited_out_and_others_raised() -> None:
+    holder = bench()
+    for passing in (
+        sc.ConnectionFailed(),
+        sc.ServerUnavailable(),
+        sc.RequestTimeout(),
+        sc.StatementTimeout(),
+    ):
+        assert 0 < holder.trouble_pause(passing, "a claim") <= 10
+    for lasting in (sc.AuthenticationError(), sc.PermissionDenied(), sc.FunctionsNotInstalled()):
+        with pytest.raises(type(lasting)):
+            holder.trouble_pause(lasting, "a claim")
