@@ -1,0 +1,74 @@
+"""Every operation that touches a job, on a job that has something for each of them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from tests.sql.database import Row, Session
+
+HOUR = timedelta(hours=1)
+
+
+class Scene:
+    """A job with claimed, waiting, failed, returned and never released chunks."""
+
+    def __init__(self, session: Session) -> None:
+        self.job: str = session.start("web", chunks=[{}] * 8, max_concurrency=5)["id"]
+        session.fail(session.claimed(self.job, kinds=None), retryable=False)
+        self.held = [session.claimed(self.job, kinds=None) for _ in range(4)]
+        # The last one's worker is gone; no heartbeat came for an hour.
+        self.lost = self.held[3]
+        session.execute(
+            "update public.chunk_processing_queue q set locked_until = now() - interval '1 s', updated_at = now() - interval '1 h'"
+            " where q.id = %s",
+            self.lost["chunk_id"],
+        )
+
+
+Operation = Callable[[Session, Scene, int], Any]
+
+
+def _reports(chunks: list[Row], **report: Any) -> list[dict[str, Any]]:
+    return [{"chunk_id": c["chunk_id"], "claim_token": str(c["claim_token"])} | report for c in chunks]
+
+
+# Each takes the scene and which of the held chunks is "its own".
+OPERATIONS: dict[str, Operation] = {
+    "claim": lambda s, _scene, _mine: s.claim(kinds=None),
+    "claim by job": lambda s, scene, _mine: s.claim(scene.job, kinds=None),
+    "claim a batch": lambda s, _scene, _mine: s.call("claim_chunk_jobs_safe", worker_id="w", batch_size=10),
+    "complete": lambda s, scene, mine: s.complete(scene.held[mine]),
+    "complete and claim": lambda s, scene, mine: s.complete(scene.held[mine], claim_next=True),
+    "complete and append": lambda s, scene, mine: s.complete(scene.held[mine], next_chunks=[{}, {}]),
+    "fail": lambda s, scene, mine: s.fail(scene.held[mine]),
+    "fail for good": lambda s, scene, mine: s.fail(scene.held[mine], retryable=False),
+    "complete in bulk": lambda s, scene, _mine: s.call(
+        "complete_chunk_jobs_safe", completions=_reports(scene.held[2::-1], claim_next=True)
+    ),
+    "append in bulk": lambda s, scene, _mine: s.call(
+        "complete_chunk_jobs_safe", completions=_reports(scene.held[:3], next_chunks=[{}])
+    ),
+    "fail in bulk": lambda s, scene, _mine: s.call(
+        "complete_chunk_jobs_safe", completions=_reports(scene.held[:3], success=False)
+    ),
+    "extend": lambda s, scene, mine: s.extend(scene.held[mine]),
+    "extend in bulk": lambda s, scene, _mine: s.call("extend_chunk_leases", leases=_reports(scene.held[::-1])),
+    "give back": lambda s, scene, mine: s.give_back(scene.held[mine]),
+    "watchdog": lambda s, _scene, _mine: s.cleanup(stuck_after=HOUR / 2),
+    "cancel": lambda s, scene, _mine: s.control("cancel_sync_job", scene.job),
+    "pause": lambda s, scene, _mine: s.control("pause_sync_job", scene.job),
+    "resume": lambda s, scene, _mine: s.control("resume_sync_job", scene.job),
+    "retry failed": lambda s, scene, _mine: s.control("retry_failed_chunks", scene.job),
+    "append": lambda s, scene, _mine: s.call(
+        "append_sync_chunks", parent_sync_job_id=scene.job, chunks=[{}], request_id=uuid.uuid4()
+    ),
+    "trigger": lambda s, scene, _mine: s.call("trigger_next_chunk_processing", parent_sync_job_id=scene.job),
+    "progress": lambda s, scene, _mine: s.progress(scene.job),
+    "purge": lambda s, _scene, _mine: s.call("purge_sync_jobs", older_than=timedelta(0)),
+}
+ON_ONE_CHUNK = {
+    *("complete", "complete and claim", "complete and append", "fail", "fail for good", "extend", "give back"),
+}

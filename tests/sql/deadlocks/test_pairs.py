@@ -1,0 +1,122 @@
+"""Every ordered pair of operations, in two open transactions on one job."""
+
+from __future__ import annotations
+
+import random
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.sql import invariants
+from tests.sql.cleanup.hooks import configure
+from tests.sql.database import Database, Session
+from tests.sql.deadlocks.operations import ON_ONE_CHUNK, OPERATIONS, Scene
+from tests.sql.threads import together, until
+
+# What an operation may rightly answer when the other one came first.
+RIGHTLY_REFUSED = ("SC001", "SC005")
+
+
+def wait_or_end(running: Future[Any], observer: Session, pid: int) -> None:
+    """Wait until the second operation has ended, or waits for a lock."""
+    query = "select coalesce(wait_event_type = 'Lock', false) from pg_stat_activity where pid = %s"
+    until(lambda: running.done() or observer.value(query, pid))
+
+
+def bring_to_its_end(session: Session, scene: Scene) -> None:
+    """Claims and reports alone, without the watchdog, must bring the job to its end."""
+    status = session.progress(scene.job)["status"]
+    if status == "paused":
+        session.control("resume_sync_job", scene.job)
+    for _round in range(50):
+        held = session.rows(
+            "select q.id as chunk_id, q.claim_token::text from public.chunk_processing_queue q"
+            " where q.parent_sync_job_id = %s and q.status = 'processing'",
+            scene.job,
+        )
+        session.call("complete_chunk_jobs_safe", completions=held)
+        batch = session.call("claim_chunk_jobs_safe", worker_id="w", batch_size=100, parent_sync_job_id=scene.job)
+        if not batch:
+            break
+    status = session.progress(scene.job)["status"]
+    assert status in ("completed", "failed", "cancelled"), status
+    assert not session.chunks(scene.job, "pending")
+
+
+@pytest.mark.parametrize("first", OPERATIONS)
+def test_no_pair_deadlocks_or_strands_a_chunk(db: Database, service: Session, admin: Session, first: str) -> None:
+    configure(service)
+    one, two = db.connect(autocommit=False), db.connect()
+    two_pid = two.connection.info.backend_pid
+    with ThreadPoolExecutor(1) as pool:
+        for second, operation in OPERATIONS.items():
+            # Two chunks; and then both on the same one, where that makes a difference.
+            for other in (1, 0) if {first, second} <= ON_ONE_CHUNK else (1,):
+                scene = Scene(service)
+                OPERATIONS[first](one, scene, 0)
+                later = pool.submit(operation, two, scene, other)
+                wait_or_end(later, admin, two_pid)
+                one.connection.commit()
+                try:
+                    later.result(timeout=10)
+                except psycopg.Error as error:
+                    assert error.sqlstate in RIGHTLY_REFUSED, f"{first} → {second}: {error}"  # noqa: PT017
+                if service.rows("select 1 from public.sync_jobs where id = %s", scene.job):
+                    violations = invariants.broken(service)
+                    assert not violations, f"{first} → {second}: {violations}"
+                    bring_to_its_end(service, scene)
+                service.execute("delete from public.sync_jobs")
+                admin.execute("truncate net.http_request_queue")
+
+
+def test_a_storm_of_everything_at_once(db: Database, service: Session) -> None:
+    """Twelve connections do whatever they like to three jobs: no deadlock, and all invariants hold at each look."""
+    configure(service)
+    service.call("save_sync_kind", kind="web", handler="do-it", max_concurrency=8, max_retries=50, retry_delay_seconds=0)
+    _storm(db, service, seconds=4.0)
+
+
+@pytest.mark.soak
+def test_a_long_storm(db: Database, service: Session) -> None:
+    configure(service)
+    _storm(db, service, seconds=300.0)
+
+
+def _storm(db: Database, service: Session, *, seconds: float) -> None:
+    jobs: list[str] = [service.start("web", chunks=[{}] * 30, max_concurrency=8)["id"] for _ in range(3)]
+    end = time.monotonic() + seconds
+
+    def work(session: Session, number: int) -> int:
+        dice = random.Random(number)
+        scene = Scene.__new__(Scene)
+        acts = 0
+        while time.monotonic() < end:
+            if number == 0:
+                violations = invariants.broken(session)
+                assert not violations, violations
+                continue
+            job = dice.choice(jobs)
+            mine = session.rows(
+                "select q.id as chunk_id, q.claim_token from public.chunk_processing_queue q"
+                " where q.parent_sync_job_id = %s and q.status = 'processing' order by random() limit 4",
+                job,
+            )
+            scene.job = job
+            scene.held = mine + [{"chunk_id": 0, "claim_token": None}] * (4 - len(mine))
+            name = dice.choice([n for n in OPERATIONS if n not in ("purge", "cancel") or dice.random() < 0.1])
+            try:
+                OPERATIONS[name](session, scene, 0)
+            except psycopg.Error as error:
+                if error.sqlstate not in (*RIGHTLY_REFUSED, "SC003"):  # noqa: PT017
+                    raise AssertionError(f"{name}: {error}") from error
+            acts += 1
+            if session.rows("select 1 from public.sync_jobs where id = %s and completed_at is null", job) == []:
+                jobs[dice.randrange(3)] = session.start("web", chunks=[{}] * 30, max_concurrency=8)["id"]
+        return acts
+
+    acts = together(db, 12, work)
+    assert sum(acts) > 100
+    invariants.check(service)
