@@ -7,6 +7,7 @@ import tracemalloc
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from pydantic import BaseModel
 
@@ -251,3 +252,15 @@ async def test_maintenance_calls_answer(client: Any, kind: str) -> None:
     assert await done(client.trigger_next_chunk_processing()) == 0
     assert set(await done(client.purge())) == {"jobs", "chunks", "more"}
     assert kind in [known.kind for known in await done(client.kinds())]
+
+
+async def test_jobs_made_in_the_same_instant_are_all_listed_once(
+    client: Any, kind: str, stack: LocalStack
+) -> None:
+    with psycopg.connect(stack.db_url, autocommit=True) as connection:
+        connection.execute(
+            "select public.start_sync_job(%s, '[]'::jsonb) from generate_series(1, 1200)", [kind]
+        )
+    jobs = await done(client.jobs(kind=kind, limit=None))
+    assert len(jobs) == len({job.id for job in jobs}) == 1200
+    assert len({job.snapshot.created_at for job in jobs}) == 1
