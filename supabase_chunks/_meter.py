@@ -62,24 +62,24 @@ class Meter:
 
     @property
     def words(self) -> str:
-        """Everything beside the counts, as in `35 items/s · 2 min left · 1 failed`."""
+        """Everything beside the counts, the worst first, as in `1 failed · 2 min left · 35 items/s`."""
         if self._progress is None:
             return "waiting"
         progress = self._progress
         parts = []
         if progress.ended or progress.status in (JobStatus.PENDING, JobStatus.PAUSED):
             parts.append(str(progress.status))
-        if self.rate is not None:
-            parts.append(f"{self.rate:,.3g} {'items' if self._has_items(progress) else 'chunks'}/s")
-        if progress.eta_seconds is not None and progress.status is JobStatus.RUNNING:
-            parts.append(f"{duration(progress.eta_seconds)} left")
         for count, word in (
-            (progress.retrying_chunks, "retrying"),
             (progress.failed_chunks, "failed"),
             (progress.cancelled_chunks, "cancelled"),
+            (progress.retrying_chunks, "retrying"),
         ):
             if count:
                 parts.append(f"{count:,} {word}")
+        if progress.eta_seconds is not None and progress.status is JobStatus.RUNNING:
+            parts.append(f"{duration(progress.eta_seconds)} left")
+        if self.rate is not None:
+            parts.append(f"{self.rate:,.3g} {'items' if self._has_items(progress) else 'chunks'}/s")
         return " · ".join(parts)
 
     @staticmethod

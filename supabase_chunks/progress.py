@@ -125,15 +125,18 @@ class Bar:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
+        from rich.table import Column
 
         self._meter = Meter()
         self._bar: RichProgress = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=16),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[counts]}"),
-            TextColumn("[dim]{task.fields[words]}"),
+            # The words take what is left of the line: a narrow terminal shortens them and not the bar.
+            TextColumn("[dim]{task.fields[words]}", table_column=Column(ratio=1, no_wrap=True)),
             console=Console(file=stream),
+            expand=True,
         )
         self._task = self._bar.add_task("sync", total=100, counts="", words="waiting")
         self._bar.start()

@@ -65,7 +65,7 @@ def test_rate_eta_retries_and_failures_are_told_in_words() -> None:
     meter.update(
         snapshot(items_processed=350, items_total=1000, eta_seconds=125, retrying_chunks=2, failed_chunks=1)
     )
-    assert meter.words == "35 items/s · 2 min left · 2 retrying · 1 failed"
+    assert meter.words == "1 failed · 2 retrying · 2 min left · 35 items/s"
     assert meter.counts == "0/4 chunks · 350/1,000 items"
 
 
