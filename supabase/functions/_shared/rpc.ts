@@ -19,6 +19,8 @@ export class RpcError extends Error {
   /** Whether the same call can succeed later: nobody answered, a gateway did, or the database was overtaken. */
   get retryable(): boolean {
     if (this.code === "40P01" || this.code === "57014" || this.code === "55P03") return true;
+    // PostgREST's answer to a query in the middle of which PostgreSQL was killed: 400 with an empty code.
+    if (this.status === 400 && this.code === null) return true;
     return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
   }
 }
@@ -72,8 +74,12 @@ export function createRpc(url: string, key: string): Rpc {
 function readError(text: string): { code: string | null; message: string | null } {
   try {
     const body = JSON.parse(text) as { code?: unknown; message?: unknown; details?: unknown } | null;
-    const message = [body?.message, body?.details].filter((part) => typeof part === "string").join(": ");
-    return { code: typeof body?.code === "string" ? body.code : null, message: message || null };
+    const parts = [body?.message, body?.details].filter((part) => typeof part === "string");
+    const message = parts.join(": ").replace(/\s+/g, " ").trim();
+    return {
+      code: typeof body?.code === "string" && body.code !== "" ? body.code : null,
+      message: message || null,
+    };
   } catch {
     return { code: null, message: null };
   }
