@@ -27,6 +27,12 @@ def bundle_dir() -> Path:
     )
 
 
+def version() -> str:
+    """The version of the migrations and functions, which is this package's."""
+    text = (functions_dir() / "_shared" / "version.ts").read_text(encoding="utf-8")
+    return text.split('VERSION = "')[1].split('"')[0]
+
+
 def migrations_dir() -> Path:
     """The folder with the migrations, ordered by name."""
     return bundle_dir() / "migrations"

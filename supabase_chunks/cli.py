@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
@@ -17,6 +16,7 @@ _COMMANDS = {
     "local": "local",
     "init": "init",
     "configure": "maintenance",
+    "doctor": "doctor",
     "trigger": "jobs",
     "status": "jobs",
     "watch": "jobs",
@@ -58,16 +58,8 @@ class Commands(click.Group):
             raise click.exceptions.Exit(INTERRUPTED) from None
 
 
-def package_version() -> str:
-    """Return the version of this package."""
-    try:
-        return version("supabase-chunks")
-    except PackageNotFoundError:  # run from a checkout that nobody installed
-        return "unknown"
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_version(), "-V", "--version")
+@click.version_option(None, "-V", "--version", package_name="supabase-chunks")
 def cli() -> None:
     """Start, watch and steer long syncs on Supabase.
 

@@ -37,10 +37,10 @@ def init(folder: Path, no_email: bool, dry_run: bool, json_: bool) -> None:
     Example:
       supabase-chunks init ~/my-project --dry-run
     """
-    from supabase_chunks.cli import package_version
+    from supabase_chunks import assets
     from supabase_chunks.install import Plan, Project
 
-    plan = Plan.for_project(Project(folder), email=not no_email, version=package_version())
+    plan = Plan.for_project(Project(folder), email=not no_email, version=assets.version())
     if not dry_run:
         plan.apply()
     if json_:
