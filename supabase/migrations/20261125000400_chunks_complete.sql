@@ -254,11 +254,10 @@ declare
   gate text;
   lease_seconds int;
   chunk public.chunk_processing_queue;
-  job record;
-  slots record;
+  counted record;
+  job public.sync_jobs;
   outcome text := 'completed';
-  open_here bigint;
-  remaining bigint;
+  to_claim bigint[];
   next jsonb;
 begin
   perform chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total);
@@ -286,50 +285,51 @@ begin
   if chunk.id is null then
     return chunk_private.answer_again(chunk_id, claim_token);
   end if;
-  select j.id, j.status, j.owner_id, j.counter_shards, k.handler is not null as has_handler into job
-  from public.sync_jobs j join public.sync_kinds k on k.kind = j.kind
-  where j.id = chunk.parent_sync_job_id;
 
   if success then
+    -- One statement for the count, what is left and the job: this is the path of every chunk.
     update chunk_private.job_counters c
     set open_chunks = c.open_chunks - 1,
         completed_chunks = c.completed_chunks + 1,
         retrying_chunks = c.retrying_chunks - (chunk.attempts > 1)::int,
         items_processed = c.items_processed + coalesce(chunk.items_processed, 0),
         last_activity_at = now()
-    where c.job_id = job.id and c.shard = chunk.chunk_index % job.counter_shards;
+    from public.sync_jobs j
+    where j.id = chunk.parent_sync_job_id and c.job_id = j.id and c.shard = chunk.chunk_index % j.counter_shards
+    returning j as job, (select sum(o.open_chunks)::bigint - 1 from chunk_private.job_counters o where o.job_id = j.id) as remaining,
+      c.open_chunks as open_here
+    into counted;
     if appends then
-      perform chunk_private.add_chunks(job.id, next_chunks, items_total);
+      perform chunk_private.add_chunks((counted.job).id, next_chunks, items_total);
+      counted.remaining := counted.remaining + jsonb_array_length(next_chunks);
+      counted.open_here := null;
     elsif items_total is not null then
-      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + items_total where j.id = job.id;
+      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + items_total where j.id = (counted.job).id;
     end if;
   else
     outcome := chunk_private.end_attempt(chunk, 'error', coalesce(error, 'the worker gave no error text'), retryable, retry_after_seconds);
+    select j as job, sum(c.open_chunks)::bigint as remaining,
+      (sum(c.open_chunks) filter (where c.shard = chunk.chunk_index % j.counter_shards))::bigint as open_here
+    into counted
+    from public.sync_jobs j join chunk_private.job_counters c on c.job_id = j.id
+    where j.id = chunk.parent_sync_job_id
+    group by j.id;
   end if;
-  select sum(c.open_chunks), sum(c.open_chunks) filter (where c.shard = chunk.chunk_index % job.counter_shards) into remaining, open_here
-  from chunk_private.job_counters c where c.job_id = job.id;
-  if open_here = 0 then
+  job := counted.job;
+  if counted.open_here = 0 then
     job.status := chunk_private.finish_if_done(job.id);
   end if;
 
-  if job.status in ('pending', 'running') then
-    slots := chunk_private.pass_slots_on(job.id, job.counter_shards, job.has_handler, array[chunk.chunk_index], claim_next::int);
-    if cardinality(slots.to_claim) > 0 then
-      next := to_jsonb(chunk_private.mark_claimed(
-        array[job.id], slots.to_claim, chunk.worker_id, lease_seconds, claim_token
-      )) -> 0;
-    end if;
-    if appends then
-      slots.to_dispatch := slots.to_dispatch || chunk_private.fill_slots(job.id);
-    end if;
-    if cardinality(slots.to_dispatch) > 0 then
-      perform chunk_private.dispatch(job.id, job.owner_id, slots.to_dispatch);
-    end if;
-  else
-    delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
+  to_claim := chunk_private.pass_slots_on(job, array[chunk.chunk_index], coalesce(claim_next, false)::int);
+  if cardinality(to_claim) > 0 then
+    next := to_jsonb(chunk_private.mark_claimed(array[job.id], to_claim, chunk.worker_id, lease_seconds, claim_token)) -> 0;
+  end if;
+  if appends then
+    perform chunk_private.fill_slots(job.id);
   end if;
   return jsonb_build_object(
-    'chunk_id', chunk_id, 'outcome', outcome, 'job_status', job.status, 'remaining', remaining, 'next', next,
+    'chunk_id', chunk_id, 'outcome', outcome, 'job_status', job.status, 'next', next,
+    'remaining', case when job.status in ('completed', 'failed') then 0 else counted.remaining end,
     'chunk_status', case outcome when 'retrying' then 'pending' else outcome end
   );
 end
@@ -423,7 +423,7 @@ declare
   answers jsonb := '{}';
   item record;
   job record;
-  slots record;
+  to_claim bigint[];
 begin
   if jsonb_typeof(completions) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'completions', message = 'completions must be a JSON array of objects';
@@ -460,9 +460,11 @@ begin
     end if;
   end loop;
 
-  -- Lock in order of id what holds; of two reports for one chunk the first counts.
+  -- Lock in order of id what holds, and no chunk that is somebody else's by now: they take theirs in no order. Of two
+  -- reports for one chunk the first counts.
   perform 1 from public.chunk_processing_queue q
   where q.id = any (array(select r.chunk_id from unnest(reports) r))
+    and q.claim_token = any (array(select r.claim_token from unnest(reports) r)) and q.completed_at is null
   order by q.id
   for no key update;
   accepted := array(
@@ -539,7 +541,7 @@ begin
   end loop;
 
   for job in
-    select j.id, j.owner_id, j.status, j.counter_shards, k.handler is not null as has_handler, d.freed, d.appends, d.wanting,
+    select j as row, d.freed, d.appends, d.wanting,
       (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = j.id)::bigint as remaining
     from (
       select a.job_id, array_agg(a.chunk_index) as freed, bool_or(a.appends) as appends,
@@ -548,33 +550,25 @@ begin
       group by a.job_id
     ) d
     join public.sync_jobs j on j.id = d.job_id
-    join public.sync_kinds k on k.kind = j.kind
     order by j.id
   loop
     answers := answers || jsonb_build_object(
-      job.id::text, jsonb_build_object('job_status', job.status, 'remaining', job.remaining, 'next', null)
+      (job.row).id::text, jsonb_build_object('job_status', (job.row).status, 'remaining', job.remaining, 'next', null)
     );
-    if job.status not in ('pending', 'running') then
-      delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (job.freed);
-      continue;
-    end if;
-    slots := chunk_private.pass_slots_on(job.id, job.counter_shards, job.has_handler, job.freed, coalesce(cardinality(job.wanting), 0));
+    to_claim := chunk_private.pass_slots_on(job.row, job.freed, coalesce(cardinality(job.wanting), 0));
     for item in
       select a.place, r.claim_token, a.worker_id, a.lease_seconds, n.chunk_index
-      from unnest(slots.to_claim, job.wanting) n (chunk_index, place)
+      from unnest(to_claim, job.wanting) n (chunk_index, place)
       join unnest(accepted) a on a.place = n.place
       join unnest(reports) r on r.place = n.place
       where n.chunk_index is not null
     loop
       answers := answers || jsonb_build_object(item.place::text, to_jsonb(chunk_private.mark_claimed(
-        array[job.id], array[item.chunk_index], item.worker_id, item.lease_seconds, item.claim_token
+        array[(job.row).id], array[item.chunk_index], item.worker_id, item.lease_seconds, item.claim_token
       )) -> 0);
     end loop;
     if job.appends then
-      slots.to_dispatch := slots.to_dispatch || chunk_private.fill_slots(job.id);
-    end if;
-    if cardinality(slots.to_dispatch) > 0 then
-      perform chunk_private.dispatch(job.id, job.owner_id, slots.to_dispatch);
+      perform chunk_private.fill_slots((job.row).id);
     end if;
   end loop;
 
@@ -641,7 +635,7 @@ begin
   locked as (
     select q.id, q.status, q.claim_token, q.locked_until, q.locked_until - q.updated_at as lease_length
     from public.chunk_processing_queue q
-    where q.id = any (array(select w.chunk_id from wanted w))
+    where q.id = any (array(select w.chunk_id from wanted w)) and q.claim_token = any (array(select w.claim_token from wanted w))
     order by q.id
     for no key update
   ),
@@ -692,7 +686,7 @@ as $$
 #variable_conflict use_variable
 declare
   chunk public.chunk_processing_queue;
-  job record;
+  job public.sync_jobs;
   gate text;
   explanation constant text := coalesce(reason, 'given back by its worker');
 begin
@@ -719,21 +713,13 @@ begin
   update public.chunk_processing_queue q
   set status = 'pending', attempts = q.attempts - 1, given_back = q.given_back + 1, claim_token = null, locked_until = null, updated_at = now()
   where q.id = chunk.id;
-  select j.id, j.owner_id, j.status, k.handler is not null as has_handler into job
-  from public.sync_jobs j join public.sync_kinds k on k.kind = j.kind
-  where j.id = chunk.parent_sync_job_id;
+  select j.* into job from public.sync_jobs j where j.id = chunk.parent_sync_job_id;
   -- It keeps its slot, unless the job was paused meanwhile.
+  delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
   if job.status = 'paused' then
-    delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
     insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index) values (job.id, now(), chunk.chunk_index);
   else
-    update chunk_private.slots s
-    set claimed = false, claim_id = null, ready_at = now(),
-        dispatched_at = case when job.has_handler then now() end, dispatch_count = job.has_handler::int
-    where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
-    if job.has_handler then
-      perform chunk_private.dispatch(job.id, job.owner_id, array[chunk.chunk_index]);
-    end if;
+    perform chunk_private.give_slots(job, array[chunk.chunk_index], array[now()], '{}');
   end if;
   return jsonb_build_object('chunk_id', chunk_id, 'outcome', 'released', 'chunk_status', 'pending', 'job_status', job.status);
 end

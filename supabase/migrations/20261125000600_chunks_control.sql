@@ -64,21 +64,6 @@ end
 $$;
 comment on function chunk_private.refuse is 'Raises SC005: not possible in the job''s state.';
 
-create or replace function chunk_private.fill_and_dispatch(job public.sync_jobs)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-declare
-  to_dispatch constant bigint[] := chunk_private.fill_slots((job).id);
-begin
-  if cardinality(to_dispatch) > 0 then
-    perform chunk_private.dispatch((job).id, (job).owner_id, to_dispatch);
-  end if;
-end
-$$;
-comment on function chunk_private.fill_and_dispatch is 'Fills a job''s free slots, under its exclusive gate, and sends the webhooks.';
-
 -- Start ---------------------------------------------------------------------------------------------------------------
 
 create or replace function chunk_private.start_sync_job(
@@ -216,7 +201,7 @@ begin
     select 1, payload, null where chunks is null and total_items is null
   ) c;
   perform chunk_private.count_fresh(job.id, owner_id, job.counter_shards, 0, total);
-  perform chunk_private.fill_and_dispatch(job);
+  perform chunk_private.fill_slots(job.id);
   return public.get_sync_job_progress_safe(job.id) || '{"created": true}';
 end
 $$;
@@ -287,7 +272,7 @@ begin
     update public.sync_jobs j set sealed = true where j.id = job.id;
     perform chunk_private.finish_if_done(job.id);
   end if;
-  perform chunk_private.fill_and_dispatch(job);
+  perform chunk_private.fill_slots(job.id);
   return public.get_sync_job_progress_safe(job.id);
 end
 $$;
@@ -416,7 +401,7 @@ begin
     update public.sync_jobs j
     set status = case when j.started_at is null then 'pending' else 'running' end
     where j.id = job.id;
-    perform chunk_private.fill_and_dispatch(job);
+    perform chunk_private.fill_slots(job.id);
   end if;
   return public.get_sync_job_progress_safe(job.id);
 end
@@ -455,7 +440,7 @@ begin
         message = format('the sync job %s cannot be retried: another job with the key %L is active', job.id, job.job_key);
     end;
   end if;
-  perform chunk_private.fill_and_dispatch(job);
+  perform chunk_private.fill_slots(job.id);
   return public.get_sync_job_progress_safe(job.id);
 end
 $$;

@@ -99,12 +99,12 @@ begin
       where s.job_id = o.job_id and s.chunk_index = o.chunk_index
       returning s.job_id, s.chunk_index
     )
-    select j.id as job_id, j.owner_id, array_agg(m.chunk_index order by m.chunk_index) as chunk_indexes
+    select j as job, array_agg(m.chunk_index order by m.chunk_index) as chunk_indexes
     from marked m
     join public.sync_jobs j on j.id = m.job_id
     group by j.id
   loop
-    sent := sent + chunk_private.dispatch(page.job_id, page.owner_id, page.chunk_indexes);
+    sent := sent + chunk_private.dispatch(page.job, page.chunk_indexes);
   end loop;
   return sent;
 end
@@ -161,7 +161,6 @@ declare
   gated uuid[];
   chunk record;
   job record;
-  slots record;
   recovered int := 0;
   freed_of uuid[] := '{}';
   freed bigint[] := '{}';
@@ -219,29 +218,23 @@ begin
     end;
   end loop;
   for job in
-    select j.id, j.owner_id, j.status, j.counter_shards, k.handler is not null as has_handler, array_agg(f.chunk_index) as freed
+    select j as row, array_agg(f.chunk_index) as freed
     from unnest(freed_of, freed) f (id, chunk_index)
     join public.sync_jobs j on j.id = f.id
-    join public.sync_kinds k on k.kind = j.kind
-    group by j.id, k.handler
+    group by j.id
     order by j.id
   loop
     begin
-      if job.status in ('pending', 'running') then
-        slots := chunk_private.pass_slots_on(job.id, job.counter_shards, job.has_handler, job.freed, 0);
-        perform chunk_private.dispatch(job.id, job.owner_id, slots.to_dispatch) where cardinality(slots.to_dispatch) > 0;
-      else
-        delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (job.freed);
-      end if;
+      perform chunk_private.pass_slots_on(job.row, job.freed, 0);
     exception when others then
-      raise warning 'supabase-chunks: the slots of job % could not be passed on: %', job.id, sqlerrm;
+      raise warning 'supabase-chunks: the slots of job % could not be passed on: %', (job.row).id, sqlerrm;
     end;
   end loop;
 
   -- 2. Jobs that nobody has moved for a minute: a finish that was missed, or slots left free. Their exclusive gates are
   --    only tried for, since this transaction holds others.
   for job in
-    select j.id, j.owner_id
+    select j.id
     from public.sync_jobs j
     cross join lateral (
       select sum(c.open_chunks) as open, max(c.last_activity_at) as last_activity_at
@@ -255,8 +248,7 @@ begin
     begin
       if pg_try_advisory_xact_lock(uuid_hash_extended(job.id, 0)) then
         perform chunk_private.finish_if_done(job.id);
-        select chunk_private.fill_slots(job.id) as to_dispatch into slots;
-        perform chunk_private.dispatch(job.id, job.owner_id, slots.to_dispatch) where cardinality(slots.to_dispatch) > 0;
+        perform chunk_private.fill_slots(job.id);
       end if;
     exception when others then
       raise warning 'supabase-chunks: job % could not be settled: %', job.id, sqlerrm;
