@@ -4,7 +4,6 @@ VENV   := .venv
 PYTHON ?= $(firstword $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done) none)
 BIN    := $(VENV)/bin
-DENO   := $(BIN)/deno
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help demo test lint bench soak clean
@@ -21,7 +20,6 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	@$(PYTEST) -q $(ARGS)
-	@cd tests/functions && ../../$(DENO) test --quiet --frozen --no-prompt --allow-all
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
