@@ -79,7 +79,8 @@ class Meter:
         if progress.eta_seconds is not None and progress.status is JobStatus.RUNNING:
             parts.append(f"{duration(progress.eta_seconds)} left")
         if self.rate is not None:
-            parts.append(f"{self.rate:,.3g} {'items' if self._has_items(progress) else 'chunks'}/s")
+            rate = f"{self.rate:,.0f}" if self.rate >= 10 else f"{self.rate:.2g}"
+            parts.append(f"{rate} {'items' if self._has_items(progress) else 'chunks'}/s")
         return " · ".join(parts)
 
     @staticmethod

@@ -69,6 +69,18 @@ def test_rate_eta_retries_and_failures_are_told_in_words() -> None:
     assert meter.counts == "0/4 chunks · 350/1,000 items"
 
 
+@pytest.mark.parametrize(
+    ("done", "words"), [(1, "0.1 items/s"), (57, "5.7 items/s"), (25_000, "2,500 items/s")]
+)
+def test_rates_are_told_in_digits_that_mean_something(done: int, words: str) -> None:
+    clock = Clock()
+    meter = Meter(clock)
+    meter.update(snapshot())
+    clock.now = 10.0
+    meter.update(snapshot(items_processed=done))
+    assert meter.words == words
+
+
 def test_a_log_gets_few_lines() -> None:
     clock, stream = Clock(), io.StringIO()
     lines = Lines(stream, clock)
