@@ -21,7 +21,7 @@ T = TypeVar("T")
 logger = logging.getLogger("supabase_chunks")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """One call of a database function. Arguments that are None are left to their SQL default."""
 
@@ -31,7 +31,7 @@ class Call:
     """Seconds, when it must be shorter than the client's own."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Select:
     """One read of a table or view."""
 
@@ -45,7 +45,7 @@ class Select:
     timeout: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sleep:
     """A pause."""
 
@@ -66,7 +66,7 @@ def sleep(seconds: float) -> Flow[None]:
     yield Sleep(seconds)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Retry:
     """How often and how patiently a failed request is repeated.
 
