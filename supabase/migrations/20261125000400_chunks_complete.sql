@@ -16,7 +16,7 @@ declare
 begin
   select j.status, j.sealed into job from public.sync_jobs j where j.id = job_id for no key update;
   if job.status in ('pending', 'running', 'paused') and job.sealed then
-    select sum(c.open_chunks) as open, sum(c.failed_chunks) as failed into counts
+    select coalesce(sum(c.open_chunks), 0) as open, sum(c.failed_chunks) as failed into counts
     from chunk_private.job_counters c where c.job_id = job_id;
     if counts.open = 0 then
       job.status := case when counts.failed > 0 then 'failed' else 'completed' end;
