@@ -14,7 +14,8 @@ from .errors import ChunksError
 _COMMANDS = {
     "demo": "demo",
     "local": "local",
-    "init": "init",
+    "init": "project",
+    "new": "project",
     "configure": "maintenance",
     "doctor": "doctor",
     "trigger": "jobs",

@@ -1,39 +1,54 @@
-"""pytest fixtures for test suites that want a Supabase project to themselves.
+"""Fixtures for your own tests: a whole Supabase project with supabase-chunks, without Docker.
 
-    def test_sync(supabase_chunks_stack):
-        client = ChunksClient(supabase_chunks_stack.url, supabase_chunks_stack.secret_key)
+Loaded by pytest wherever this package is installed; it starts nothing until a test asks for it. Needs the
+extra `local`. In pytest's configuration, `supabase_chunks_project = "."` runs the migrations and functions of
+your project instead of this package's own.
 
-The stack is started once a session, at its first use. For your own functions or migrations override the
-options in your conftest.py:
-
-    @pytest.fixture(scope="session")
-    def supabase_chunks_stack_options():
-        return {"functions": "supabase/functions", "migrations": "supabase/migrations"}
+Example:
+    >>> def test_orders_are_synced(supabase_chunks_client):
+    ...     job = supabase_chunks_client.trigger_sync("sync-orders", chunks=[{"page": 1}])
+    ...     assert job.wait(timeout=30).completed_chunks == 1
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from supabase_chunks import ChunksClient
     from supabase_chunks.local import LocalStack
+
+_OPTION = "supabase_chunks_project"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the setting to pytest's configuration file."""
+    parser.addini(_OPTION, "The folder that has supabase/migrations and supabase/functions.", default="")
 
 
 @pytest.fixture(scope="session")
-def supabase_chunks_stack_options() -> dict[str, Any]:
-    """What LocalStack is called with; override it to change that."""
-    return {}
-
-
-@pytest.fixture(scope="session")
-def supabase_chunks_stack(supabase_chunks_stack_options: dict[str, Any]) -> Iterator[LocalStack]:
-    """A running local stack, shared by the tests of a session and gone after them."""
-    # Imported here: pytest loads this file in every project of an environment, with the extra or without.
+def supabase_stack(pytestconfig: pytest.Config) -> Iterator[LocalStack]:
+    """A running project, the same for all tests of the session."""
     from supabase_chunks.local import LocalStack
 
-    with LocalStack(**supabase_chunks_stack_options) as stack:
+    project = str(pytestconfig.getini(_OPTION))
+    if project:
+        folder = pytestconfig.rootpath / project / "supabase"
+        stack = LocalStack(migrations=folder / "migrations", functions=folder / "functions")
+    else:
+        stack = LocalStack()
+    with stack:
         yield stack
+
+
+@pytest.fixture
+def supabase_chunks_client(supabase_stack: LocalStack) -> Iterator[ChunksClient]:
+    """A client with the secret key of the running project."""
+    from supabase_chunks import ChunksClient
+
+    with ChunksClient(supabase_stack.url, supabase_stack.secret_key) as client:
+        yield client

@@ -18,7 +18,7 @@ from supabase_chunks.demo.failure import DemoError
 from supabase_chunks.demo.imap import Address, Mailbox
 from supabase_chunks.demo.messages import from_mbox, made_up
 from supabase_chunks.demo.report import Report, count
-from supabase_chunks.demo.server import MailServer
+from supabase_chunks.demo.server import MailServer, require_installed
 from supabase_chunks.local import LocalStack
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class Demo:
         if self.address is not None:
             # Before anything is started: a wrong password should take no time.
             _open(self.address).close()
+        else:
+            require_installed()
         began = time.monotonic()
         say("Starting PostgreSQL, PostgREST and the Edge Functions …")
         with ExitStack() as running:

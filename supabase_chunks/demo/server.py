@@ -23,6 +23,19 @@ _READY_SECONDS = 20.0
 _PROGRAM = "from pymap.main import main; main()"
 
 
+def require_installed() -> None:
+    """Check that there is an IMAP server to start.
+
+    Raises:
+        DemoError: Its package is missing.
+    """
+    if find_spec("pymap") is None:
+        raise DemoError(
+            "The demo's IMAP server is missing: run pip install 'supabase-chunks[local,demo]',"
+            " or bring a mailbox of your own with --imap."
+        )
+
+
 class MailServer:
     """A running pymap with one empty mailbox, its messages in memory. Ends with the `with` block."""
 
@@ -42,11 +55,7 @@ class MailServer:
         Raises:
             DemoError: It did not start.
         """
-        if find_spec("pymap") is None:
-            raise DemoError(
-                "The demo's IMAP server is missing: run pip install 'supabase-chunks[local,demo]',"
-                " or bring a mailbox of your own with --imap."
-            )
+        require_installed()
         port = free_port()
         self.address = Address(HOST, port, "demo", "INBOX", "none", self.address.password)
         # The password goes by a file: a command line can be read by everybody.

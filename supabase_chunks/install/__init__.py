@@ -9,5 +9,6 @@ from __future__ import annotations
 from supabase_chunks.install.failure import InstallError
 from supabase_chunks.install.plan import Plan
 from supabase_chunks.install.project import Project
+from supabase_chunks.install.scaffold import new_kind
 
-__all__ = ["InstallError", "Plan", "Project"]
+__all__ = ["InstallError", "Plan", "Project", "new_kind"]

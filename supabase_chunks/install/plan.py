@@ -68,6 +68,11 @@ class Plan:
         """Whether there is nothing to do."""
         return not self.writes
 
+    def add(self, path: Path, content: bytes) -> None:
+        """Plan a new file."""
+        self.writes[path] = content
+        self.added.append(self.project.relative(path))
+
     def apply(self) -> None:
         """Write everything.
 
@@ -108,7 +113,7 @@ class Plan:
         missing = [path for path in wanted if not self.project.has_migration(path.name)]
         for stamp, source in zip(self.project.next_timestamps(len(missing)), missing, strict=True):
             target = self.project.migrations_dir / f"{stamp}_{source.name}"
-            self._write(target, source.read_bytes())
+            self.add(target, source.read_bytes())
 
     def _plan_functions(self, email: bool, installed: dict[str, str]) -> None:
         foreign: list[str] = []
@@ -119,7 +124,7 @@ class Plan:
             target = self.project.functions_dir / relative
             name = self.project.relative(target)
             if not target.exists():
-                self._write(target, content)
+                self.add(target, content)
             elif fingerprint(target.read_bytes()) != fingerprint(content):
                 if self.project.is_untouched(target):
                     self.writes[target] = content
@@ -148,10 +153,6 @@ class Plan:
                 self.writes[backup] = self.project.config
             self.writes[path] = content
             self.added += [f"config.toml {block}" for block in blocks]
-
-    def _write(self, path: Path, content: bytes) -> None:
-        self.writes[path] = content
-        self.added.append(self.project.relative(path))
 
 
 def _make_folder(folder: Path) -> list[Path]:

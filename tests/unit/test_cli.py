@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -47,6 +48,19 @@ def test_the_help_shows_each_command_in_a_whole_sentence() -> None:
     lines = text.partition("Commands:\n")[2].splitlines()
     assert [line.split()[0] for line in lines] == COMMANDS
     assert all(line.endswith(".") and not line.endswith("...") for line in lines), text
+
+
+def test_the_shell_completes_commands() -> None:
+    words = {"COMP_WORDS": "supabase-chunks st", "COMP_CWORD": "1"}
+    program = "from supabase_chunks.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **words, "_SUPABASE_CHUNKS_COMPLETE": "bash_complete"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["plain,status"]
 
 
 def test_help_imports_neither_httpx_nor_the_local_stack() -> None:

@@ -1,4 +1,4 @@
-"""`supabase-chunks init`."""
+"""The commands for a Supabase project on the disk: install, and add a kind."""
 
 from __future__ import annotations
 
@@ -48,6 +48,43 @@ def init(folder: Path, no_email: bool, dry_run: bool, json_: bool) -> None:
         click.echo(as_json({**words, "dry_run": dry_run}))
         return
     _report(plan, dry_run)
+
+
+@click.command()
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="[DIR]", default=".")
+@click.option(
+    "--max-concurrency",
+    type=click.IntRange(1, 1000),
+    default=4,
+    show_default=True,
+    help="How many chunks of one job may be worked on at once.",
+)
+@json_option
+def new(name: str, folder: Path, max_concurrency: int, json_: bool) -> None:
+    r"""Add a kind of sync of your own to a project.
+
+    Writes its handler (an Edge Function to fill in), its block of config.toml, and the migration that
+    registers it.
+
+    \b
+    Example:
+      supabase-chunks new sync-orders ~/my-project
+    """
+    from supabase_chunks.install import Project, new_kind
+
+    plan = new_kind(Project(folder), name, max_concurrency=max_concurrency)
+    plan.apply()
+    if json_:
+        click.echo(as_json({"added": plan.added}))
+        return
+    for added in plan.added:
+        click.echo(f"+ {added}")
+    click.echo(
+        f"Next:\n  write functions/{name}/index.ts\n  supabase db push\n  supabase functions deploy {name}\n"
+        f"  supabase-chunks trigger {name} --chunks FILE",
+        err=True,
+    )
 
 
 def _report(plan: Plan, dry_run: bool) -> None:
