@@ -189,8 +189,8 @@ create table if not exists chunk_private.slots (
   claim_id uuid,
   dispatched_at timestamptz,
   dispatch_count int not null default 0,
-  primary key (job_id, chunk_index),
-  constraint slots_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+  -- No foreign key to the job: its check would lock the job's row at each release. The trigger below does its work.
+  primary key (job_id, chunk_index)
 )
 with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 comment on table chunk_private.slots is
@@ -202,6 +202,21 @@ comment on column chunk_private.slots.dispatched_at is 'When a webhook was last 
 comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since it was released; the watchdog doubles its interval with each.';
 create index if not exists slots_claim on chunk_private.slots (kind, priority, ready_at, chunk_index) where not claimed;
 create index if not exists slots_claim_id on chunk_private.slots (claim_id) where claim_id is not null;
+
+create or replace function chunk_private.forget_slots()
+returns trigger
+language plpgsql
+security definer -- whoever may delete a job need not have rights on what is inside
+set search_path = ''
+as $$
+begin
+  delete from chunk_private.slots s using deleted_jobs d where s.job_id = d.id;
+  return null;
+end
+$$;
+comment on function chunk_private.forget_slots is 'Deletes the slots of deleted jobs.';
+create or replace trigger sync_jobs_forget_slots after delete on public.sync_jobs
+  referencing old table as deleted_jobs for each statement execute function chunk_private.forget_slots();
 
 create table if not exists chunk_private.fresh_stripes (
   job_id uuid not null,

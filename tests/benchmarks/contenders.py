@@ -49,7 +49,7 @@ def create_ours(postgres: PostgresServer) -> str:
 
 def fill_jobs(dsn: str, chunks: int, *, jobs: int, cap: int) -> None:
     """Start jobs of equal size."""
-    _execute(dsn, "truncate public.sync_jobs cascade", "vacuum analyze")
+    _execute(dsn, "truncate public.sync_jobs, chunk_private.slots cascade", "vacuum analyze")
     with psycopg.connect(dsn, autocommit=True) as connection:
         for _ in range(jobs):
             left = chunks // jobs
