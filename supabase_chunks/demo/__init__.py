@@ -6,6 +6,7 @@ or takes yours, syncs it, and compares what PostgreSQL has with what the mail se
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from contextlib import ExitStack
@@ -77,9 +78,9 @@ class Demo:
         began = time.monotonic()
         say("Starting PostgreSQL, PostgREST and the Edge Functions …")
         with ExitStack() as running:
-            stack = running.enter_context(
-                LocalStack(self._folder(), keep=self.keep, port=self.port, on_note=say)
-            )
+            folder = self._folder()
+            running.push(_removal(folder))
+            stack = running.enter_context(LocalStack(folder, keep=self.keep, port=self.port, on_note=say))
             address = self.address
             if address is None:
                 address = running.enter_context(MailServer(stack.logs)).address
@@ -97,9 +98,7 @@ class Demo:
                 added = second.in_table - report.in_table
                 say(f"The same sync again: {added} messages added, {second.chunks} chunk (the planning one).")
             if self.keep:
-                say(
-                    f"The database is kept. Start it again: supabase-chunks local --data-dir {stack.data_dir}"
-                )
+                say(f"The database is kept. Start it again: supabase-chunks local --data-dir {folder}")
             return report
 
     def _folder(self) -> Path | None:
@@ -135,6 +134,16 @@ class Demo:
             return Report(
                 mailbox.count(below=below), counts.messages, counts.chunks, counts.attempts, seconds
             )
+
+
+def _removal(folder: Path | None) -> Callable[..., None]:
+    """What removes the folder when the demo ends by an error: nobody was told where it is."""
+
+    def remove(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    return remove
 
 
 def _open(address: Address) -> Mailbox:

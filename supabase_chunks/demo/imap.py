@@ -67,7 +67,7 @@ class Address:
 
 
 class Mailbox:
-    """A session in a folder. Counts by the server's own list of UIDs."""
+    """A session in a folder."""
 
     def __init__(self, address: Address) -> None:
         """Connect and log in.
@@ -101,8 +101,8 @@ class Mailbox:
                 raise DemoError(f"The IMAP server {self.address} refused message {count}: {answer!r}.")
         return count
 
-    def select(self) -> None:
-        """Open the folder, for reading only.
+    def select(self) -> int:
+        """Open the folder, for reading only, and return how many messages are in it.
 
         Raises:
             DemoError: There is no such folder.
@@ -116,6 +116,7 @@ class Mailbox:
             raise DemoError(
                 f"The folder {self.address.folder!r} of {self.address} cannot be opened: {words}."
             )
+        return int(answer[0] or 0)
 
     def uid_validity(self) -> int:
         """The generation of the selected folder's UIDs."""
@@ -130,10 +131,12 @@ class Mailbox:
         return int(found[1])
 
     def count(self, *, below: int) -> int:
-        """How many messages with a UID below that are in the selected folder now."""
-        self._imap.noop()
-        _, answer = self._imap.uid("SEARCH", "ALL")
-        return sum(1 for part in answer if part for uid in part.split() if int(uid) < below)
+        """How many messages with a UID below that the server counts in the folder now."""
+        messages = self.select()
+        # Asked for the few that came since, not for the many that were there: a line has its limit.
+        _, answer = self._imap.uid("SEARCH", f"UID {below}:*")
+        since = sum(1 for part in answer if part for uid in part.split() if int(uid) >= below)
+        return messages - since
 
     def close(self) -> None:
         """Log out."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mailbox
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,13 +23,12 @@ from supabase_chunks import ChunksClient, JobStatus
 from supabase_chunks.demo.imap import Mailbox
 from supabase_chunks.demo.messages import made_up
 from supabase_chunks.demo.server import MailServer
+from supabase_chunks.local import LocalStack
 
 from .processes import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from supabase_chunks.local import LocalStack
 
 ROOT = Path(__file__).parents[2]
 
@@ -157,12 +157,48 @@ def test_messages_of_an_mbox_file_arrive(tmp_path: Path) -> None:
         assert figure(run, "rows in synced_emails (SQL)") == 7
 
 
+def test_a_kept_database_can_be_started_again() -> None:
+    with demo("--keep", "--messages", "5") as run:
+        assert run.end(within=60) == 0, run.text
+        found = re.search(r"supabase-chunks local --data-dir (\S+)", run.text)
+        assert found
+        folder = Path(found[1])
+        run.traces.folders.clear()
+        assert run.traces.left_after(5) == []
+    try:
+        with LocalStack(folder) as again, psycopg.connect(again.db_url) as database:
+            assert database.execute("select count(*) from synced_emails").fetchone() == (5,)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_demo_that_fails_keeps_nothing() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with demo("--keep", "--port", str(taken.getsockname()[1])) as run:
+            assert run.end(within=30) == 1
+            assert run.traces.left_after(5) == []
+
+
+def test_messages_that_come_meanwhile_are_not_counted(mail: MailServer) -> None:
+    with Mailbox(mail.address) as mailbox:
+        mailbox.fill(made_up(3))
+        before = mailbox.select()
+        below = mailbox.next_uid()
+        assert mailbox.count(below=below) == before
+        mailbox.fill(made_up(2))
+        assert mailbox.count(below=below) == before
+        assert mailbox.count(below=mailbox.next_uid()) == before + 2
+
+
 def test_a_mailbox_of_ones_own_is_synced(mail: MailServer) -> None:
     with Mailbox(mail.address) as mailbox:
         mailbox.fill(made_up(25))
+        total = mailbox.select()
     with demo("--imap", url(mail), IMAP_PASSWORD=mail.address.password) as run:
         assert run.end(within=60) == 0, run.text
-        assert figure(run, "messages in the mailbox (IMAP)") == 25
+        assert figure(run, "messages in the mailbox (IMAP)") == total
         assert mail.address.password not in run.text
 
 
