@@ -237,6 +237,18 @@ def test_without_a_network_the_first_start_says_what_it_needs(tmp_path: Path) ->
         assert run.traces.left_after(5) == []
 
 
+def test_on_another_platform_it_says_what_to_bring(tmp_path: Path) -> None:
+    # A machine of another kind, as far as Python can tell.
+    (tmp_path / "sitecustomize.py").write_text("import platform\nplatform.machine = lambda: 'riscv64'\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    with demo(PYTHONPATH=path, XDG_CACHE_HOME=str(tmp_path), POSTGREST="") as run:
+        assert run.end(within=60) == 1
+        assert re.search(
+            r"^Error: PostgREST cannot be downloaded for this system .*riscv64.*PATH", run.text, re.M
+        )
+        assert run.traces.left_after(5) == []
+
+
 @pytest.mark.parametrize("part", ["background-sync-processor", "sync-emails"])
 def test_a_killed_function_loses_no_message(part: str, stack: LocalStack, mail: MailServer) -> None:
     client = ChunksClient(stack.url, stack.secret_key)

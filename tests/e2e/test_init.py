@@ -111,6 +111,13 @@ def test_a_fresh_project_is_deployed_and_works(deployment: Deployment) -> None:
     assert deployment.push() == []
 
 
+def test_our_own_migrations_are_pushed_as_they_are(deployment: Deployment) -> None:
+    migrations = deployment.folder / "supabase" / "migrations"
+    shutil.copytree(assets.migrations_dir(), migrations)
+    assert deployment.push() == [path.name for path in assets.migrations()]
+    assert _works(deployment.stack)
+
+
 def test_a_project_with_a_history_goes_on_and_is_upgraded(
     deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
