@@ -14,8 +14,8 @@ from ._flow import logger
 from .errors import ChunksError
 
 if TYPE_CHECKING:
-    from ._bench import Bench
     from ._encode import JSON
+    from ._worker_core import WorkerCore
     from .chunk import Chunk
     from .client import ChunksClient
 
@@ -23,12 +23,12 @@ _MOST_EXTENDED = 500
 
 
 class Heartbeat:
-    """Extends the leases of a bench's chunks every third of a lease, while its `with` block lasts."""
+    """Extends the leases of a core's chunks every third of a lease, while its `with` block lasts."""
 
-    def __init__(self, client: ChunksClient, bench: Bench, lease: float) -> None:
+    def __init__(self, client: ChunksClient, core: WorkerCore, lease: float) -> None:
         """Take a client of its own (closed at the end), whose chunks, and the lease in seconds."""
         self._client = client
-        self._bench = bench
+        self._core = core
         self._interval = lease / 3
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="supabase-chunks-heartbeat", daemon=True)
@@ -48,7 +48,7 @@ class Heartbeat:
         pause = self._interval
         while not self._stop.wait(pause):
             pause = self._interval
-            held = [chunk for chunk in self._bench.held() if not chunk._lost]
+            held = [chunk for chunk in self._core.held() if not chunk._lost]
             try:
                 for start in range(0, len(held), _MOST_EXTENDED):
                     self._beat(held[start : start + _MOST_EXTENDED])
@@ -69,7 +69,7 @@ class Heartbeat:
             if chunk._items is not None:
                 lease["items_processed"] = chunk._items
             leases.append(lease)
-        flow = operations.extend_chunk_leases(leases=leases, lease_seconds=self._bench.lease_seconds)
+        flow = operations.extend_chunk_leases(leases=leases, lease_seconds=self._core.lease_seconds)
         for chunk, answer in zip(held, self._client._run(flow), strict=True):
             if answer.cancel_requested and not chunk._cancel_requested and not chunk._finished:
                 chunk._cancel_requested = True

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from ._bench import Bench
 from ._flow import logger
 from ._heartbeat import Heartbeat
 from ._report import Report, failed, succeeded
+from ._worker_core import WorkerCore
 from .chunk import Chunk
 from .client import AsyncChunksClient, ChunksClient
 from .errors import ChunksError
@@ -55,7 +55,7 @@ class _Options:
         self.handler = handler
         self.grace = grace
         self.concurrency = concurrency
-        self.bench = Bench(
+        self.core = WorkerCore(
             worker_id=worker_id or f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:6]}",
             kinds=kinds,
             concurrency=concurrency,
@@ -101,7 +101,7 @@ class Worker:
         if not isinstance(client, ChunksClient):
             raise TypeError("a Worker needs a ChunksClient; an AsyncWorker takes an AsyncChunksClient")
         self._options = _Options(handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace)
-        self._bench = self._options.bench
+        self._core = self._options.core
         self._client = client
         self._todo: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         # A SimpleQueue's put may be called in a signal handler.
@@ -112,7 +112,7 @@ class Worker:
     @property
     def worker_id(self) -> str:
         """What it is called in the queue."""
-        return self._bench.worker_id
+        return self._core.worker_id
 
     def run(self) -> int:
         """Work until `stop()`, or SIGTERM or SIGINT in the main thread; return how many chunks it did.
@@ -155,14 +155,14 @@ class Worker:
         self._done.put(None)
 
     def _run(self, *, until_idle: bool) -> int:
-        before = self._bench.reported
-        lease = self._client._run(self._bench.lease())
+        before = self._core.reported
+        lease = self._client._run(self._core.lease())
         threads = [
             threading.Thread(target=self._work, name=f"supabase-chunks-{number}", daemon=True)
             for number in range(self._options.concurrency)
         ]
-        logger.info("worker %s runs chunks of %s", self.worker_id, ", ".join(self._bench.kinds))
-        with Heartbeat(self._client._sibling(), self._bench, lease), _signals(self.stop):
+        logger.info("worker %s runs chunks of %s", self.worker_id, ", ".join(self._core.kinds))
+        with Heartbeat(self._client._sibling(), self._core, lease), _signals(self.stop):
             for thread in threads:
                 thread.start()
             try:
@@ -173,7 +173,7 @@ class Worker:
                 finally:
                     for _ in threads:
                         self._todo.put(None)
-        return self._bench.reported - before
+        return self._core.reported - before
 
     def _loop(self, until_idle: bool) -> None:
         next_claim = time.monotonic()
@@ -181,27 +181,27 @@ class Worker:
             pause = 0.0
             try:
                 if self._reports:
-                    self._client._run(self._bench.deliver(self._reports))
+                    self._client._run(self._core.deliver(self._reports))
                     next_claim = time.monotonic()
-                if self._bench.free > 0 and time.monotonic() >= next_claim:
-                    chunks = self._bench.take(self._client._run(self._bench.claim()))
+                if self._core.free > 0 and time.monotonic() >= next_claim:
+                    chunks = self._core.take(self._client._run(self._core.claim()))
                     for chunk in chunks:
                         self._todo.put(chunk)
                     if chunks:
-                        self._bench.worked()
+                        self._core.worked()
                     else:
-                        self._client._run(self._bench.cleanup())
-                        if until_idle and not self._bench.held():
+                        self._client._run(self._core.cleanup())
+                        if until_idle and not self._core.held():
                             return
-                        pause = self._bench.idle_pause()
+                        pause = self._core.idle_pause()
                     next_claim = time.monotonic() + pause
             except ChunksError as error:
-                pause = self._bench.trouble_pause(error, "the worker's round")
+                pause = self._core.trouble_pause(error, "the worker's round")
                 next_claim = time.monotonic() + pause
                 if self._reports:
                     time.sleep(min(pause, 1.0))
                     continue
-            wait = None if self._bench.free <= 0 else max(0.0, next_claim - time.monotonic())
+            wait = None if self._core.free <= 0 else max(0.0, next_claim - time.monotonic())
             self._reports += self._collect(wait)
 
     def _collect(self, wait: float | None) -> list[Report]:
@@ -211,7 +211,7 @@ class Worker:
         """
         reports: list[Report] = []
         until = None if wait is None else time.monotonic() + wait
-        running = len(self._bench.held())
+        running = len(self._core.held())
         while len(reports) < running or not reports:
             if reports:
                 timeout = _LINGER
@@ -250,19 +250,19 @@ class Worker:
             except queue.Empty:
                 break
             if chunk is not None:
-                self._client._run(self._bench.release(chunk))
+                self._client._run(self._core.release(chunk))
         deadline = time.monotonic() + self._options.grace
-        while self._bench.held() and time.monotonic() < deadline:
+        while self._core.held() and time.monotonic() < deadline:
             if self._reports and self._done.empty():
                 try:
-                    self._client._run(self._bench.deliver(self._reports))
+                    self._client._run(self._core.deliver(self._reports))
                     continue
                 except ChunksError as error:
                     logger.warning("reports could not be delivered: %s", error)
             self._reports += self._collect(deadline - time.monotonic())
-        for chunk in self._bench.held():
+        for chunk in self._core.held():
             logger.warning("%r did not finish in time; it is left to its lease", chunk)
-            self._bench.drop(chunk)
+            self._core.drop(chunk)
 
 
 class AsyncWorker:
@@ -290,7 +290,7 @@ class AsyncWorker:
         if not isinstance(client, AsyncChunksClient):
             raise TypeError("an AsyncWorker needs an AsyncChunksClient; a Worker takes a ChunksClient")
         self._options = _Options(handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace)
-        self._bench = self._options.bench
+        self._core = self._options.core
         self._client = client
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -300,7 +300,7 @@ class AsyncWorker:
     @property
     def worker_id(self) -> str:
         """What it is called in the queue."""
-        return self._bench.worker_id
+        return self._core.worker_id
 
     async def run(self) -> int:
         """Work until `stop()`, or SIGTERM or SIGINT in the main thread; return how many chunks it did."""
@@ -317,19 +317,19 @@ class AsyncWorker:
             self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _run(self, *, until_idle: bool) -> int:
-        before = self._bench.reported
+        before = self._core.reported
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        lease = await self._client._run(self._bench.lease())
+        lease = await self._client._run(self._core.lease())
         started: dict[Chunk, asyncio.Task[None]] = {}
         slots = asyncio.Semaphore(self._options.concurrency)
-        logger.info("worker %s runs chunks of %s", self.worker_id, ", ".join(self._bench.kinds))
-        with Heartbeat(self._client._sync_sibling(), self._bench, lease), _signals(self.stop):
+        logger.info("worker %s runs chunks of %s", self.worker_id, ", ".join(self._core.kinds))
+        with Heartbeat(self._client._sync_sibling(), self._core, lease), _signals(self.stop):
             try:
                 await self._claim_and_report(until_idle, started, slots)
             finally:
                 await self._shut_down(started)
-        return self._bench.reported - before
+        return self._core.reported - before
 
     async def _claim_and_report(
         self, until_idle: bool, started: dict[Chunk, asyncio.Task[None]], slots: asyncio.Semaphore
@@ -340,31 +340,31 @@ class AsyncWorker:
             self._wake.clear()
             try:
                 if self._reports:
-                    await self._client._run(self._bench.deliver(self._reports))
+                    await self._client._run(self._core.deliver(self._reports))
                     next_claim = time.monotonic()
-                if self._bench.free > 0 and time.monotonic() >= next_claim:
-                    chunks = self._bench.take(await self._client._run(self._bench.claim()))
+                if self._core.free > 0 and time.monotonic() >= next_claim:
+                    chunks = self._core.take(await self._client._run(self._core.claim()))
                     for chunk in chunks:
                         started[chunk] = asyncio.create_task(self._work(chunk, started, slots))
                     if chunks:
-                        self._bench.worked()
+                        self._core.worked()
                     else:
-                        await self._client._run(self._bench.cleanup())
-                        if until_idle and not self._bench.held():
+                        await self._client._run(self._core.cleanup())
+                        if until_idle and not self._core.held():
                             return
-                        pause = self._bench.idle_pause()
+                        pause = self._core.idle_pause()
                     next_claim = time.monotonic() + pause
             except ChunksError as error:
-                pause = self._bench.trouble_pause(error, "the worker's round")
+                pause = self._core.trouble_pause(error, "the worker's round")
                 next_claim = time.monotonic() + pause
                 if self._reports:
                     await asyncio.sleep(min(pause, 1.0))
                     continue
             if self._reports:
                 continue
-            wait = None if self._bench.free <= 0 else max(0.0, next_claim - time.monotonic())
+            wait = None if self._core.free <= 0 else max(0.0, next_claim - time.monotonic())
             await _wait(self._wake, wait)
-            if self._reports and len(self._reports) < len(self._bench.held()):
+            if self._reports and len(self._reports) < len(self._core.held()):
                 await asyncio.sleep(_LINGER)
 
     async def _work(
@@ -397,21 +397,21 @@ class AsyncWorker:
             if not chunk._started:
                 task.cancel()
                 started.pop(chunk)
-                await self._client._run(self._bench.release(chunk))
+                await self._client._run(self._core.release(chunk))
         deadline = time.monotonic() + self._options.grace
-        while self._bench.held() and time.monotonic() < deadline:
+        while self._core.held() and time.monotonic() < deadline:
             if self._reports:
                 try:
-                    await self._client._run(self._bench.deliver(self._reports))
+                    await self._client._run(self._core.deliver(self._reports))
                 except ChunksError as error:
                     logger.warning("reports could not be delivered: %s", error)
                     await asyncio.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
                 continue
             self._wake.clear()
             await _wait(self._wake, deadline - time.monotonic())
-        for chunk in self._bench.held():
+        for chunk in self._core.held():
             logger.warning("%r did not finish in time; it is left to its lease", chunk)
-            self._bench.drop(chunk)
+            self._core.drop(chunk)
             if chunk in started:
                 started.pop(chunk).cancel()
 

@@ -242,7 +242,7 @@ def test_an_idle_worker_starts_a_new_job_within_about_a_second(
     started: list[float] = []
     worker = sc.Worker(sync_client, lambda chunk: started.append(time.monotonic()), kinds=[kind])
     thread = run_in_thread(worker)
-    until(lambda: worker._bench._idle >= 1.0)
+    until(lambda: worker._core._idle >= 1.0)
     triggered = time.monotonic()
     sync_client.trigger_sync(kind, chunks=[{"n": 1}]).wait(timeout=5)
     worker.stop()

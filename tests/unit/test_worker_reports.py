@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 import supabase_chunks as sc
-from supabase_chunks._bench import Bench
 from supabase_chunks._flow import Call, Request, run
 from supabase_chunks._report import Report, failed, first_batch, succeeded
+from supabase_chunks._worker_core import WorkerCore
 from tests.unit.wire import JOB
 
 
-def bench() -> Bench:
-    return Bench(worker_id="w", kinds=["k"], concurrency=100, prefetch=100, lease_seconds=None)
+def core() -> WorkerCore:
+    return WorkerCore(worker_id="w", kinds=["k"], concurrency=100, prefetch=100, lease_seconds=None)
 
 
 def claim(number: int) -> sc.Claim:
@@ -67,7 +67,7 @@ class Database:
         return {"chunk_id": item["chunk_id"], "outcome": "completed"}
 
 
-def deliver(to: Bench, reports: list[Report], database: Database, tries: int = 1) -> None:
+def deliver(to: WorkerCore, reports: list[Report], database: Database, tries: int = 1) -> None:
     """Deliver as a worker does: again after an error, so many times at most."""
     for _ in range(tries):
         try:
@@ -78,7 +78,7 @@ def deliver(to: Bench, reports: list[Report], database: Database, tries: int = 1
 
 
 def test_reports_go_out_a_hundred_at_a_time() -> None:
-    holder, database = bench(), Database()
+    holder, database = core(), Database()
     reports = [succeeded(chunk, "ok") for chunk in holder.take([claim(n) for n in range(150)])]
     deliver(holder, reports, database)
     assert database.calls == [100, 50]
@@ -86,13 +86,13 @@ def test_reports_go_out_a_hundred_at_a_time() -> None:
 
 
 def test_a_batch_has_at_most_a_megabyte() -> None:
-    reports = [succeeded(chunk, "x" * 400_000) for chunk in bench().take([claim(n) for n in range(5)])]
+    reports = [succeeded(chunk, "x" * 400_000) for chunk in core().take([claim(n) for n in range(5)])]
     assert len(first_batch(reports, 100)) == 2
     assert len(first_batch(reports[:1], 100)) == 1
 
 
 def test_a_batch_that_is_too_large_is_cut_and_one_too_large_alone_fails_its_chunk() -> None:
-    holder, database = bench(), Database(most_bytes=5000)
+    holder, database = core(), Database(most_bytes=5000)
     sizes = [100, 100, 9000, 100, 4000]
     reports = [
         succeeded(chunk, "x" * size)
@@ -105,7 +105,7 @@ def test_a_batch_that_is_too_large_is_cut_and_one_too_large_alone_fails_its_chun
 
 
 def test_a_report_that_the_database_cannot_do_does_not_keep_the_others_waiting() -> None:
-    holder, database = bench(), Database(broken={1})
+    holder, database = core(), Database(broken={1})
     reports = [succeeded(chunk, "ok") for chunk in holder.take([claim(n) for n in range(4)])]
     deliver(holder, reports, database, tries=10)
     assert sorted(database.taken) == [0, 2, 3]
@@ -113,7 +113,7 @@ def test_a_report_that_the_database_cannot_do_does_not_keep_the_others_waiting()
 
 
 def test_a_refused_result_fails_its_chunk_with_the_reason() -> None:
-    holder, database = bench(), Database(refused={1})
+    holder, database = core(), Database(refused={1})
     reports = [succeeded(chunk, "ok") for chunk in holder.take([claim(n) for n in range(3)])]
     deliver(holder, reports, database)
     assert database.taken[1]["success"] is False
@@ -143,7 +143,7 @@ def test_numbers_that_are_none_are_refused_where_they_are_given() -> None:
 
 
 def test_idle_pauses_grow_to_a_second_and_start_again() -> None:
-    holder = bench()
+    holder = core()
     pauses = [holder.idle_pause() for _ in range(20)]
     assert pauses[0] < 0.06
     assert all(pause <= 1.0 for pause in pauses)
@@ -153,7 +153,7 @@ def test_idle_pauses_grow_to_a_second_and_start_again() -> None:
 
 
 def test_troubles_that_may_pass_are_waited_out_and_others_raised() -> None:
-    holder = bench()
+    holder = core()
     for passing in (
         sc.ConnectionFailed(),
         sc.ServerUnavailable(),

@@ -39,7 +39,7 @@ _LAST_TROUBLE = 10.0
 _CLEANUP_EVERY = 30.0
 
 
-class Bench:
+class WorkerCore:
     """The chunks a worker holds, and its flows."""
 
     def __init__(
