@@ -239,6 +239,7 @@ comment on function chunk_private.claim is 'The body of both claims. kinds null:
 
 -- Generic plans: a plan made anew for each list of ids costs more than the claim. And no sequential scans: a plan made
 -- while the tables were empty must not meet them full.
+-- And no compiling: up to PostgreSQL 17 a scan that is forbidden counts as so dear that each new plan would be compiled.
 create or replace function public.claim_next_chunk_job_safe(
   worker_id text, parent_sync_job_id uuid default null, kinds text[] default null, lease_seconds int default null, claim_id uuid default null
 )
@@ -247,6 +248,7 @@ language plpgsql
 set search_path = ''
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 begin
@@ -265,6 +267,7 @@ language plpgsql
 set search_path = ''
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 begin

@@ -76,8 +76,6 @@ def test_an_append(service: Session, code: str, argument: str, arguments: dict[s
 
 REPORT: list[tuple[str, str, dict[str, Any]]] = [
     ("SC003", "success", {"success": None}),
-    ("SC003", "retryable", {"success": False, "retryable": None}),
-    ("SC003", "claim_next", {"claim_next": None}),
     ("SC003", "retry_after_seconds", {"success": False, "retry_after_seconds": -1}),
     ("SC003", "retry_after_seconds", {"success": False, "retry_after_seconds": 604_801}),
     ("SC003", "next_chunks", {"next_chunks": {"a": 1}}),

@@ -76,3 +76,10 @@ def test_keys_of_any_letters(service: Session, key: str) -> None:
     first = service.start(chunks=[{}], job_key=key)
     assert first["job_key"] == key
     assert service.start(chunks=[{}], job_key=key)["id"] == first["id"]
+
+
+def test_null_is_the_default_where_there_is_one(service: Session) -> None:
+    job = service.start(chunks=[{}, {}], priority=None, sealed=None)["id"]
+    assert service.fail(service.claimed(job), retryable=None)["outcome"] == "retrying"
+    assert service.complete(service.claimed(job), claim_next=None)["next"] is None
+    invariants.check(service)

@@ -23,3 +23,14 @@ def sent(admin: Session) -> list[Any]:
 def lose(admin: Session) -> None:
     """Forget all requests, as a crash does: pg_net's tables are unlogged."""
     admin.execute("truncate net.http_request_queue, net._http_response")
+
+
+def answer(admin: Session, **outcome: Any) -> int:
+    """Let pg_net send all that waits, with this outcome for each: columns of `net._http_response`; returns how many."""
+    columns = {"status_code": None, "content": None, "timed_out": False, "error_msg": None} | outcome
+    return admin.execute(
+        "with taken as (delete from net.http_request_queue r returning r.id)"
+        " insert into net._http_response (id, status_code, content, timed_out, error_msg)"
+        " select t.id, %s, %s, %s, %s from taken t",
+        *columns.values(),
+    )

@@ -1,0 +1,81 @@
+"""Deleting what has ended long ago, a bounded piece at a time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tests.sql import invariants
+from tests.sql.database import Database, Session
+
+DAYS = timedelta(days=1)
+
+
+def ended(session: Session, chunks: int) -> str:
+    """A job that has ended."""
+    job: str = session.start(chunks=[{}] * chunks)["id"]
+    session.drain(job)
+    return job
+
+
+def test_only_ended_jobs_that_are_old_enough_go(service: Session) -> None:
+    old = ended(service, 3)
+    active = service.start(chunks=[{}])["id"]
+    service.pass_time(31 * DAYS)
+    recent = ended(service, 2)
+    service.drain(recent)
+    assert service.call("purge_sync_jobs") == {"jobs": 1, "chunks": 3, "more": False}
+    left = {str(row["id"]) for row in service.rows("select id from public.sync_jobs")}
+    assert left == {active, recent}
+    assert old not in left
+    invariants.check(service)
+
+
+def test_a_call_is_bounded_by_chunks_even_for_one_big_job(service: Session) -> None:
+    service.start(chunks=[{}] * 1000, max_concurrency=1000)
+    service.control("cancel_sync_job", service.value("select id::text from public.sync_jobs"))
+    calls = []
+    for _ in range(20):
+        answer = service.call("purge_sync_jobs", older_than=timedelta(0), batch_size=300)
+        calls.append(answer["chunks"])
+        assert answer["chunks"] <= 300
+        if not answer["more"]:
+            break
+    assert calls[:3] == [300, 300, 300]
+    assert sum(calls) >= 1000
+    assert service.value("select count(*) from public.sync_jobs") == 0
+    for table in ("chunk_processing_queue", "sync_jobs"):
+        assert service.value(f"select count(*) from public.{table}") == 0  # noqa: S608
+
+
+def test_everything_of_a_job_goes_with_it(service: Session, admin: Session) -> None:
+    job = service.start("web", chunks=[{}] * 4, max_retries=0)["id"]
+    service.call("append_sync_chunks", parent_sync_job_id=job, chunks=[{}], request_id="11111111-1111-1111-1111-111111111111")
+    service.fail(service.claimed(job, kinds=None))
+    service.drain(job, kinds=None)
+    service.call("purge_sync_jobs", older_than=timedelta(0))
+    tables = admin.rows(
+        "select c.oid::regclass::text as name from pg_class c where c.relkind = 'r'"
+        " and c.relnamespace in ('public'::regnamespace, 'chunk_private'::regnamespace)"
+    )
+    kept = {"sync_kinds", "chunk_private.settings", "chunk_private.lanes"}
+    left = {row["name"] for row in tables if admin.value(f"select count(*) from {row['name']}")}  # noqa: S608
+    assert {name.removeprefix("public.") for name in left} == kept
+
+
+def test_a_job_that_is_being_reopened_is_not_purged(db: Database, service: Session) -> None:
+    job = service.start(chunks=[{}], max_retries=0)["id"]
+    service.fail(service.claimed(job))
+    reopening = db.connect(autocommit=False)
+    reopening.control("retry_failed_chunks", job)
+    assert service.call("purge_sync_jobs", older_than=timedelta(0))["jobs"] == 0
+    reopening.connection.commit()
+    assert service.drain(job) == 1
+    invariants.check(service)
+
+
+def test_empty_jobs_go_too(service: Session) -> None:
+    for _ in range(5):
+        service.start(chunks=[])
+    while service.call("purge_sync_jobs", older_than=timedelta(0), batch_size=2)["more"]:
+        pass
+    assert service.value("select count(*) from public.sync_jobs") == 0
