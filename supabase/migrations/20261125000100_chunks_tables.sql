@@ -300,7 +300,7 @@ create table if not exists chunk_private.dispatches (
 );
 comment on table chunk_private.dispatches is 'Webhooks asked of pg_net, with their outcome once the watchdog has seen it. A dispatch is a hint, never the truth.';
 comment on column chunk_private.dispatches.request_id is 'pg_net''s id of the request; null: it could not even be asked for.';
-comment on column chunk_private.dispatches.error is 'Why it failed: an exception of pg_net, no answer, or an HTTP status of 400 and more.';
+comment on column chunk_private.dispatches.error is 'Why it failed: an exception of pg_net, no answer, or an HTTP status of 300 and more.';
 create index if not exists dispatches_job on chunk_private.dispatches (job_id, id desc);
 create index if not exists dispatches_unanswered on chunk_private.dispatches (request_id) where answered_at is null and request_id is not null;
-create index if not exists dispatches_age on chunk_private.dispatches (created_at);
+create index if not exists dispatches_age on chunk_private.dispatches (created_at, chunk_id);

@@ -29,8 +29,6 @@ begin
     from vault.decrypted_secrets s where s.name in ('project_url', 'chunk_processor_key');
     if base_url is null or processor_key is null then
       problem := 'not configured: call configure_chunk_processing() with the project''s URL and a secret key';
-    elsif to_regproc('net.http_post') is null then
-      problem := 'the extension pg_net is not installed';
     end if;
   exception when others then
     problem := 'the Vault cannot be read: ' || sqlerrm;
@@ -45,8 +43,11 @@ begin
           headers => jsonb_build_object('Content-Type', 'application/json', 'apikey', processor_key),
           timeout_milliseconds => 10000
         );
-      exception when others then
-        problem := 'pg_net refused the request: ' || sqlerrm;
+      exception
+        when undefined_function or invalid_schema_name then
+          problem := 'the extension pg_net is not installed';
+        when others then
+          problem := 'pg_net refused the request: ' || sqlerrm;
       end;
     end if;
     request_ids := request_ids || request_id;

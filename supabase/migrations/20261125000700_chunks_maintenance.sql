@@ -30,7 +30,7 @@ begin
       error = case
         when r.timed_out then coalesce(r.error_msg, 'no answer in time')
         when r.error_msg is not null then r.error_msg
-        when r.status_code >= 400 then left(format('HTTP %s: %s', r.status_code, r.content), 300)
+        when r.status_code >= 300 then left(format('HTTP %s: %s', r.status_code, r.content), 300)
       end
   from net._http_response r
   where r.id = d.request_id and r.created >= d.created_at and d.answered_at is null and d.request_id is not null;
@@ -60,6 +60,8 @@ begin
     join net.http_request_queue r on r.id = d.request_id
     where d.answered_at is null and d.request_id is not null
   );
+exception when others then
+  return 0; -- a pg_net that cannot be looked into; what cannot be sent says so itself
 end
 $$;
 comment on function chunk_private.webhooks_waiting is 'How many of our webhooks pg_net has not sent yet.';
@@ -73,13 +75,20 @@ as $$
 #variable_conflict use_variable
 declare
   budget constant int := 32 - chunk_private.webhooks_waiting();
+  went_well constant timestamptz := (
+    select d.created_at from chunk_private.dispatches d
+    where d.answered_at is not null and d.error is null
+    order by d.created_at desc limit 1
+  );
   page record;
   sent int := 0;
 begin
   if budget <= 0 then
     return 0;
   end if;
-  -- Each webhook that led to no claim doubles the wait for the next: 30 s, 1 min, 2 min … about an hour.
+  -- Each webhook that led to no claim doubles the wait for the next: 30 s, 1 min, 2 min … about an hour. One that is known
+  -- to have failed is sent again at once if it was the first, then after at most 4 minutes, and as soon as another has gone
+  -- well: what stood in the way is gone then.
   for page in
     with overdue as (
       select s.job_id, s.chunk_index from chunk_private.slots s
@@ -87,7 +96,13 @@ begin
       where not s.claimed and s.ready_at <= now() and k.handler is not null
         and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
         and (not overdue_only or s.dispatched_at is null
-          or s.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(s.dispatch_count - 1, 0), 7))
+          or s.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(s.dispatch_count - 1, 0), 7)
+          or (s.dispatch_count = 1 or s.dispatched_at < greatest(went_well, now() - interval '4 minutes'))
+            and exists (
+              select from public.chunk_processing_queue q
+              join chunk_private.dispatches d on d.created_at = s.dispatched_at and d.chunk_id = q.id
+              where q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index and d.error is not null
+            ))
       order by s.priority desc, s.ready_at, s.chunk_index
       limit budget
       for no key update of s skip locked
@@ -397,6 +412,8 @@ begin
   perform chunk_private.save_secret('project_url', rtrim(project_url, '/'), 'supabase-chunks: where the Edge Functions are');
   perform chunk_private.save_secret('chunk_processor_key', processor_key, 'supabase-chunks: the key that webhooks carry');
   perform chunk_private.schedule_watchdog();
+  -- What waited for this goes on now.
+  perform chunk_private.dispatch_waiting(null, false);
   return public.chunk_system_health();
 end
 $$;

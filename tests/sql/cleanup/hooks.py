@@ -26,7 +26,7 @@ def lose(admin: Session) -> None:
 
 
 def answer(admin: Session, **outcome: Any) -> int:
-    """Let pg_net send all that waits, with this outcome for each: columns of `net._http_response`; returns how many."""
+    """Let pg_net send all that waits, each with these columns of `net._http_response`; return how many."""
     columns = {"status_code": None, "content": None, "timed_out": False, "error_msg": None} | outcome
     return admin.execute(
         "with taken as (delete from net.http_request_queue r returning r.id)"

@@ -1,8 +1,9 @@
-"""Webhooks that failed: known within one pass, sent again soon but not hammered, and never in the way of a write."""
+"""Webhooks that failed: known within one pass, sent again soon, not hammered, never in the way of a write."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -67,7 +68,7 @@ def test_a_dead_address_is_not_hammered_nor_forgotten(service: Session, admin: S
             moments.append(half_minute)
     # At once, after one minute, after two, and then every four.
     assert moments[:4] == [1, 3, 7, 15]
-    assert {later - sooner for sooner, later in zip(moments[3:], moments[4:], strict=False)} <= {8, 9}
+    assert {later - sooner for sooner, later in pairwise(moments[3:])} <= {8, 9}
     invariants.check(service)
 
 
@@ -83,7 +84,7 @@ def test_passes_in_quick_succession_send_no_more(service: Session, admin: Sessio
 def test_when_one_goes_well_the_others_follow(service: Session, admin: Session) -> None:
     configure(service)
     jobs = {service.start("web", chunks=[{}])["id"] for _ in range(5)}
-    for _ in range(6):
+    for _ in range(7):
         answer(admin, **REFUSED)
         service.pass_time(HALF_A_MINUTE)
         service.cleanup()
@@ -129,15 +130,15 @@ def test_an_answer_that_was_forgotten_is_no_answer(service: Session, admin: Sess
 ALL = "public, postgres, anon, authenticated, service_role"
 BREAKAGES = {
     "it raises": (
-        "create or replace function net.http_post(url text, body jsonb default '{}', params jsonb default '{}',"
-        " headers jsonb default '{}', timeout_milliseconds int default 5000) returns bigint language plpgsql"
+        "create or replace function net.http_post("
+        "url text, body jsonb default '{}', params jsonb default '{}', headers jsonb default '{}',"
+        " timeout_milliseconds int default 5000) returns bigint language plpgsql"
         " as $$ begin raise exception 'the disk is full'; end $$",
         "the disk is full",
     ),
     "it is gone": ("drop schema net cascade", "the extension pg_net is not installed"),
     "its function is gone": ("drop function net.http_post", "the extension pg_net is not installed"),
     "its queue is gone": ("drop table net.http_request_queue", "http_request_queue"),
-    "its schema is closed": (f"revoke all on schema net from {ALL}", "permission denied for schema net"),
     "its function is closed": (
         f"revoke all on all functions in schema net from {ALL}",
         "permission denied for function http_post",
@@ -146,14 +147,16 @@ BREAKAGES = {
         f"revoke all on all tables in schema net from {ALL}",
         "permission denied for table http_request_queue",
     ),
-    "its answers are closed": (f"revoke all on net._http_response from {ALL}", ""),
+    "its answers are gone": ("drop table net._http_response", "no webhook has led to a claim"),
     "the Vault is gone": ("drop schema vault cascade", "the Vault cannot be read"),
-    "the Vault is closed": (f"revoke all on schema vault from {ALL}", "the Vault cannot be read"),
+    "the Vault has no view": ("drop view vault.decrypted_secrets cascade", "the Vault cannot be read"),
 }
 
 
 @pytest.mark.parametrize("breakage", BREAKAGES)
-def test_nothing_of_pg_net_or_the_vault_aborts_a_write(service: Session, admin: Session, breakage: str) -> None:
+def test_nothing_of_pg_net_or_the_vault_aborts_a_write(
+    service: Session, admin: Session, breakage: str
+) -> None:
     configure(service)
     statement, words = BREAKAGES[breakage]
     admin.execute(statement)
@@ -162,7 +165,9 @@ def test_nothing_of_pg_net_or_the_vault_aborts_a_write(service: Session, admin: 
     assert service.complete(first)["outcome"] == "completed"
     assert service.fail(service.claimed(job, kinds=None))["outcome"] == "retrying"
     assert service.give_back(service.claimed(job, kinds=None))["outcome"] == "released"
-    service.call("append_sync_chunks", parent_sync_job_id=service.start("web", sealed=False)["id"], chunks=[{}])
+    service.call(
+        "append_sync_chunks", parent_sync_job_id=service.start("web", sealed=False)["id"], chunks=[{}]
+    )
     service.control("pause_sync_job", job)
     service.control("resume_sync_job", job)
     service.call("trigger_next_chunk_processing", parent_sync_job_id=job)
