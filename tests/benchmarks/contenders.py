@@ -1,6 +1,7 @@
 """What is compared: each contender's queue filled, and the script of one claim+complete cycle.
 
-The floor is a plain table with SKIP LOCKED: no retries, no lease, no progress, what a queue in PostgreSQL cannot beat.
+The floor is a plain table with SKIP LOCKED: no retries, no lease, no progress, what a queue in PostgreSQL
+cannot beat.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 from importlib import resources
 
 import psycopg
-from ground import create_database
 
 from supabase_chunks.local.postgres import PostgresServer
+from tests.benchmarks.ground import create_database
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def _execute(dsn: str, *statements: str) -> None:
             connection.execute(statement)
 
 
-# Ours ------------------------------------------------------------------------------------------------------------------
+# Ours ---------------------------------------------------------------------------------------------
 
 
 def create_ours(postgres: PostgresServer) -> str:
@@ -54,13 +55,16 @@ def fill_jobs(dsn: str, chunks: int, *, jobs: int, cap: int) -> None:
         for _ in range(jobs):
             left = chunks // jobs
             job = connection.execute(
-                "select public.start_sync_job('bench', chunks => '[]', sealed => false, max_concurrency => %s) ->> 'id'", (cap,)
+                "select public.start_sync_job('bench', chunks => '[]', sealed => false,"
+                " max_concurrency => %s) ->> 'id'",
+                (cap,),
             ).fetchone()
             while left > 0 and job:
                 page = min(left, 50_000)
                 left -= page
                 connection.execute(
-                    "select public.append_sync_chunks(%s, (select jsonb_agg('{\"n\": 1}'::jsonb) from generate_series(1, %s)), seal => %s)",
+                    "select public.append_sync_chunks(%s,"
+                    " (select jsonb_agg('{\"n\": 1}'::jsonb) from generate_series(1, %s)), seal => %s)",
                     (job[0], page, left == 0),
                 )
     _execute(dsn, "vacuum analyze")
@@ -76,13 +80,29 @@ select public.complete_chunk_jobs_safe(:claimed::jsonb);
 """
 OURS_LEFT = "select count(*) from public.chunk_processing_queue where status = 'pending'"
 one_job = Contender(
-    "ours, 1 job, cap 1,000", create_ours, lambda dsn, n: fill_jobs(dsn, n, jobs=1, cap=1000), OURS_SINGLE, OURS_LEFT
+    "ours, 1 job, cap 1,000",
+    create_ours,
+    lambda dsn, n: fill_jobs(dsn, n, jobs=1, cap=1000),
+    OURS_SINGLE,
+    OURS_LEFT,
 )
-many_jobs = Contender("ours, 100 jobs, cap 16", create_ours, lambda dsn, n: fill_jobs(dsn, n, jobs=100, cap=16), OURS_SINGLE, OURS_LEFT)
-bulk = Contender("ours in batches of 50", create_ours, lambda dsn, n: fill_jobs(dsn, n, jobs=1, cap=1000), OURS_BULK, OURS_LEFT)
+many_jobs = Contender(
+    "ours, 100 jobs, cap 16",
+    create_ours,
+    lambda dsn, n: fill_jobs(dsn, n, jobs=100, cap=16),
+    OURS_SINGLE,
+    OURS_LEFT,
+)
+bulk = Contender(
+    "ours in batches of 50",
+    create_ours,
+    lambda dsn, n: fill_jobs(dsn, n, jobs=1, cap=1000),
+    OURS_BULK,
+    OURS_LEFT,
+)
 
 
-# pgmq ------------------------------------------------------------------------------------------------------------------
+# pgmq ---------------------------------------------------------------------------------------------
 
 
 def create_pgmq(postgres: PostgresServer) -> str:
@@ -99,7 +119,8 @@ def fill_pgmq(dsn: str, messages: int) -> None:
         dsn,
         "select pgmq.purge_queue('bench')",
         "truncate pgmq.a_bench",
-        f"select count(*) from pgmq.send_batch('bench', array(select '{{\"n\": 1}}'::jsonb from generate_series(1, {messages})))",
+        "select count(*) from pgmq.send_batch('bench',"
+        f" array(select '{{\"n\": 1}}'::jsonb from generate_series(1, {messages})))",
         "vacuum analyze pgmq.q_bench",
     )
 
@@ -121,7 +142,7 @@ pgmq_bulk = Contender(
 )
 
 
-# procrastinate ---------------------------------------------------------------------------------------------------------
+# procrastinate ------------------------------------------------------------------------------------
 
 
 def create_procrastinate(postgres: PostgresServer) -> str:
@@ -154,7 +175,7 @@ procrastinate = Contender(
 )
 
 
-# The floor -------------------------------------------------------------------------------------------------------------
+# The floor ----------------------------------------------------------------------------------------
 
 
 def create_floor(postgres: PostgresServer) -> str:
@@ -162,7 +183,8 @@ def create_floor(postgres: PostgresServer) -> str:
     dsn = create_database(postgres, "floor")
     _execute(
         dsn,
-        "create table queue (id bigint generated always as identity primary key, status text not null default 'pending', payload jsonb)",
+        "create table queue (id bigint generated always as identity primary key,"
+        " status text not null default 'pending', payload jsonb)",
         "create index on queue (id) where status = 'pending'",
     )
     return dsn
@@ -171,7 +193,10 @@ def create_floor(postgres: PostgresServer) -> str:
 def fill_floor(dsn: str, rows: int) -> None:
     """Insert rows."""
     _execute(
-        dsn, "truncate queue", f"insert into queue (payload) select '{{\"n\": 1}}' from generate_series(1, {rows})", "vacuum analyze queue"
+        dsn,
+        "truncate queue",
+        f"insert into queue (payload) select '{{\"n\": 1}}' from generate_series(1, {rows})",
+        "vacuum analyze queue",
     )
 
 
@@ -179,7 +204,7 @@ floor = Contender(
     "plain SKIP LOCKED (the floor)",
     create_floor,
     fill_floor,
-    "update queue set status = 'processing' where id = (select id from queue where status = 'pending' order by id limit 1"
-    " for update skip locked) returning id \\gset\nupdate queue set status = 'completed' where id = :id;",
+    "update queue set status = 'processing' where id = (select id from queue where status = 'pending'"
+    " order by id limit 1 for update skip locked) returning id \\gset\nupdate queue set status = 'completed' where id = :id;",
     "select count(*) from queue where status = 'pending'",
 )

@@ -1,7 +1,7 @@
-"""The common ground of all measurements: one PostgreSQL on disk, a database each contender, pgbench as the client.
+"""The common ground of all measurements: one PostgreSQL on disk, a database each contender, pgbench as client.
 
-Figures of different runs, or machines, cannot be compared; ratios within one run can. Contenders therefore take turns in
-short rounds on the same server, and a ratio is the median over the rounds.
+Figures of different runs, or machines, cannot be compared; ratios within one run can. Contenders therefore take
+turns in short rounds on the same server, and a ratio is the median over the rounds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,15 @@ class Report:
 
     lines: list[Line] = field(default_factory=list)
 
-    def add(self, what: str, value: str, *, ratio: float | None = None, at_least: float | None = None, at_most: float | None = None) -> None:
+    def add(
+        self,
+        what: str,
+        value: str,
+        *,
+        ratio: float | None = None,
+        at_least: float | None = None,
+        at_most: float | None = None,
+    ) -> None:
         """Add a row; `at_least` and `at_most` are the goals for its ratio."""
         goal, reached = "", None
         if ratio is not None and at_least is not None:
@@ -67,7 +75,12 @@ class Report:
 def server() -> Iterator[PostgresServer]:
     """A PostgreSQL that writes to disk as a production one does (fsync on)."""
     folder = Path(tempfile.mkdtemp(prefix="supabase-chunks-bench-", dir="/var/tmp"))
-    settings = {"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min", "max_connections": "60"}
+    settings = {
+        "shared_buffers": "512MB",
+        "max_wal_size": "8GB",
+        "checkpoint_timeout": "30min",
+        "max_connections": "60",
+    }
     folder.chmod(0o755)
     try:
         with PostgresServer(folder / "data", settings=settings) as postgres:
@@ -91,7 +104,9 @@ def create_database(postgres: PostgresServer, name: str, *, with_queue: bool = F
     return dsn
 
 
-def pgbench(dsn: str, script: str, *, seconds: float = 0, transactions: int = 0, clients: int = CLIENTS) -> float:
+def pgbench(
+    dsn: str, script: str, *, seconds: float = 0, transactions: int = 0, clients: int = CLIENTS
+) -> float:
     """Run a script with pgbench and return transactions a second.
 
     Args:
@@ -106,7 +121,20 @@ def pgbench(dsn: str, script: str, *, seconds: float = 0, transactions: int = 0,
         file.write(script)
         file.flush()
         amount = ["-t", str(transactions)] if transactions else ["-T", str(int(seconds))]
-        command = [str(bin_dir / "pgbench"), "-n", "-M", "prepared", "-c", str(clients), "-j", "2", *amount, "-f", file.name, dsn]
+        command = [
+            str(bin_dir / "pgbench"),
+            "-n",
+            "-M",
+            "prepared",
+            "-c",
+            str(clients),
+            "-j",
+            "2",
+            *amount,
+            "-f",
+            file.name,
+            dsn,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0 or "aborted" in done.stderr:
         raise RuntimeError(f"pgbench failed:\n{done.stderr[-2000:]}")

@@ -6,7 +6,9 @@ import statistics
 import time
 
 import psycopg
-from contenders import (
+
+from supabase_chunks.local.postgres import PostgresServer
+from tests.benchmarks.contenders import (
     Contender,
     bulk,
     create_ours,
@@ -18,12 +20,10 @@ from contenders import (
     pgmq_bulk,
     procrastinate,
 )
-from ground import Report, create_database, median_ratio, pgbench
-
-from supabase_chunks.local.postgres import PostgresServer
+from tests.benchmarks.ground import Report, create_database, median_ratio, pgbench
 
 SECONDS = 4
-ROUNDS = 1
+ROUNDS = 3
 
 
 def cycles(postgres: PostgresServer, report: Report, *, rounds: int = ROUNDS) -> None:
@@ -68,7 +68,8 @@ def _claim_times(dsn: str, cycles: int) -> list[float]:
         for _ in range(cycles):
             start = time.perf_counter()
             chunk = connection.execute(
-                "select chunk_id, claim_token from public.claim_next_chunk_job_safe('bench', kinds => '{bench}')", prepare=True
+                "select chunk_id, claim_token from public.claim_next_chunk_job_safe('bench', kinds => '{bench}')",
+                prepare=True,
             ).fetchone()
             times.append((time.perf_counter() - start) * 1000)
             if chunk is None:
@@ -90,11 +91,18 @@ def growth(postgres: PostgresServer, report: Report) -> None:
             select id, 'bench', 1000000 + n, 'completed', now() from public.sync_jobs, generate_series(1, 1000000) n""")
         connection.execute("vacuum analyze public.chunk_processing_queue")
     large = statistics.median(_claim_times(dsn, 1000))
-    report.add("claim p50, 1M completed + 1M pending rows / 2k rows", f"{large:.2f} / {small:.2f} ms", ratio=large / small, at_most=1.2)
+    report.add(
+        "claim p50, 1M completed + 1M pending rows / 2k rows",
+        f"{large:.2f} / {small:.2f} ms",
+        ratio=large / small,
+        at_most=1.2,
+    )
 
     fill_jobs(dsn, 20_000, jobs=1000, cap=16)
     jobs = statistics.median(_claim_times(dsn, 1000))
-    report.add("claim p50, 1,000 jobs / 1 job", f"{jobs:.2f} / {small:.2f} ms", ratio=jobs / small, at_most=2.0)
+    report.add(
+        "claim p50, 1,000 jobs / 1 job", f"{jobs:.2f} / {small:.2f} ms", ratio=jobs / small, at_most=2.0
+    )
 
     fill_jobs(dsn, 40_000, jobs=1, cap=1000)
     with psycopg.connect(dsn) as old:
@@ -103,7 +111,12 @@ def growth(postgres: PostgresServer, report: Report) -> None:
         times = _claim_times(dsn, 20_000)
     first, last = times[:1000], times[-1000:]
     start, end = (statistics.quantiles(part, n=20)[-1] for part in (first, last))
-    report.add("claim p95 after 20k cycles under an old snapshot / at its start", f"{end:.2f} / {start:.2f} ms", ratio=end / start, at_most=3.0)
+    report.add(
+        "claim p95 after 20k cycles under an old snapshot / at its start",
+        f"{end:.2f} / {start:.2f} ms",
+        ratio=end / start,
+        at_most=3.0,
+    )
 
 
 def _median_ms(connection: psycopg.Connection, statement: str, argument: object, times: int = 300) -> float:
@@ -122,13 +135,23 @@ def progress_and_start(postgres: PostgresServer, report: Report) -> None:
         ids = {}
         for size in (100, 100_000):
             row = connection.execute(
-                "select public.start_sync_job('bench', total_items => %s, chunk_size => 1, max_concurrency => 16) ->> 'id'", (size,)
+                "select public.start_sync_job('bench', total_items => %s, chunk_size => 1,"
+                " max_concurrency => 16) ->> 'id'",
+                (size,),
             ).fetchone()
             ids[size] = row[0] if row else None
         _claim_times(dsn, 64)
         connection.execute("vacuum analyze")
-        small, large = (_median_ms(connection, "select public.get_sync_job_progress_safe(%s)", ids[size]) for size in (100, 100_000))
-        report.add("progress of a 100,000-chunk job / of a 100-chunk job", f"{large:.2f} / {small:.2f} ms", ratio=large / small, at_most=1.5)
+        small, large = (
+            _median_ms(connection, "select public.get_sync_job_progress_safe(%s)", ids[size])
+            for size in (100, 100_000)
+        )
+        report.add(
+            "progress of a 100,000-chunk job / of a 100-chunk job",
+            f"{large:.2f} / {small:.2f} ms",
+            ratio=large / small,
+            at_most=1.5,
+        )
 
         connection.execute("create table public.plain (like public.chunk_processing_queue including all)")
         ratios, shown = [], ""
@@ -141,12 +164,18 @@ def progress_and_start(postgres: PostgresServer, report: Report) -> None:
             connection.execute("select jsonb_agg('{\"n\": 1}'::jsonb) from generate_series(1, 100000)")
             start = time.perf_counter()
             connection.execute(
-                "select public.start_sync_job('bench', (select jsonb_agg('{\"n\": 1}'::jsonb) from generate_series(1, 100000)))"
+                "select public.start_sync_job('bench', (select jsonb_agg('{\"n\": 1}'::jsonb)"
+                " from generate_series(1, 100000)))"
             )
             ours = time.perf_counter() - start
             ratios.append(ours / plain)
             shown = f"{ours:.2f} / {plain:.2f} s"
-        report.add("starting 100,000 chunks / a plain insert of them", shown, ratio=statistics.median(ratios), at_most=4.0)
+        report.add(
+            "starting 100,000 chunks / a plain insert of them",
+            shown,
+            ratio=statistics.median(ratios),
+            at_most=4.0,
+        )
 
 
 def nothing_to_do(postgres: PostgresServer, report: Report) -> None:
