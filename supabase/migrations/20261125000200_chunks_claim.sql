@@ -139,7 +139,7 @@ as $$
 #variable_conflict use_variable
 declare
   setting constant text := 'chunk_private.floor_' || lane_id;
-  beginning constant timestamptz := '-infinity';
+  beginning constant timestamptz := '-infinity'::timestamptz;
   lowest timestamptz := beginning;
   newest timestamptz;
 begin
@@ -178,8 +178,8 @@ declare
   lane record;
   taken record;
   earlier chunk_private.claimed_chunk[];
-  job_ids uuid[] := '{}';
-  chunk_indexes bigint[] := '{}';
+  job_ids uuid[] := array[]::uuid[];
+  chunk_indexes bigint[] := array[]::bigint[];
 begin
   if worker_id is null or length(worker_id) not between 1 and 200 then
     raise exception using errcode = 'SC003', detail = 'worker_id', message = 'worker_id must be a text of 1 to 200 characters';
@@ -230,7 +230,7 @@ begin
   end loop;
 
   if cardinality(job_ids) = 0 then
-    return '{}';
+    return array[]::chunk_private.claimed_chunk[];
   end if;
   return chunk_private.mark_claimed(job_ids, chunk_indexes, worker_id, lease_seconds, claim_id);
 end

@@ -18,8 +18,8 @@ declare
   processor_key text;
   chunk_id bigint;
   problem text;
-  request_ids bigint[] := '{}';
-  problems text[] := '{}';
+  request_ids bigint[] := array[]::bigint[];
+  problems text[] := array[]::text[];
   request_id bigint;
 begin
   begin
@@ -198,7 +198,7 @@ declare
 begin
   delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (freed);
   if job.status not in ('pending', 'running') then
-    return '{}';
+    return array[]::bigint[];
   end if;
   next := chunk_private.take_next(job, cardinality(freed), wanted > 0);
   to_claim := next.chunk_indexes[1:wanted];

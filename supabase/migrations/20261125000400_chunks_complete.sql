@@ -252,7 +252,6 @@ as $$
 #variable_conflict use_variable
 declare
   appends boolean;
-  gate text;
   lease_seconds int;
   chunk public.chunk_processing_queue;
   counted record;
@@ -263,11 +262,12 @@ declare
 begin
   perform chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total);
   appends := next_chunks is not null and next_chunks <> '[]';
-  select case when appends
+  select greatest(1, extract(epoch from q.locked_until - q.updated_at))::int into lease_seconds
+  from public.chunk_processing_queue q
+  where q.id = chunk_id and case when appends
     then pg_advisory_xact_lock(uuid_hash_extended(q.parent_sync_job_id, 0))::text
     else pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text
-  end, greatest(1, extract(epoch from q.locked_until - q.updated_at))::int into gate, lease_seconds
-  from public.chunk_processing_queue q where q.id = chunk_id;
+  end is not null;
   if not found then
     raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
   end if;
@@ -421,8 +421,8 @@ as $$
 declare
   reports chunk_private.report[];
   accepted chunk_private.accepted_report[];
-  refused jsonb := '{}';
-  answers jsonb := '{}';
+  refused jsonb := '{}'::jsonb;
+  answers jsonb := '{}'::jsonb;
   item record;
   job record;
   to_claim bigint[];
@@ -435,7 +435,7 @@ begin
     reports := chunk_private.read_reports(completions, 1);
   exception when others then
     -- One is bad: read them one by one, so that only it is refused.
-    reports := '{}';
+    reports := array[]::chunk_private.report[];
     for item in select c.value, c.place from jsonb_array_elements(completions) with ordinality c (value, place) loop
       begin
         reports := reports || chunk_private.read_reports(jsonb_build_array(item.value), item.place);
@@ -689,10 +689,9 @@ as $$
 declare
   chunk public.chunk_processing_queue;
   job public.sync_jobs;
-  gate text;
   explanation constant text := coalesce(reason, 'given back by its worker');
 begin
-  select pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text into gate
+  perform pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))
   from public.chunk_processing_queue q where q.id = chunk_id;
   if not found then
     raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);

@@ -87,8 +87,8 @@ begin
     return 0;
   end if;
   -- Each webhook that led to no claim doubles the wait for the next: 30 s, 1 min, 2 min … about an hour. One that is known
-  -- to have failed is sent again at once if it was the first, then after at most 4 minutes, and as soon as another has gone
-  -- well: what stood in the way is gone then.
+  -- to have failed is sent again sooner: at once, then after 5 s, 15 s, 35 s … 5 min, and as soon as another has gone well,
+  -- for then what stood in the way is gone.
   for page in
     with overdue as (
       select s.job_id, s.chunk_index from chunk_private.slots s
@@ -97,7 +97,7 @@ begin
         and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
         and (not overdue_only or s.dispatched_at is null
           or s.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(s.dispatch_count - 1, 0), 7)
-          or (s.dispatch_count = 1 or s.dispatched_at < greatest(went_well, now() - interval '4 minutes'))
+          or s.dispatched_at < greatest(went_well, now() - interval '5 seconds' * (2 ^ least(s.dispatch_count - 1, 6) - 1))
             and exists (
               select from public.chunk_processing_queue q
               join chunk_private.dispatches d on d.created_at = s.dispatched_at and d.chunk_id = q.id
@@ -177,8 +177,8 @@ declare
   chunk record;
   job record;
   recovered int := 0;
-  freed_of uuid[] := '{}';
-  freed bigint[] := '{}';
+  freed_of uuid[] := array[]::uuid[];
+  freed bigint[] := array[]::bigint[];
 begin
   if stuck_after < interval '0' then
     raise exception using errcode = 'SC003', detail = 'stuck_after', message = format('stuck_after must not be negative, not %s', stuck_after);
@@ -436,7 +436,7 @@ stable
 set search_path = ''
 as $$
 declare
-  watchdog jsonb := '{"scheduled": false}';
+  watchdog jsonb := '{"scheduled": false}'::jsonb;
 begin
   select jsonb_build_object('scheduled', true, 'schedule', j.schedule, 'active', j.active, 'last_run', (
     select jsonb_build_object('status', r.status, 'at', r.start_time, 'message', left(r.return_message, 200))

@@ -50,6 +50,20 @@ create policy "Users see the slots of their own jobs" on chunk_private.slots for
 drop policy if exists "Users see their own dispatches" on chunk_private.dispatches;
 create policy "Users see their own dispatches" on chunk_private.dispatches for select to authenticated using (owner_id = (select auth.uid()));
 
+-- What only the service reads. A policy that lets nobody in says so; without one it would look forgotten.
+drop policy if exists "No user sees these" on chunk_private.settings;
+create policy "No user sees these" on chunk_private.settings for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.lanes;
+create policy "No user sees these" on chunk_private.lanes for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.fresh_stripes;
+create policy "No user sees these" on chunk_private.fresh_stripes for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.returned_chunks;
+create policy "No user sees these" on chunk_private.returned_chunks for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.chunk_attempts;
+create policy "No user sees these" on chunk_private.chunk_attempts for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.appended_pages;
+create policy "No user sees these" on chunk_private.appended_pages for select to authenticated using (false);
+
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;
 revoke execute on function
