@@ -1,0 +1,93 @@
+"""Whatever is lost or killed, a job of 200 chunks ends completed, every chunk's effect applied once.
+
+Run with `-s` to see how long each took after the last fault.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.chaos.trial import Trial
+
+# A pass of the watchdog comes every 30 s and sends again what has led to nothing for 28 s.
+TWO_PASSES = 75.0
+
+
+def test_webhooks_lost_by_chance(trial: Trial) -> None:
+    trial.stack.set_webhooks(drop=0.3)
+    trial.start(ms=10)
+    # Four chains of webhooks, each broken with a chance of 0.3 at each of its links: even with nobody's help the
+    # passes of the cron bring it home.
+    trial.comes_home(within=3 * TWO_PASSES)
+
+
+def test_all_webhooks_lost_for_a_while(trial: Trial) -> None:
+    lose_all_webhooks(trial, seconds=10)
+
+
+@pytest.mark.soak
+def test_all_webhooks_lost_for_a_minute(trial: Trial) -> None:
+    lose_all_webhooks(trial, seconds=60)
+
+
+def lose_all_webhooks(trial: Trial, *, seconds: float) -> None:
+    """In the middle of a job webhooks stop to arrive; the job stands still, and the cron alone sets it going again."""
+    trial.start(ms=10)
+    trial.done(20)
+    trial.stack.set_webhooks(drop=1.0)
+    time.sleep(1)  # until the last invocation has handed over to nobody
+    trial.restart_clock_of_watchdog()
+    stood_at = trial.progress()
+    assert (stood_at.ended, stood_at.processing_chunks) == (False, 0)
+    time.sleep(seconds - 1)
+    assert trial.progress().completed_chunks == stood_at.completed_chunks
+    trial.stack.set_webhooks(drop=0.0)
+    trial.fault()
+    trial.comes_home(within=TWO_PASSES + 2 * seconds)
+
+
+def test_functions_killed_every_two_seconds(trial: Trial) -> None:
+    kill_functions(trial, seconds=8)
+
+
+@pytest.mark.soak
+def test_functions_killed_every_two_seconds_for_a_minute(trial: Trial) -> None:
+    kill_functions(trial, seconds=60)
+
+
+def kill_functions(trial: Trial, *, seconds: float) -> None:
+    """Processor and handler die together, in the middle of chunks, faster than their leases end."""
+    trial.start(ms=100)
+    trial.done(4)
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        trial.stack.kill("functions")
+        trial.fault()
+        time.sleep(2)
+        trial.client.cleanup_stuck_chunks()
+    assert not trial.progress().ended
+    trial.comes_home(within=60, clean=True)
+
+
+def test_postgrest_restarted(trial: Trial) -> None:
+    trial.start(ms=20)
+    for completed in (20, 60, 100):
+        trial.done(completed)
+        trial.stack.restart("postgrest")
+        trial.fault()
+    trial.comes_home(within=60, clean=True)
+
+
+def test_postgresql_killed(trial: Trial) -> None:
+    trial.start(ms=20)
+    for completed in (20, 60, 100):
+        trial.done(completed)
+        # With every backend, by SIGKILL; pg_net's tables come back empty.
+        trial.stack.kill("postgres")
+        trial.stack.wait_until_ready()
+        trial.fault()
+    trial.comes_home(within=60, clean=True)
