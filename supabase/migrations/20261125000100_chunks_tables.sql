@@ -120,16 +120,10 @@ create table if not exists public.chunk_processing_queue (
   updated_at timestamptz not null default now(),
   constraint chunk_processing_queue_parent_fkey foreign key (parent_sync_job_id) references public.sync_jobs (id) on delete cascade,
   constraint chunk_processing_queue_place_key unique (parent_sync_job_id, chunk_index),
-  -- The state machine in one constraint: the server reads each constraint anew for each write.
+  -- The state machine, in one short constraint: the server reads it anew for each write (the rest is tested).
   constraint chunk_processing_queue_state_machine check (
-    case status
-      when 'pending' then claim_token is null and locked_until is null and completed_at is null
-      when 'processing' then claim_token is not null and locked_until is not null and completed_at is null and attempts > 0
-      when 'completed' then completed_at is not null
-      when 'failed' then completed_at is not null and error is not null
-      when 'cancelled' then completed_at is not null
-      else false
-    end
+    (status in ('pending', 'processing')) = (completed_at is null)
+    and (status = 'processing') = (locked_until is not null)
     and attempts <= 1 + max_retries
   )
 )
