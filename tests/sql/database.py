@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, LiteralString, Self, cast
+from typing import Any, Self
 
 import psycopg
 import pytest
@@ -54,7 +54,7 @@ class Session:
 
     def rows(self, query: str, *parameters: Any) -> list[Row]:
         """Return all rows of a query."""
-        return self.connection.execute(cast("LiteralString", query), parameters or None).fetchall()
+        return self.connection.execute(query, parameters or None).fetchall()
 
     def value(self, query: str, *parameters: Any) -> Any:
         """Return the first column of a query's only row."""
@@ -63,7 +63,7 @@ class Session:
 
     def execute(self, query: str, *parameters: Any) -> int:
         """Run a statement; return how many rows it touched."""
-        return self.connection.execute(cast("LiteralString", query), parameters or None).rowcount
+        return self.connection.execute(query, parameters or None).rowcount
 
     def call_rows(self, function: str, /, **arguments: Any) -> list[Row]:
         """Call a function of schema public by named arguments, as rows."""
@@ -72,7 +72,7 @@ class Session:
             name: Jsonb(value) if name in _JSON and value is not None else value
             for name, value in arguments.items()
         }
-        query = cast("LiteralString", f"select * from public.{function}({named})")
+        query = f"select * from public.{function}({named})"
         return self.connection.execute(query, adapted).fetchall()
 
     def call(self, function: str, /, **arguments: Any) -> Any:
@@ -85,7 +85,11 @@ class Session:
         return self.call("start_sync_job", kind=kind, **arguments)
 
     def claim(
-        self, job: str | None = None, worker_id: str = "w", kinds: Sequence[str] | None = ("plain",), **arguments: Any
+        self,
+        job: str | None = None,
+        worker_id: str = "w",
+        kinds: Sequence[str] | None = ("plain",),
+        **arguments: Any,
     ) -> Row | None:
         """Claim one chunk, of any job of these kinds or of one job."""
         rows = self.call_rows(
@@ -107,7 +111,10 @@ class Session:
     def complete(self, chunk: Row, **arguments: Any) -> Any:
         """Report a chunk done."""
         return self.call(
-            "complete_chunk_job_safe", chunk_id=chunk["chunk_id"], claim_token=chunk["claim_token"], **arguments
+            "complete_chunk_job_safe",
+            chunk_id=chunk["chunk_id"],
+            claim_token=chunk["claim_token"],
+            **arguments,
         )
 
     def fail(self, chunk: Row, error: str = "broken", **arguments: Any) -> Any:
@@ -151,7 +158,9 @@ class Session:
 
     def attempts(self, chunk_id: int) -> list[Row]:
         """Return the recorded attempts of a chunk in order."""
-        return self.rows("select a.* from chunk_private.chunk_attempts a where a.chunk_id = %s order by a.id", chunk_id)
+        return self.rows(
+            "select a.* from chunk_private.chunk_attempts a where a.chunk_id = %s order by a.id", chunk_id
+        )
 
     def drain(self, job: str | None = None, **arguments: Any) -> int:
         """Claim and complete until nothing is claimable; returns how many."""
@@ -163,13 +172,15 @@ class Session:
 
     def slots(self, job: str) -> list[Row]:
         """Return a job's slots: the chunks that are released or processing."""
-        return self.rows("select s.* from chunk_private.slots s where s.job_id = %s order by s.chunk_index", job)
+        return self.rows(
+            "select s.* from chunk_private.slots s where s.job_id = %s order by s.chunk_index", job
+        )
 
     def pass_time(self, by: timedelta) -> None:
         """Let time pass, for the queue: every one of its timestamps moves back."""
         for table, columns in _TIMESTAMPS.items():
             moved = ", ".join(f"{column} = {column} - %(by)s" for column in columns)
-            self.connection.execute(cast("LiteralString", f"update {table} set {moved}"), {"by": by})
+            self.connection.execute(f"update {table} set {moved}", {"by": by})
 
 
 class Database:
@@ -186,7 +197,12 @@ class Database:
         return self.server.dsn_for(self.name)
 
     def connect(
-        self, role: str = "service_role", *, user: str | None = None, autocommit: bool = True, settings: str = ""
+        self,
+        role: str = "service_role",
+        *,
+        user: str | None = None,
+        autocommit: bool = True,
+        settings: str = "",
     ) -> Session:
         """Open a connection that has switched to a role, as PostgREST does for a request.
 

@@ -17,7 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 MIGRATIONS = ROOT / "supabase" / "migrations"
 BIN_DIR_15 = Path("/usr/lib/postgresql/15/bin")
 # Autovacuum off: what a test measures shall not depend on when it ran.
-SETTINGS = {"autovacuum": "off", "max_connections": "100", "log_min_messages": "error", "track_functions": "pl"}
+SETTINGS = {
+    "autovacuum": "off",
+    "max_connections": "100",
+    "log_min_messages": "error",
+    "track_functions": "pl",
+}
 
 # The kinds that the tests use: without a handler and with one, retries at once.
 KINDS = """

@@ -11,7 +11,9 @@ from typing import Any
 from tests.sql.database import Database, Session
 
 
-def together(db: Database, count: int, work: Callable[[Session, int], Any], *, role: str = "service_role") -> list[Any]:
+def together(
+    db: Database, count: int, work: Callable[[Session, int], Any], *, role: str = "service_role"
+) -> list[Any]:
     """Call `work(session, number)` on `count` connections, all let go at once; returns what they returned."""
     sessions = [db.connect(role) for _ in range(count)]
     start = threading.Barrier(count)

@@ -10,14 +10,32 @@ ROLES = ("anon", "authenticated", "service_role")
 SCHEMAS = "('public'::regnamespace, 'chunk_private'::regnamespace)"
 
 FOR_USERS = {
-    *("start_sync_job", "append_sync_chunks", "get_sync_job_progress_safe", "cancel_sync_job", "pause_sync_job"),
-    *("resume_sync_job", "retry_failed_chunks", "enqueue_chunks_from_rows", "save_email_account", "remove_email_account"),
+    *(
+        "start_sync_job",
+        "append_sync_chunks",
+        "get_sync_job_progress_safe",
+        "cancel_sync_job",
+        "pause_sync_job",
+    ),
+    *(
+        "resume_sync_job",
+        "retry_failed_chunks",
+        "enqueue_chunks_from_rows",
+        "save_email_account",
+        "remove_email_account",
+    ),
 }
 FOR_THE_SERVICE = {
     *("save_sync_kind", "configure_chunk_processing", "claim_next_chunk_job_safe", "claim_chunk_jobs_safe"),
     *("complete_chunk_job_safe", "complete_chunk_jobs_safe", "extend_chunk_lease", "extend_chunk_leases"),
     *("release_chunk_job", "trigger_next_chunk_processing", "cleanup_stuck_chunks", "purge_sync_jobs"),
-    *("chunk_system_health", "get_email_account_secret", "plan_email_folder", "save_synced_emails", "save_email_flags"),
+    *(
+        "chunk_system_health",
+        "get_email_account_secret",
+        "plan_email_folder",
+        "save_synced_emails",
+        "save_email_flags",
+    ),
 }
 # The definer functions behind those for users, which check who calls.
 PRIVATE_FOR_USERS = {
@@ -54,7 +72,7 @@ def test_functions(admin: Session, role: str) -> None:
     found = admin.rows(
         "select p.pronamespace::regnamespace::text as schema, p.proname as name,"
         " has_function_privilege(%s, p.oid, 'execute') as granted"
-        f" from pg_proc p where p.pronamespace in {SCHEMAS}",  # noqa: S608
+        f" from pg_proc p where p.pronamespace in {SCHEMAS}",
         role,
     )
     assert {row["name"] for row in found if row["schema"] == "public"} == FOR_USERS | FOR_THE_SERVICE
@@ -71,18 +89,21 @@ def test_functions(admin: Session, role: str) -> None:
 
 def test_nobody_else_may_call_anything(admin: Session) -> None:
     """`public`, the role of everyone, is in no access list."""
-    assert admin.rows(
-        "select p.oid::regprocedure::text from pg_proc p"
-        " cross join lateral aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a"
-        f" where p.pronamespace in {SCHEMAS} and a.grantee = 0"  # noqa: S608
-    ) == []
+    assert (
+        admin.rows(
+            "select p.oid::regprocedure::text from pg_proc p"
+            " cross join lateral aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a"
+            f" where p.pronamespace in {SCHEMAS} and a.grantee = 0"
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_tables_and_views(admin: Session, role: str) -> None:
     relations = admin.rows(
         "select c.oid, c.relnamespace::regnamespace || '.' || c.relname as name from pg_class c"
-        f" where c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relnamespace in {SCHEMAS}"  # noqa: S608
+        f" where c.relkind in ('r', 'p', 'v', 'm', 'f') and c.relnamespace in {SCHEMAS}"
     )
     assert {row["name"] for row in relations} == set(RELATIONS)
     for row in relations:
@@ -92,30 +113,42 @@ def test_tables_and_views(admin: Session, role: str) -> None:
             if admin.value("select has_table_privilege(%s, %s::oid, %s)", role, row["oid"], privilege)
         }
         for_user, for_service = RELATIONS[row["name"]]
-        assert granted == {"anon": set(), "authenticated": for_user, "service_role": for_service}[role], row["name"]
+        assert granted == {"anon": set(), "authenticated": for_user, "service_role": for_service}[role], row[
+            "name"
+        ]
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_sequences(admin: Session, role: str) -> None:
-    assert admin.rows(
-        "select c.relname from pg_class c"
-        f" where c.relnamespace in {SCHEMAS} and case c.relkind"  # noqa: S608
-        " when 'S' then has_sequence_privilege(%s, c.oid, 'usage, select, update') end",
-        role,
-    ) == []
+    assert (
+        admin.rows(
+            "select c.relname from pg_class c"
+            f" where c.relnamespace in {SCHEMAS} and case c.relkind"
+            " when 'S' then has_sequence_privilege(%s, c.oid, 'usage, select, update') end",
+            role,
+        )
+        == []
+    )
 
 
 def test_the_private_schema(admin: Session) -> None:
-    found = {role: admin.value("select has_schema_privilege(%s, 'chunk_private', 'usage')", role) for role in ROLES}
+    found = {
+        role: admin.value("select has_schema_privilege(%s, 'chunk_private', 'usage')", role) for role in ROLES
+    }
     assert found == {"anon": False, "authenticated": True, "service_role": True}
-    assert not any(admin.value("select has_schema_privilege(%s, 'chunk_private', 'create')", role) for role in ROLES)
+    assert not any(
+        admin.value("select has_schema_privilege(%s, 'chunk_private', 'create')", role) for role in ROLES
+    )
 
 
 def test_row_level_security_is_on_for_every_table(admin: Session) -> None:
-    assert admin.rows(
-        f"select c.oid::regclass::text from pg_class c where c.relkind = 'r' and c.relnamespace in {SCHEMAS}"  # noqa: S608
-        " and not c.relrowsecurity"
-    ) == []
+    assert (
+        admin.rows(
+            f"select c.oid::regclass::text from pg_class c where c.relkind = 'r' and c.relnamespace in {SCHEMAS}"
+            " and not c.relrowsecurity"
+        )
+        == []
+    )
 
 
 def test_policies_are_for_signed_in_users_and_ask_who_once(admin: Session) -> None:
@@ -132,5 +165,7 @@ def test_policies_are_for_signed_in_users_and_ask_who_once(admin: Session) -> No
 
 
 def test_the_view_reads_as_its_caller(admin: Session) -> None:
-    options = admin.value("select reloptions from pg_class where oid = 'public.chunk_processing_status'::regclass")
+    options = admin.value(
+        "select reloptions from pg_class where oid = 'public.chunk_processing_status'::regclass"
+    )
     assert options == ["security_invoker=true"]

@@ -18,7 +18,10 @@ CHUNK = {"chunk_id": 1, "claim_token": NOBODY}
 # function → arguments with which the service gets an answer, and that answer's status
 CALLS: dict[str, tuple[dict[str, Any], int]] = {
     "save_sync_kind": ({"kind": "api"}, 200),
-    "configure_chunk_processing": ({"project_url": "http://a.example", "processor_key": "sb_secret_abcdefgh"}, 200),
+    "configure_chunk_processing": (
+        {"project_url": "http://a.example", "processor_key": "sb_secret_abcdefgh"},
+        200,
+    ),
     "start_sync_job": ({"kind": "email", "chunks": [{}]}, 200),
     "append_sync_chunks": (JOB | {"chunks": []}, 400),
     "claim_next_chunk_job_safe": ({"worker_id": "w", "kinds": ["custom"]}, 200),
@@ -44,7 +47,14 @@ CALLS: dict[str, tuple[dict[str, Any], int]] = {
     "save_synced_emails": ({"account_id": NOBODY, "folder": "f", "uidvalidity": 1, "emails": []}, 200),
     "save_email_flags": ({"account_id": NOBODY, "folder": "f", "uidvalidity": 1, "emails": []}, 200),
 }
-TABLES = ("sync_kinds", "sync_jobs", "chunk_processing_queue", "chunk_processing_status", "email_accounts", "synced_emails")
+TABLES = (
+    "sync_kinds",
+    "sync_jobs",
+    "chunk_processing_queue",
+    "chunk_processing_status",
+    "email_accounts",
+    "synced_emails",
+)
 USER, OTHER = str(uuid.uuid4()), str(uuid.uuid4())
 
 
@@ -67,7 +77,11 @@ def as_role(stack: LocalStack, role: str) -> httpx.Client:
 @pytest.fixture(scope="module")
 def clients(stack: LocalStack) -> Iterator[dict[str, httpx.Client]]:
     """One a role."""
-    made = {"anon": as_role(stack, "anon"), "user": as_role(stack, USER), "service_role": as_role(stack, "service_role")}
+    made = {
+        "anon": as_role(stack, "anon"),
+        "user": as_role(stack, USER),
+        "service_role": as_role(stack, "service_role"),
+    }
     yield made
     for client in made.values():
         client.close()
@@ -95,10 +109,16 @@ def test_a_function(clients: dict[str, httpx.Client], function: str) -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_table(clients: dict[str, httpx.Client], table: str) -> None:
-    read = {role: client.get(f"/{table}", params={"limit": 1}).status_code for role, client in clients.items()}
+    read = {
+        role: client.get(f"/{table}", params={"limit": 1}).status_code for role, client in clients.items()
+    }
     assert read == {"anon": 401, "user": 200, "service_role": 200}
     user = clients["user"]
-    writes = [user.post(f"/{table}", json={}), user.patch(f"/{table}", json={"kind": "x"}), user.delete(f"/{table}")]
+    writes = [
+        user.post(f"/{table}", json={}),
+        user.patch(f"/{table}", json={"kind": "x"}),
+        user.delete(f"/{table}"),
+    ]
     assert not any(answer.is_success for answer in writes)
 
 
@@ -107,8 +127,12 @@ def test_the_private_schema_is_not_exposed(clients: dict[str, httpx.Client]) -> 
     assert answer.status_code == 406
 
 
-def test_a_user_reads_own_rows_only_and_embeds_them(stack: LocalStack, clients: dict[str, httpx.Client]) -> None:
-    started = clients["user"].post("/rpc/start_sync_job", json={"kind": "email", "chunks": [{"mine": 1}]}).json()
+def test_a_user_reads_own_rows_only_and_embeds_them(
+    stack: LocalStack, clients: dict[str, httpx.Client]
+) -> None:
+    started = (
+        clients["user"].post("/rpc/start_sync_job", json={"kind": "email", "chunks": [{"mine": 1}]}).json()
+    )
     clients["service_role"].post("/rpc/start_sync_job", json={"kind": "email", "chunks": [{}]})
     query = {"select": "id,chunk_processing_queue(payload)", "id": f"eq.{started['id']}"}
     assert clients["user"].get("/sync_jobs", params=query).json() == [
@@ -129,6 +153,8 @@ def test_long_calls_fit_into_the_limits_of_the_roles(clients: dict[str, httpx.Cl
     many = {"kind": "custom", "total_items": 100_000, "chunk_size": 1}
     started = clients["service_role"].post("/rpc/start_sync_job", json=many)
     assert started.status_code == 200, started.text
-    cancelled = clients["service_role"].post("/rpc/cancel_sync_job", json={"parent_sync_job_id": started.json()["id"]})
+    cancelled = clients["service_role"].post(
+        "/rpc/cancel_sync_job", json={"parent_sync_job_id": started.json()["id"]}
+    )
     assert cancelled.status_code == 200, cancelled.text
     assert cancelled.json()["cancelled_chunks"] == 100_000

@@ -94,7 +94,11 @@ def test_sixteen_workers_whose_chunks_branch(db: Database, service: Session) -> 
 
     assert sum(together(db, 16, work)) == 127
     progress = service.progress(job)
-    assert (progress["status"], progress["completed_chunks"], progress["total_chunks"]) == ("completed", 127, 127)
+    assert (progress["status"], progress["completed_chunks"], progress["total_chunks"]) == (
+        "completed",
+        127,
+        127,
+    )
     assert service.value("select finishes from public.sync_jobs") == 1
     assert service.value("select count(distinct chunk_index) from public.chunk_processing_queue") == 127
     invariants.check(service)

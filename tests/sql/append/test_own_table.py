@@ -16,11 +16,13 @@ for each statement execute function public.enqueue_chunks_from_rows({argument});
 
 
 @pytest.mark.parametrize(("column", "argument"), [("parent_sync_job_id", ""), ("job", "'job'")])
-def test_rows_become_chunks_of_the_jobs_they_name(service: Session, admin: Session, column: str, argument: str) -> None:
+def test_rows_become_chunks_of_the_jobs_they_name(
+    service: Session, admin: Session, column: str, argument: str
+) -> None:
     admin.execute(TABLE.format(column=column, argument=argument))
     one, two = (service.start(chunks=[], sealed=False)["id"] for _ in range(2))
     service.execute(
-        f"insert into public.folders ({column}, name) values (%s, 'inbox'), (%s, 'sent'), (%s, 'other')",  # noqa: S608
+        f"insert into public.folders ({column}, name) values (%s, 'inbox'), (%s, 'sent'), (%s, 'other')",
         one,
         one,
         two,
@@ -35,7 +37,9 @@ def test_a_row_without_a_job_is_refused_with_its_statement(service: Session, adm
     admin.execute(TABLE.format(column="parent_sync_job_id", argument=""))
     job = service.start(chunks=[], sealed=False)["id"]
     with refused("SC003", "parent_sync_job_id"):
-        service.execute("insert into public.folders (parent_sync_job_id, name) values (%s, 'a'), (null, 'b')", job)
+        service.execute(
+            "insert into public.folders (parent_sync_job_id, name) values (%s, 'a'), (null, 'b')", job
+        )
     assert service.value("select count(*) from public.folders") == 0
     assert service.progress(job)["total_chunks"] == 0
 

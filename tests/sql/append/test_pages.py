@@ -14,7 +14,9 @@ from tests.sql.threads import together
 
 def append(session: Session, job: str, chunks: list[object] | None, **arguments: object) -> dict[str, object]:
     """Append a page."""
-    answer: dict[str, object] = session.call("append_sync_chunks", parent_sync_job_id=job, chunks=chunks, **arguments)
+    answer: dict[str, object] = session.call(
+        "append_sync_chunks", parent_sync_job_id=job, chunks=chunks, **arguments
+    )
     return answer
 
 

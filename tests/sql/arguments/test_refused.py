@@ -79,7 +79,7 @@ REPORT: list[tuple[str, str, dict[str, Any]]] = [
     ("SC003", "retry_after_seconds", {"success": False, "retry_after_seconds": -1}),
     ("SC003", "retry_after_seconds", {"success": False, "retry_after_seconds": 604_801}),
     ("SC003", "next_chunks", {"next_chunks": {"a": 1}}),
-    ("SC003", "next_chunks", {"next_chunks": ["x"] + [{}]}),
+    ("SC003", "next_chunks", {"next_chunks": ["x", {}]}),
     ("SC004", "next_chunks", {"next_chunks": TOO_MANY}),
     ("SC003", "next_chunks", {"success": False, "next_chunks": [{}]}),
     ("SC003", "items_processed", {"items_processed": -1}),
@@ -110,7 +110,9 @@ CLAIM: list[tuple[str, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("code", "argument", "arguments"), CLAIM, ids=lambda value: str(value)[:40])
 @pytest.mark.parametrize("function", ["claim_next_chunk_job_safe", "claim_chunk_jobs_safe"])
-def test_a_claim(service: Session, function: str, code: str, argument: str, arguments: dict[str, Any]) -> None:
+def test_a_claim(
+    service: Session, function: str, code: str, argument: str, arguments: dict[str, Any]
+) -> None:
     service.start(chunks=[{}])
     size = {"batch_size": 1} if function == "claim_chunk_jobs_safe" else {}
     with refused(code, argument):
@@ -188,7 +190,9 @@ def test_heartbeats(service: Session, leases: Any) -> None:
 @pytest.mark.parametrize("completions", [{}, None, [{}] * 1001], ids=["object", "null", "too many"])
 def test_a_bulk_report_that_is_no_list(service: Session, completions: Any) -> None:
     with pytest.raises(psycopg.Error) as caught:
-        service.connection.execute("select public.complete_chunk_jobs_safe(%s::jsonb)", (json.dumps(completions),))
+        service.connection.execute(
+            "select public.complete_chunk_jobs_safe(%s::jsonb)", (json.dumps(completions),)
+        )
     assert caught.value.sqlstate in ("SC003", "SC004")
     assert caught.value.diag.message_detail == "completions"
 

@@ -18,9 +18,13 @@ from tests.sql.database import Session
         ('[{"n": 1}', "22P02"),
     ],
 )
-def test_what_jsonb_refuses_stays_its_own_error_and_writes_nothing(service: Session, text: str, code: str) -> None:
+def test_what_jsonb_refuses_stays_its_own_error_and_writes_nothing(
+    service: Session, text: str, code: str
+) -> None:
     with pytest.raises(psycopg.Error) as caught:
-        service.connection.execute("select public.start_sync_job('plain', chunks => %s::text::jsonb)", (text,))
+        service.connection.execute(
+            "select public.start_sync_job('plain', chunks => %s::text::jsonb)", (text,)
+        )
     assert caught.value.sqlstate == code
     assert service.value("select count(*) from public.sync_jobs") == 0
 

@@ -28,7 +28,9 @@ STABLE = ("chunk_id", "outcome", "chunk_status", "job_status", "next")
 
 @pytest.mark.parametrize("report", REPORTS, ids=str)
 @pytest.mark.parametrize("chunks", [1, 3])
-def test_a_repeated_report_answers_what_the_first_one_did(service: Session, report: dict[str, Any], chunks: int) -> None:
+def test_a_repeated_report_answers_what_the_first_one_did(
+    service: Session, report: dict[str, Any], chunks: int
+) -> None:
     job = service.start(chunks=[{}] * chunks, max_concurrency=1)["id"]
     chunk = service.claimed(job)
     first = service.complete(chunk, **report)
@@ -58,7 +60,9 @@ def test_a_report_of_an_earlier_attempt_answers_for_that_attempt(service: Sessio
     assert len(service.attempts(first["chunk_id"])) == 1
 
 
-def test_a_repeat_beside_the_first_report_waits_for_it(db: Database, service: Session, admin: Session) -> None:
+def test_a_repeat_beside_the_first_report_waits_for_it(
+    db: Database, service: Session, admin: Session
+) -> None:
     job = service.start(chunks=[{}])["id"]
     chunk = service.claimed(job)
     first = db.connect(autocommit=False)
@@ -88,12 +92,17 @@ def test_a_batch_claim_with_the_same_id_returns_the_same_chunks(service: Session
     assert len(first) == 4
     assert service.call("claim_chunk_jobs_safe", **arguments) == first
     service.call(
-        "complete_chunk_job_safe", chunk_id=first[1]["chunk_id"], claim_token=first[1]["claim_token"], claim_next=False
+        "complete_chunk_job_safe",
+        chunk_id=first[1]["chunk_id"],
+        claim_token=first[1]["claim_token"],
+        claim_next=False,
     )
     assert service.call("claim_chunk_jobs_safe", **arguments) == [first[0], *first[2:]]
 
 
-def test_a_repeat_of_a_claim_under_way_waits_and_gets_the_same(db: Database, service: Session, admin: Session) -> None:
+def test_a_repeat_of_a_claim_under_way_waits_and_gets_the_same(
+    db: Database, service: Session, admin: Session
+) -> None:
     job = service.start(chunks=[{}] * 3)["id"]
     claim_id = uuid.uuid4()
     first = db.connect(autocommit=False)
@@ -115,7 +124,9 @@ def test_claim_next_is_found_again_while_it_is_held(service: Session) -> None:
     (row,) = service.chunks(job, "processing")
     assert (row["worker_id"], row["locked_until"] - row["updated_at"]) == ("w", timedelta(seconds=77))
     assert service.complete(chunk, claim_next=True)["next"] == following
-    service.call("complete_chunk_job_safe", chunk_id=following["chunk_id"], claim_token=following["claim_token"])
+    service.call(
+        "complete_chunk_job_safe", chunk_id=following["chunk_id"], claim_token=following["claim_token"]
+    )
     assert service.complete(chunk, claim_next=True)["next"] is None
     invariants.check(service)
 

@@ -92,7 +92,9 @@ def test_jitter_differs(service: Session) -> None:
     job = service.start("slow", chunks=[{}] * 20)
     for _ in range(20):
         service.fail(service.claimed(job["id"], kinds=["slow"]))
-    waits = service.rows("select extract(epoch from ready_at - updated_at)::float8 as wait from public.chunk_processing_queue")
+    waits = service.rows(
+        "select extract(epoch from ready_at - updated_at)::float8 as wait from public.chunk_processing_queue"
+    )
     assert len({round(row["wait"], 3) for row in waits}) >= 15
 
 

@@ -14,21 +14,41 @@ from tests.sql.database import Database, Row, Session
 # What is reported on each of a job's first chunks; each script runs on a job of its own.
 SCRIPTS: dict[str, list[dict[str, Any]]] = {
     "all done": [{}, {}, {}],
-    "results and items": [{"result": {"n": 1}, "items_processed": 3}, {"result": 5}, {"items_total": 7, "items_processed": 2}],
+    "results and items": [
+        {"result": {"n": 1}, "items_processed": 3},
+        {"result": 5},
+        {"items_total": 7, "items_processed": 2},
+    ],
     "failures": [{"success": False, "error": "a"}, {"success": False}, {}],
-    "permanent": [{"success": False, "error": "a", "retryable": False}, {}, {"success": False, "retryable": False}],
+    "permanent": [
+        {"success": False, "error": "a", "retryable": False},
+        {},
+        {"success": False, "retryable": False},
+    ],
     "retry later": [{"success": False, "retry_after_seconds": 600}] * 3,
     "retry now": [{"success": False, "retry_after_seconds": 0}] * 3,
-    "appends": [{"next_chunks": [{"m": 1}, {"m": 2}], "items_total": 9}, {"next_chunks": []}, {"next_chunks": None}],
+    "appends": [
+        {"next_chunks": [{"m": 1}, {"m": 2}], "items_total": 9},
+        {"next_chunks": []},
+        {"next_chunks": None},
+    ],
     "claims on": [{"claim_next": True}, {"claim_next": True}, {}],
-    "claims after a failure": [{"success": False, "claim_next": True}, {"claim_next": True, "next_chunks": [{}]}, {}],
+    "claims after a failure": [
+        {"success": False, "claim_next": True},
+        {"claim_next": True, "next_chunks": [{}]},
+        {},
+    ],
 }
 SIZES = [3, 4, 6]
 
 
-def run(session: Session, script: list[dict[str, Any]], chunks: int, how: str) -> tuple[list[Any], list[Any], Any]:
+def run(
+    session: Session, script: list[dict[str, Any]], chunks: int, how: str
+) -> tuple[list[Any], list[Any], Any]:
     """Play a script on a new job; returns the answers, the rows and the progress, without what differs by nature."""
-    job = session.start("web", chunks=[{"n": n} for n in range(chunks)], max_concurrency=3, max_retries=1)["id"]
+    job = session.start("web", chunks=[{"n": n} for n in range(chunks)], max_concurrency=3, max_retries=1)[
+        "id"
+    ]
     claimed = [session.claimed(job, kinds=None) for _ in script]
     first = claimed[0]["chunk_id"]
     if how == "single":
@@ -47,13 +67,20 @@ def run(session: Session, script: list[dict[str, Any]], chunks: int, how: str) -
     ]
     rows = [
         (
-            *(row[name] for name in ("chunk_index", "payload", "result", "error", "attempts", "items_processed")),
+            *(
+                row[name]
+                for name in ("chunk_index", "payload", "result", "error", "attempts", "items_processed")
+            ),
             *(row[name] for name in ("items_total", "status")),
         )
         for row in session.chunks(job)
     ]
     progress = session.progress(job)
-    figures = {name: value for name, value in progress.items() if name.endswith("_chunks") or name.startswith("items_")}
+    figures = {
+        name: value
+        for name, value in progress.items()
+        if name.endswith("_chunks") or name.startswith("items_")
+    }
     # With claims in between, which chunk is processing depends on the order.
     return stable, sorted(rows, key=str), figures | {"status": progress["status"]}
 
@@ -99,7 +126,17 @@ def test_a_bad_item_gets_its_own_answer_and_the_others_go_through(service: Sessi
     ]
     answers = service.call("complete_chunk_jobs_safe", completions=completions)
     outcomes = [answer["outcome"] for answer in answers]
-    assert outcomes == ["completed", "error", "error", "error", "error", "error", "error", "stale", "completed"]
+    assert outcomes == [
+        "completed",
+        "error",
+        "error",
+        "error",
+        "error",
+        "error",
+        "error",
+        "stale",
+        "completed",
+    ]
     assert all(answer["message"] and answer["code"] for answer in answers if answer["outcome"] == "error")
     assert answers[6]["code"] == "SC001"
     assert service.complete(chunks[1])["outcome"] == "completed"
@@ -112,7 +149,9 @@ def test_reports_on_many_jobs_finish_each_of_them_once(service: Session) -> None
     assert len(batch) == 40
     completions = [{"chunk_id": c["chunk_id"], "claim_token": c["claim_token"]} for c in batch]
     answers = service.call("complete_chunk_jobs_safe", completions=completions)
-    assert {(a["outcome"], a["job_status"], a["remaining"]) for a in answers} == {("completed", "completed", 0)}
+    assert {(a["outcome"], a["job_status"], a["remaining"]) for a in answers} == {
+        ("completed", "completed", 0)
+    }
     assert [service.progress(job)["status"] for job in jobs] == ["completed"] * 8
     assert service.rows("select distinct finishes from public.sync_jobs") == [{"finishes": 1}]
     invariants.check(service)
@@ -138,7 +177,11 @@ def test_reports_of_a_cancelled_job(service: Session, how: str) -> None:
     chunk = service.claimed(job)
     service.control("cancel_sync_job", job)
     answer = service.complete(chunk) if how == "single" else bulk(service, [chunk], [{}])[0]
-    assert (answer["outcome"], answer["chunk_status"], answer["job_status"]) == ("cancelled", "cancelled", "cancelled")
+    assert (answer["outcome"], answer["chunk_status"], answer["job_status"]) == (
+        "cancelled",
+        "cancelled",
+        "cancelled",
+    )
 
 
 def test_a_paused_job_passes_no_slot_on(db: Database, service: Session) -> None:

@@ -12,7 +12,9 @@ from tests.sql.database import Database, Session
 from tests.sql.threads import together
 
 
-@pytest.mark.parametrize(("jobs", "cap", "failing"), [(1, 1000, 0.0), (1, 40, 0.3), (6, 16, 0.2), (12, 3, 0.3)])
+@pytest.mark.parametrize(
+    ("jobs", "cap", "failing"), [(1, 1000, 0.0), (1, 40, 0.3), (6, 16, 0.2), (12, 3, 0.3)]
+)
 def test_batches_never_deadlock_and_bring_all_to_the_end(
     db: Database, service: Session, jobs: int, cap: int, failing: float
 ) -> None:
@@ -46,7 +48,9 @@ def test_batches_never_deadlock_and_bring_all_to_the_end(
         return done
 
     assert sum(together(db, 8, work)) == jobs * (1200 // jobs)
-    assert service.rows("select distinct status, finishes from public.sync_jobs") == [{"status": "completed", "finishes": 1}]
+    assert service.rows("select distinct status, finishes from public.sync_jobs") == [
+        {"status": "completed", "finishes": 1}
+    ]
     invariants.check(service)
 
 
@@ -68,5 +72,7 @@ def test_singles_batches_and_heartbeats_together(db: Database, service: Session)
                 session.call("complete_chunk_jobs_safe", completions=held[::-1])
 
     together(db, 8, work)
-    assert service.rows("select distinct status, finishes from public.sync_jobs") == [{"status": "completed", "finishes": 1}]
+    assert service.rows("select distinct status, finishes from public.sync_jobs") == [
+        {"status": "completed", "finishes": 1}
+    ]
     invariants.check(service)

@@ -13,7 +13,9 @@ from tests.sql.threads import together
 CAP = 5
 
 
-def test_sixteen_workers_with_failures_and_deaths_never_exceed_the_cap(db: Database, service: Session) -> None:
+def test_sixteen_workers_with_failures_and_deaths_never_exceed_the_cap(
+    db: Database, service: Session
+) -> None:
     """Each commit is looked at, by a statement of its own snapshot, while all of this goes on."""
     service.call("save_sync_kind", kind="quick", max_concurrency=CAP, max_retries=50, retry_delay_seconds=0)
     job = service.start("quick", chunks=[{}] * 150, max_concurrency=CAP)["id"]

@@ -14,7 +14,9 @@ JOBS, WORKERS = 30, 8
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.soak)])
-def test_thirty_jobs_share_eight_workers_and_hardly_a_claim_is_empty(db: Database, service: Session, count: int) -> None:
+def test_thirty_jobs_share_eight_workers_and_hardly_a_claim_is_empty(
+    db: Database, service: Session, count: int
+) -> None:
     """While more than a worker's worth of chunks is claimable, a claim finds one; and no job waits for another's end."""
     jobs = [service.start(chunks=[{}] * count, max_concurrency=4)["id"] for _ in range(JOBS)]
     order: list[str] = []

@@ -16,7 +16,9 @@ def configure(session: Session) -> None:
 
 def sent(admin: Session) -> list[Any]:
     """The bodies of the requests that wait in pg_net, oldest first."""
-    rows = admin.rows("select convert_from(r.body, 'utf8')::jsonb as body from net.http_request_queue r order by r.id")
+    rows = admin.rows(
+        "select convert_from(r.body, 'utf8')::jsonb as body from net.http_request_queue r order by r.id"
+    )
     return [row["body"] for row in rows]
 
 

@@ -20,7 +20,9 @@ def test_a_start_sends_one_webhook_for_each_released_chunk(service: Session, adm
     job = service.start("web", chunks=[{}] * 10, max_concurrency=3)["id"]
     ids = [row["id"] for row in service.chunks(job)[:3]]
     assert sent(admin) == [{"chunk_id": chunk_id, "parent_sync_job_id": job} for chunk_id in ids]
-    (request,) = admin.rows("select method, url, headers, timeout_milliseconds from net.http_request_queue limit 1")
+    (request,) = admin.rows(
+        "select method, url, headers, timeout_milliseconds from net.http_request_queue limit 1"
+    )
     assert request["method"] == "POST"
     assert request["url"] == f"{URL}/functions/v1/background-sync-processor"
     assert request["headers"]["apikey"] == KEY
@@ -103,7 +105,9 @@ def test_trigger_sends_now_for_one_job_or_all(service: Session, admin: Session) 
     assert service.call("trigger_next_chunk_processing") == 4
     assert {body["parent_sync_job_id"] for body in sent(admin)} == {one, two}
     with refused("SC001"):
-        service.call("trigger_next_chunk_processing", parent_sync_job_id="00000000-0000-0000-0000-000000000000")
+        service.call(
+            "trigger_next_chunk_processing", parent_sync_job_id="00000000-0000-0000-0000-000000000000"
+        )
 
 
 def test_a_webhook_that_cannot_be_asked_for_breaks_nothing(service: Session, admin: Session) -> None:
@@ -128,11 +132,20 @@ def test_the_answers_of_the_webhooks_are_kept(service: Session, admin: Session) 
     service.start("web", chunks=[{}] * 3)
     ids = [row["id"] for row in admin.rows("select id from net.http_request_queue order by id")]
     admin.execute("delete from net.http_request_queue")
-    admin.execute("insert into net._http_response (id, status_code, timed_out) values (%s, 202, false)", ids[0])
-    admin.execute("insert into net._http_response (id, status_code, content, timed_out) values (%s, 401, 'no', false)", ids[1])
-    admin.execute("insert into net._http_response (id, timed_out, error_msg) values (%s, true, 'too slow')", ids[2])
+    admin.execute(
+        "insert into net._http_response (id, status_code, timed_out) values (%s, 202, false)", ids[0]
+    )
+    admin.execute(
+        "insert into net._http_response (id, status_code, content, timed_out) values (%s, 401, 'no', false)",
+        ids[1],
+    )
+    admin.execute(
+        "insert into net._http_response (id, timed_out, error_msg) values (%s, true, 'too slow')", ids[2]
+    )
     service.cleanup()
-    found = service.rows("select status_code, error from chunk_private.dispatches where answered_at is not null order by id")
+    found = service.rows(
+        "select status_code, error from chunk_private.dispatches where answered_at is not null order by id"
+    )
     assert found == [
         {"status_code": 202, "error": None},
         {"status_code": 401, "error": "HTTP 401: no"},

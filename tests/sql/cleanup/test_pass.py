@@ -29,7 +29,10 @@ def test_one_pass_does_everything(service: Session, admin: Session) -> None:
     unheard = service.start("web", chunks=[{}])["id"]
     done = service.start(chunks=[{}])["id"]
     service.drain(done)
-    service.execute("update public.sync_jobs set status = 'running', completed_at = null, finishes = 0 where id = %s", done)
+    service.execute(
+        "update public.sync_jobs set status = 'running', completed_at = null, finishes = 0 where id = %s",
+        done,
+    )
     lose(admin)
     service.pass_time(timedelta(minutes=11))
     assert service.cleanup() == 1
@@ -45,7 +48,9 @@ def test_a_chunk_that_cannot_be_updated_stops_nothing_but_itself(service: Sessio
     held = [service.claimed(job, kinds=None) for job in jobs]
     waiting = service.start("web", chunks=[{}])["id"]
     lose(admin)
-    admin.execute(POISON.format(table="public.chunk_processing_queue", condition=f"new.id = {held[2]['chunk_id']}"))
+    admin.execute(
+        POISON.format(table="public.chunk_processing_queue", condition=f"new.id = {held[2]['chunk_id']}")
+    )
     admin.execute("set session_replication_role = replica")  # the clock itself is not poisoned
     admin.pass_time(timedelta(minutes=11))
     assert service.cleanup() == 4
@@ -54,7 +59,9 @@ def test_a_chunk_that_cannot_be_updated_stops_nothing_but_itself(service: Sessio
     invariants.check(service)
 
 
-def test_a_waiting_chunk_that_cannot_be_updated_keeps_no_webhook_from_the_others(service: Session, admin: Session) -> None:
+def test_a_waiting_chunk_that_cannot_be_updated_keeps_no_webhook_from_the_others(
+    service: Session, admin: Session
+) -> None:
     configure(service)
     jobs = [service.start("web", chunks=[{}])["id"] for _ in range(5)]
     lose(admin)
@@ -86,7 +93,9 @@ def test_a_job_that_cannot_be_updated_stops_nothing_but_itself(service: Session,
 def test_passes_at_the_same_time_do_no_harm(db: Database, service: Session) -> None:
     jobs = [service.start(chunks=[{}] * 20, max_concurrency=20)["id"] for _ in range(10)]
     for job in jobs:
-        service.call("claim_chunk_jobs_safe", worker_id="w", batch_size=20, parent_sync_job_id=job, kinds=["plain"])
+        service.call(
+            "claim_chunk_jobs_safe", worker_id="w", batch_size=20, parent_sync_job_id=job, kinds=["plain"]
+        )
     service.pass_time(timedelta(minutes=11))
     recovered = together(db, 6, lambda session, _: session.cleanup())
     assert sum(recovered) + service.cleanup() == 200
@@ -99,7 +108,9 @@ def test_a_pass_is_bounded(service: Session) -> None:
     job = service.start(chunks=[{}] * 1500, max_concurrency=1000)["id"]
     other = service.start(chunks=[{}] * 500, max_concurrency=1000)["id"]
     for parent in [job] * 10 + [other] * 5:
-        service.call("claim_chunk_jobs_safe", worker_id="w", batch_size=100, parent_sync_job_id=parent, kinds=["plain"])
+        service.call(
+            "claim_chunk_jobs_safe", worker_id="w", batch_size=100, parent_sync_job_id=parent, kinds=["plain"]
+        )
     service.pass_time(timedelta(minutes=11))
     counts = [service.cleanup() for _ in range(3)]
     assert counts == [1000, 500, 0]

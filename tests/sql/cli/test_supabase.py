@@ -17,7 +17,11 @@ from tests.sql.database import Database
 from tests.sql.server import MIGRATIONS, ROOT, Cluster
 
 VERSION = "2.117.0"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supabase-chunks-tests" / f"supabase-{VERSION}"
+CACHE = (
+    Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    / "supabase-chunks-tests"
+    / f"supabase-{VERSION}"
+)
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +33,16 @@ def cli() -> Path:
         if npm is None:
             pytest.skip("npm is missing")
         CACHE.mkdir(parents=True, exist_ok=True)
-        command = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(CACHE), f"supabase@{VERSION}"]
+        command = [
+            npm,
+            "install",
+            "--silent",
+            "--no-audit",
+            "--no-fund",
+            "--prefix",
+            str(CACHE),
+            f"supabase@{VERSION}",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         if done.returncode != 0:
             pytest.skip(f"npm could not install supabase@{VERSION}: {done.stderr[-300:]}")
@@ -46,7 +59,7 @@ class Project:
         shutil.copy(ROOT / "supabase" / "config.toml", folder / "supabase")
         shutil.copytree(MIGRATIONS, folder / "supabase" / "migrations")
         platform.install(database.dsn, passwords={"postgres": "for-the-cli"})
-        dsn = database.server.dsn_for(database.name, user="postgres", password="for-the-cli")  # noqa: S106
+        dsn = database.server.dsn_for(database.name, user="postgres", password="for-the-cli")
         self._url = f"{dsn}?sslmode=disable"
         self.database = database
 
@@ -61,7 +74,13 @@ class Project:
         }
         command = [str(self._cli), *arguments, "--db-url", self._url]
         done = subprocess.run(
-            command, cwd=self._folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+            command,
+            cwd=self._folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done
@@ -84,8 +103,12 @@ def project_15(cli: Path, tmp_path: Path, cluster_15: Cluster) -> Iterator[Proje
 def test_push_applies_every_migration_and_again_none(project: Project) -> None:
     project.run("db", "push", "--yes")
     with psycopg.connect(project.database.dsn) as connection:
-        rows = connection.execute("select version from supabase_migrations.schema_migrations order by 1").fetchall()
-    assert [row[0] for row in rows] == sorted(path.name.partition("_")[0] for path in MIGRATIONS.glob("*.sql"))
+        rows = connection.execute(
+            "select version from supabase_migrations.schema_migrations order by 1"
+        ).fetchall()
+    assert [row[0] for row in rows] == sorted(
+        path.name.partition("_")[0] for path in MIGRATIONS.glob("*.sql")
+    )
     again = project.run("db", "push", "--yes")
     assert "up to date" in (again.stdout + again.stderr).lower()
     session = project.database.connect()

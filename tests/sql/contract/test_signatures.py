@@ -65,12 +65,24 @@ FUNCTIONS = {
         "uuid",
     ),
     "remove_email_account": ("name text, owner_id uuid DEFAULT NULL::uuid", "boolean"),
-    "purge_sync_jobs": ("older_than interval DEFAULT '30 days'::interval, batch_size integer DEFAULT 10000", "jsonb"),
+    "purge_sync_jobs": (
+        "older_than interval DEFAULT '30 days'::interval, batch_size integer DEFAULT 10000",
+        "jsonb",
+    ),
     "chunk_system_health": ("", "jsonb"),
     "enqueue_chunks_from_rows": ("", "trigger"),
 }
 CLAIMED = [
-    *("chunk_id", "parent_sync_job_id", "kind", "handler", "chunk_index", "attempt", "max_attempts", "payload"),
+    *(
+        "chunk_id",
+        "parent_sync_job_id",
+        "kind",
+        "handler",
+        "chunk_index",
+        "attempt",
+        "max_attempts",
+        "payload",
+    ),
     *("job_payload", "owner_id", "claim_token", "locked_until"),
 ]
 OURS = "p.pronamespace in ('public'::regnamespace, 'chunk_private'::regnamespace)"
@@ -95,12 +107,12 @@ def test_a_claim_returns_the_columns_of_the_contract(admin: Session) -> None:
 
 
 def test_no_two_functions_share_a_name(admin: Session) -> None:
-    query = f"select p.pronamespace::regnamespace || '.' || p.proname as name from pg_proc p where {OURS}"  # noqa: S608
+    query = f"select p.pronamespace::regnamespace || '.' || p.proname as name from pg_proc p where {OURS}"
     assert admin.rows(f"{query} group by 1 having count(*) > 1") == []
 
 
 def test_every_function_has_an_empty_search_path(admin: Session) -> None:
-    query = f"select p.oid::regprocedure::text from pg_proc p where {OURS}"  # noqa: S608
+    query = f"select p.oid::regprocedure::text from pg_proc p where {OURS}"
     assert admin.rows(f"""{query} and coalesce(not 'search_path=""' = any (p.proconfig), true)""") == []
 
 
@@ -123,7 +135,7 @@ def test_the_shipped_kinds_are_those_of_the_design(admin: Session) -> None:
 def test_errors_use_the_codes_of_the_contract_only(admin: Session) -> None:
     found = admin.rows(
         "select distinct (regexp_matches(p.prosrc, 'errcode\\s*=\\s*''([^'']+)''', 'g'))[1] as code"
-        f" from pg_proc p where {OURS} order by 1"  # noqa: S608
+        f" from pg_proc p where {OURS} order by 1"
     )
     # 42501 is PostgreSQL's own "insufficient privilege", for a token that names no user.
     assert {row["code"] for row in found} <= {"SC001", "SC002", "SC003", "SC004", "SC005", "SC006", "42501"}
@@ -131,6 +143,6 @@ def test_errors_use_the_codes_of_the_contract_only(admin: Session) -> None:
 
 def test_where_scans_are_forbidden_compiling_is_too(admin: Session) -> None:
     """Up to PostgreSQL 17 a forbidden scan of even a tiny table counts as so dear that its plan is compiled: 70 ms a call."""
-    query = f"select p.oid::regprocedure::text from pg_proc p where {OURS} and 'enable_seqscan=off' = any (p.proconfig)"  # noqa: S608
+    query = f"select p.oid::regprocedure::text from pg_proc p where {OURS} and 'enable_seqscan=off' = any (p.proconfig)"
     assert admin.rows(query) != []
     assert admin.rows(f"{query} and not 'jit=off' = any (p.proconfig)") == []

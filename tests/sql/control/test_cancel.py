@@ -13,7 +13,11 @@ def test_cancelling_ends_all_open_chunks_at_once(service: Session) -> None:
     service.complete(service.claimed(job))
     service.claimed(job)
     progress = service.control("cancel_sync_job", job)
-    assert (progress["status"], progress["completed_chunks"], progress["cancelled_chunks"]) == ("cancelled", 1, 4)
+    assert (progress["status"], progress["completed_chunks"], progress["cancelled_chunks"]) == (
+        "cancelled",
+        1,
+        4,
+    )
     assert progress["pending_chunks"] == progress["processing_chunks"] == 0
     assert progress["completed_at"] is not None
     invariants.check(service)
@@ -26,10 +30,19 @@ def test_the_workers_heartbeat_hears_of_it_and_its_report_answers_cancelled(serv
     service.control("cancel_sync_job", job)
     beat = service.extend(chunk)
     assert (beat["ok"], beat["cancel_requested"]) == (False, True)
-    for report in (service.complete(chunk), service.fail(chunk), service.give_back(chunk), service.complete(chunk)):
+    for report in (
+        service.complete(chunk),
+        service.fail(chunk),
+        service.give_back(chunk),
+        service.complete(chunk),
+    ):
         assert (report["outcome"], report["chunk_status"]) == ("cancelled", "cancelled")
     progress = service.progress(job)
-    assert (progress["status"], progress["cancelled_chunks"], progress["completed_chunks"]) == ("cancelled", 2, 0)
+    assert (progress["status"], progress["cancelled_chunks"], progress["completed_chunks"]) == (
+        "cancelled",
+        2,
+        0,
+    )
     (record,) = service.attempts(chunk["chunk_id"])
     assert record["outcome"] == "cancelled"
     invariants.check(service)

@@ -105,7 +105,9 @@ def test_an_action_in_a_state(service: Session, action: str, state: str, after: 
         after = state
     else:
         assert service.control(action, job)["status"] == after
-        again = service.control(action, job) if (action, after) != ("retry_failed_chunks", "running") else None
+        again = (
+            service.control(action, job) if (action, after) != ("retry_failed_chunks", "running") else None
+        )
         assert again is None or again["status"] == after
     assert service.progress(job)["status"] == after
     invariants.check(service)

@@ -55,7 +55,9 @@ OPERATIONS: dict[str, Operation] = {
         "complete_chunk_jobs_safe", completions=_reports(scene.held[:3], success=False)
     ),
     "extend": lambda s, scene, mine: s.extend(scene.held[mine]),
-    "extend in bulk": lambda s, scene, _mine: s.call("extend_chunk_leases", leases=_reports(scene.held[::-1])),
+    "extend in bulk": lambda s, scene, _mine: s.call(
+        "extend_chunk_leases", leases=_reports(scene.held[::-1])
+    ),
     "give back": lambda s, scene, mine: s.give_back(scene.held[mine]),
     "watchdog": lambda s, _scene, _mine: s.cleanup(stuck_after=HOUR / 2),
     "cancel": lambda s, scene, _mine: s.control("cancel_sync_job", scene.job),
@@ -70,5 +72,13 @@ OPERATIONS: dict[str, Operation] = {
     "purge": lambda s, _scene, _mine: s.call("purge_sync_jobs", older_than=timedelta(0)),
 }
 ON_ONE_CHUNK = {
-    *("complete", "complete and claim", "complete and append", "fail", "fail for good", "extend", "give back"),
+    *(
+        "complete",
+        "complete and claim",
+        "complete and append",
+        "fail",
+        "fail for good",
+        "extend",
+        "give back",
+    ),
 }

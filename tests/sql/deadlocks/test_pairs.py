@@ -38,7 +38,9 @@ def bring_to_its_end(session: Session, scene: Scene) -> None:
             scene.job,
         )
         session.call("complete_chunk_jobs_safe", completions=held)
-        batch = session.call("claim_chunk_jobs_safe", worker_id="w", batch_size=100, parent_sync_job_id=scene.job)
+        batch = session.call(
+            "claim_chunk_jobs_safe", worker_id="w", batch_size=100, parent_sync_job_id=scene.job
+        )
         if not batch:
             break
     status = session.progress(scene.job)["status"]
@@ -47,7 +49,9 @@ def bring_to_its_end(session: Session, scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("first", OPERATIONS)
-def test_no_pair_deadlocks_or_strands_a_chunk(db: Database, service: Session, admin: Session, first: str) -> None:
+def test_no_pair_deadlocks_or_strands_a_chunk(
+    db: Database, service: Session, admin: Session, first: str
+) -> None:
     configure(service)
     one, two = db.connect(autocommit=False), db.connect()
     two_pid = two.connection.info.backend_pid
@@ -75,7 +79,14 @@ def test_no_pair_deadlocks_or_strands_a_chunk(db: Database, service: Session, ad
 def test_a_storm_of_everything_at_once(db: Database, service: Session) -> None:
     """Twelve connections do whatever they like to three jobs: no deadlock, and all invariants hold at each look."""
     configure(service)
-    service.call("save_sync_kind", kind="web", handler="do-it", max_concurrency=8, max_retries=50, retry_delay_seconds=0)
+    service.call(
+        "save_sync_kind",
+        kind="web",
+        handler="do-it",
+        max_concurrency=8,
+        max_retries=50,
+        retry_delay_seconds=0,
+    )
     _storm(db, service, seconds=4.0)
 
 
@@ -110,10 +121,13 @@ def _storm(db: Database, service: Session, *, seconds: float) -> None:
             try:
                 OPERATIONS[name](session, scene, 0)
             except psycopg.Error as error:
-                if error.sqlstate not in (*RIGHTLY_REFUSED, "SC003"):  # noqa: PT017
+                if error.sqlstate not in (*RIGHTLY_REFUSED, "SC003"):
                     raise AssertionError(f"{name}: {error}") from error
             acts += 1
-            if session.rows("select 1 from public.sync_jobs where id = %s and completed_at is null", job) == []:
+            if (
+                session.rows("select 1 from public.sync_jobs where id = %s and completed_at is null", job)
+                == []
+            ):
                 jobs[dice.randrange(3)] = session.start("web", chunks=[{}] * 30, max_concurrency=8)["id"]
         return acts
 

@@ -16,10 +16,18 @@ ROUNDS, WORKERS = 200, 16
 
 
 @pytest.mark.parametrize("with_watchdog", [False, True])
-def test_sixteen_last_finishers_two_hundred_times(db: Database, service: Session, with_watchdog: bool) -> None:
+def test_sixteen_last_finishers_two_hundred_times(
+    db: Database, service: Session, with_watchdog: bool
+) -> None:
     jobs = [service.start(chunks=[{}] * WORKERS, max_concurrency=WORKERS)["id"] for _ in range(ROUNDS)]
     hands = [
-        service.call("claim_chunk_jobs_safe", worker_id="w", batch_size=WORKERS, parent_sync_job_id=job, kinds=["plain"])
+        service.call(
+            "claim_chunk_jobs_safe",
+            worker_id="w",
+            batch_size=WORKERS,
+            parent_sync_job_id=job,
+            kinds=["plain"],
+        )
         for job in jobs
     ]
     lined_up = threading.Barrier(WORKERS)
@@ -57,14 +65,23 @@ def test_sixteen_last_finishers_two_hundred_times(db: Database, service: Session
 
 
 @pytest.mark.parametrize("last", ["complete", "fail", "cleanup"])
-def test_two_last_ones_in_open_transactions(db: Database, service: Session, admin: Session, last: str) -> None:
+def test_two_last_ones_in_open_transactions(
+    db: Database, service: Session, admin: Session, last: str
+) -> None:
     """Neither sees the other's row; the second to commit finishes the job."""
     job = service.start(chunks=[{}, {}], max_concurrency=2, max_retries=0)["id"]
     one, two = service.claimed(job, lease_seconds=600), service.claimed(job, lease_seconds=1)
-    service.execute("update public.chunk_processing_queue set locked_until = now() - interval '1 s' where id = %s", two["chunk_id"])
+    service.execute(
+        "update public.chunk_processing_queue set locked_until = now() - interval '1 s' where id = %s",
+        two["chunk_id"],
+    )
     first, second = db.connect(autocommit=False), db.connect(autocommit=False)
     first.complete(one)
-    actions = {"complete": lambda: second.complete(two), "fail": lambda: second.fail(two), "cleanup": second.cleanup}
+    actions = {
+        "complete": lambda: second.complete(two),
+        "fail": lambda: second.fail(two),
+        "cleanup": second.cleanup,
+    }
     with ThreadPoolExecutor(1) as pool:
         later = pool.submit(actions[last])
         until(lambda: later.done() or blocked(admin))

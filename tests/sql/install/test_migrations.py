@@ -32,7 +32,9 @@ def install(database: Database, files: list[Path]) -> None:
     """Run files as the owner of a project does: no superuser, one transaction, nothing on the search_path."""
     with psycopg.connect(database.dsn) as connection:
         connection.execute("set session authorization postgres")
-        assert connection.execute("select rolsuper from pg_roles where rolname = current_user").fetchone() == (False,)
+        assert connection.execute(
+            "select rolsuper from pg_roles where rolname = current_user"
+        ).fetchone() == (False,)
         connection.execute("set local search_path = ''")
         for path in files:
             connection.execute(path.read_bytes())
@@ -59,7 +61,7 @@ def empty(request: pytest.FixtureRequest) -> Iterator[Database]:
 
 @pytest.mark.parametrize("with_net", [True, False])
 @pytest.mark.parametrize("with_cron", [True, False])
-def test_with_and_without_cron_and_net(empty: Database, with_net: bool, with_cron: bool) -> None:  # noqa: FBT001
+def test_with_and_without_cron_and_net(empty: Database, with_net: bool, with_cron: bool) -> None:
     platform.install(empty.dsn, with_net=with_net, with_cron=with_cron)
     install(empty, FILES)
     works(empty)
@@ -69,7 +71,10 @@ def test_with_and_without_cron_and_net(empty: Database, with_net: bool, with_cro
     assert health["watchdog"]["scheduled"] is with_cron
     # Without pg_net a handler's chunks are still claimable.
     session.call("save_sync_kind", kind="web", handler="do-it")
-    assert session.complete(session.claimed(session.start("web", chunks=[{}])["id"], kinds=None))["job_status"] == "completed"
+    assert (
+        session.complete(session.claimed(session.start("web", chunks=[{}])["id"], kinds=None))["job_status"]
+        == "completed"
+    )
 
 
 def test_without_a_vault(empty: Database) -> None:
@@ -79,7 +84,9 @@ def test_without_a_vault(empty: Database) -> None:
     session = empty.connect()
     assert session.call("chunk_system_health")["configured"]["project_url"] is False
     with pytest.raises(psycopg.Error) as caught:
-        session.call("configure_chunk_processing", project_url="http://a.example", processor_key="sb_secret_abcdefgh")
+        session.call(
+            "configure_chunk_processing", project_url="http://a.example", processor_key="sb_secret_abcdefgh"
+        )
     assert caught.value.sqlstate == "SC006"
 
 
@@ -94,7 +101,9 @@ def test_into_an_older_project_that_grants_everything_by_default(empty: Database
     install(empty, FILES)
     admin = empty.connect("supabase_admin")
     anon = "select has_function_privilege('anon', p.oid, 'execute') as granted from pg_proc p"
-    assert not any(row["granted"] for row in admin.rows(anon + " where p.pronamespace = 'public'::regnamespace"))
+    assert not any(
+        row["granted"] for row in admin.rows(anon + " where p.pronamespace = 'public'::regnamespace")
+    )
     tables = "select has_table_privilege('anon', c.oid, 'select, insert, update, delete') as granted from pg_class c"
     found = admin.rows(tables + " where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'v')")
     assert not any(row["granted"] for row in found)
@@ -116,7 +125,9 @@ def test_twice_keeps_the_data_and_changes_nothing(empty: Database) -> None:
 @pytest.mark.parametrize("release", [*RELEASES])
 def test_over_a_former_release(empty: Database, tmp_path: Path, release: str) -> None:
     """The files up to a release, its data, and then all files as the CLI applies them: the data is kept and goes on."""
-    names = [name for known in list(RELEASES)[: list(RELEASES).index(release) + 1] for name in RELEASES[known]]
+    names = [
+        name for known in list(RELEASES)[: list(RELEASES).index(release) + 1] for name in RELEASES[known]
+    ]
     former = [path for path in FILES if path.stem in names]
     assert len(former) == len(names), "a file of a release has gone"
     platform.install(empty.dsn)
@@ -127,7 +138,9 @@ def test_over_a_former_release(empty: Database, tmp_path: Path, release: str) ->
     migrations.apply(empty.dsn, old)
     service = empty.connect()
     filled = fill(service)
-    assert migrations.apply(empty.dsn, MIGRATIONS) == [path.stem.partition("_")[0] for path in FILES if path not in former]
+    assert migrations.apply(empty.dsn, MIGRATIONS) == [
+        path.stem.partition("_")[0] for path in FILES if path not in former
+    ]
     check_filled(empty.connect(), filled)
     works(empty)
 
@@ -148,11 +161,15 @@ def test_postgrest_is_told_to_look_again(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("by_itself", [False, pytest.param(True, marks=pytest.mark.soak)])
-def test_with_the_real_pg_cron_the_watchdog_is_scheduled(by_itself: bool) -> None:  # noqa: FBT001
+def test_with_the_real_pg_cron_the_watchdog_is_scheduled(by_itself: bool) -> None:
     """A lost worker's chunk comes back: by the command that pg_cron has; or, waiting a minute for it, by itself."""
     if not (BIN_DIR_15.parent / "lib" / "pg_cron.so").exists():
         pytest.skip("pg_cron for PostgreSQL 15 is missing")
-    preload = {"shared_preload_libraries": "pg_cron", "cron.database_name": "postgres", "cron.use_background_workers": "on"}
+    preload = {
+        "shared_preload_libraries": "pg_cron",
+        "cron.database_name": "postgres",
+        "cron.use_background_workers": "on",
+    }
     with running(BIN_DIR_15, **preload) as cluster, Database(cluster.server, "postgres") as database:
         platform.install(database.dsn)
         install(database, FILES)
@@ -167,9 +184,13 @@ def test_with_the_real_pg_cron_the_watchdog_is_scheduled(by_itself: bool) -> Non
         service.pass_time(timedelta(minutes=11))
         if by_itself:
             until(lambda: service.progress(job)["pending_chunks"] == 1, seconds=90)
-            until(lambda: service.call("chunk_system_health")["watchdog"]["last_run"]["status"] == "succeeded")
+            until(
+                lambda: service.call("chunk_system_health")["watchdog"]["last_run"]["status"] == "succeeded"
+            )
         else:
-            (scheduled,) = admin.rows("select command, username from cron.job where jobname = 'supabase-chunks-watchdog'")
+            (scheduled,) = admin.rows(
+                "select command, username from cron.job where jobname = 'supabase-chunks-watchdog'"
+            )
             database.connect(scheduled["username"]).rows(scheduled["command"])
             assert service.progress(job)["pending_chunks"] == 1
 
@@ -187,13 +208,22 @@ def fill(session: Session) -> dict[str, object]:
     paused = session.start(chunks=[{}] * 3, sealed=False)["id"]
     session.control("pause_sync_job", paused)
     session.call("save_sync_kind", kind="email", handler="sync-emails", max_concurrency=9)
-    return {"done": done, "failed": failed, "running": running_job, "held": held, "paused": paused, "rows": rows(session)}
+    return {
+        "done": done,
+        "failed": failed,
+        "running": running_job,
+        "held": held,
+        "paused": paused,
+        "rows": rows(session),
+    }
 
 
 def rows(session: Session) -> list[object]:
     """Everything that must not change."""
     return [
-        session.rows("select to_jsonb(q) - 'updated_at' as q from public.chunk_processing_queue q order by q.id"),
+        session.rows(
+            "select to_jsonb(q) - 'updated_at' as q from public.chunk_processing_queue q order by q.id"
+        ),
         session.rows("select to_jsonb(j) as j from public.sync_jobs j order by j.id"),
         session.rows("select to_jsonb(k) as k from public.sync_kinds k order by k.kind"),
         session.rows("select to_jsonb(a) as a from chunk_private.chunk_attempts a order by a.id"),
@@ -218,10 +248,18 @@ def schema(admin: Session) -> list[object]:
     """Functions, columns, constraints, indexes, policies and rights, as text."""
     ours = "in ('public'::regnamespace, 'chunk_private'::regnamespace)"
     return [
-        admin.rows(f"select pg_get_functiondef(oid), proacl::text from pg_proc where pronamespace {ours} order by oid::regprocedure::text"),
-        admin.rows(f"select oid::regclass::text, relacl::text, reloptions from pg_class where relnamespace {ours} order by 1"),
-        admin.rows(f"select pg_get_constraintdef(oid) from pg_constraint where connamespace {ours} order by conname"),
-        admin.rows("select indexdef from pg_indexes where schemaname in ('public', 'chunk_private') order by indexname"),
+        admin.rows(
+            f"select pg_get_functiondef(oid), proacl::text from pg_proc where pronamespace {ours} order by oid::regprocedure::text"
+        ),
+        admin.rows(
+            f"select oid::regclass::text, relacl::text, reloptions from pg_class where relnamespace {ours} order by 1"
+        ),
+        admin.rows(
+            f"select pg_get_constraintdef(oid) from pg_constraint where connamespace {ours} order by conname"
+        ),
+        admin.rows(
+            "select indexdef from pg_indexes where schemaname in ('public', 'chunk_private') order by indexname"
+        ),
         admin.rows("select p.* from pg_policies p order by p.policyname, p.tablename"),
         admin.rows("select jobname, schedule, command from cron.job order by jobname"),
     ]

@@ -25,8 +25,12 @@ def test_configuring_returns_health_and_never_a_value(service: Session) -> None:
 
 def test_configuring_again_changes_the_entries(service: Session, admin: Session) -> None:
     configure(service)
-    service.call("configure_chunk_processing", project_url="http://other.example", processor_key="sb_secret_other_key")
-    secrets = {row["name"]: row["decrypted_secret"] for row in admin.rows("select * from vault.decrypted_secrets")}
+    service.call(
+        "configure_chunk_processing", project_url="http://other.example", processor_key="sb_secret_other_key"
+    )
+    secrets = {
+        row["name"]: row["decrypted_secret"] for row in admin.rows("select * from vault.decrypted_secrets")
+    }
     assert secrets == {"project_url": "http://other.example", "chunk_processor_key": "sb_secret_other_key"}
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.sql import invariants
 from tests.sql.cleanup.hooks import configure, sent
 from tests.sql.database import Database, Session
-from tests.sql.model.test_queue import play
+from tests.sql.model.machine import play
 from tests.sql.threads import together
 
 
@@ -57,16 +57,24 @@ def test_batches_on_eight_connections(db_15: Database, service: Session) -> None
     def work(session: Session, number: int) -> None:
         idle = 0
         while idle < 20:
-            batch = session.call("claim_chunk_jobs_safe", worker_id="w", batch_size=5 + number, kinds=["bulk"])
+            batch = session.call(
+                "claim_chunk_jobs_safe", worker_id="w", batch_size=5 + number, kinds=["bulk"]
+            )
             idle = 0 if batch else idle + 1
             reports = [
-                {"chunk_id": c["chunk_id"], "claim_token": c["claim_token"], "success": c["chunk_index"] % 7 > 0 or c["attempt"] > 1}
+                {
+                    "chunk_id": c["chunk_id"],
+                    "claim_token": c["claim_token"],
+                    "success": c["chunk_index"] % 7 > 0 or c["attempt"] > 1,
+                }
                 for c in batch
             ]
             session.call("complete_chunk_jobs_safe", completions=reports)
 
     together(db_15, 8, work)
-    assert service.rows("select distinct status, finishes from public.sync_jobs") == [{"status": "completed", "finishes": 1}]
+    assert service.rows("select distinct status, finishes from public.sync_jobs") == [
+        {"status": "completed", "finishes": 1}
+    ]
     invariants.check(service)
 
 
@@ -75,7 +83,9 @@ def test_users_see_their_own(db_15: Database, service: Session) -> None:
     anna = db_15.connect("authenticated", user=user)
     service.start(chunks=[{}])
     job = anna.start(chunks=[{}])["id"]
-    assert [str(row["parent_sync_job_id"]) for row in anna.rows("select * from public.chunk_processing_status")] == [job]
+    assert [
+        str(row["parent_sync_job_id"]) for row in anna.rows("select * from public.chunk_processing_status")
+    ] == [job]
 
 
 def test_it_does_what_the_model_does(db_15: Database) -> None:

@@ -34,7 +34,11 @@ def test_progress_equals_a_count_while_sixteen_connections_work(db: Database, se
     deadline = time.monotonic() + 30
 
     def active(session: Session) -> bool:
-        return bool(session.value("select exists (select from public.sync_jobs where status in ('pending', 'running'))"))
+        return bool(
+            session.value(
+                "select exists (select from public.sync_jobs where status in ('pending', 'running'))"
+            )
+        )
 
     def observe(session: Session) -> int:
         looks = 0
@@ -114,7 +118,9 @@ def test_the_view_and_the_function_agree(service: Session) -> None:
     job = service.start(chunks=[{}] * 4, payload={"a": 1}, job_key="k")["id"]
     service.fail(service.claimed(job))
     (row,) = service.rows("select to_jsonb(s) as progress from public.chunk_processing_status s")
-    expected = {("id" if name == "parent_sync_job_id" else name): value for name, value in row["progress"].items()}
+    expected = {
+        ("id" if name == "parent_sync_job_id" else name): value for name, value in row["progress"].items()
+    }
     progress = service.progress(job)
     assert progress == expected | {key: progress[key] for key in ("eta_seconds",)}
 

@@ -59,13 +59,19 @@ def test_a_request_returns_its_job_even_after_the_end(service: Session) -> None:
     first = service.start(chunks=[{}], request_id=request, job_key="inbox")
     service.drain()
     again = service.start(chunks=[{}, {}], request_id=request, job_key="inbox")
-    assert (again["id"], again["created"], again["status"], again["total_chunks"]) == (first["id"], False, "completed", 1)
+    assert (again["id"], again["created"], again["status"], again["total_chunks"]) == (
+        first["id"],
+        False,
+        "completed",
+        1,
+    )
 
 
 def test_a_request_id_belongs_to_its_owner(service: Session) -> None:
     request = uuid.uuid4()
     ids = {
-        service.start(chunks=[{}], request_id=request, owner_id=owner)["id"] for owner in (None, uuid.uuid4(), uuid.uuid4())
+        service.start(chunks=[{}], request_id=request, owner_id=owner)["id"]
+        for owner in (None, uuid.uuid4(), uuid.uuid4())
     }
     assert len(ids) == 3
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.sql import invariants
@@ -46,7 +48,7 @@ def test_with_neither_the_jobs_payload_is_the_one_chunk(service: Session) -> Non
 
 
 @pytest.mark.parametrize("arguments", [{"chunks": []}, {"total_items": 0, "chunk_size": 10}])
-def test_without_chunks_the_job_is_completed_at_once(service: Session, arguments: dict[str, object]) -> None:
+def test_without_chunks_the_job_is_completed_at_once(service: Session, arguments: dict[str, Any]) -> None:
     job = service.start(**arguments)
     assert (job["status"], job["total_chunks"], job["percent_complete"]) == ("completed", 0, 100)
     assert job["completed_at"] is not None
@@ -89,7 +91,7 @@ def test_progress_has_every_figure_of_the_contract(service: Session) -> None:
 def test_the_four_statements_of_the_readme_work_as_typed(service: Session) -> None:
     job = service.start(chunks=[{}])
     assert service.rows("SELECT cleanup_stuck_chunks();") == [{"cleanup_stuck_chunks": 0}]
-    (row,) = service.rows(f"SELECT get_sync_job_progress_safe('{job['id']}');")  # noqa: S608 - as a person types it
+    (row,) = service.rows(f"SELECT get_sync_job_progress_safe('{job['id']}');")
     assert row["get_sync_job_progress_safe"]["id"] == job["id"]
     assert len(service.rows("SELECT * FROM chunk_processing_status;")) == 1
     assert len(service.rows("SELECT * FROM chunk_processing_queue ORDER BY created_at DESC LIMIT 10;")) == 1

@@ -40,4 +40,4 @@ def test_a_start_that_is_rolled_back_leaves_nothing(db: Database, service: Sessi
     open_session.start(chunks=[{}] * 10)
     open_session.connection.rollback()
     for table in ("public.sync_jobs", "public.chunk_processing_queue", "chunk_private.job_counters"):
-        assert service.value(f"select count(*) from {table}") == 0  # noqa: S608
+        assert service.value(f"select count(*) from {table}") == 0

@@ -1,0 +1,104 @@
+"""Both sides of the game: the database and the model of it, and what must always agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
+
+from tests.sql import invariants
+from tests.sql.database import Row, Session
+from tests.sql.model.expected import ACTIVE, Chunk, Job
+
+
+class Board(RuleBasedStateMachine):
+    """A few jobs in the database and in the model; `session` is set by the test."""
+
+    session: Session
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: dict[str, Job] = {}
+        # Every claim ever made: job, chunk, row.
+        self.claims: list[tuple[str, Chunk, Row]] = []
+
+    @initialize()
+    def empty(self) -> None:
+        """Each example begins without jobs."""
+        self.session.execute("delete from public.sync_jobs")
+
+    # What must always be so
+
+    @invariant()
+    def holds(self) -> None:
+        """The invariants of the queue, and every row as the model has it."""
+        violations = invariants.broken(self.session)
+        assert not violations, violations
+        rows = self.session.rows(
+            "select p.parent_sync_job_id::text as id, p.status, p.retrying_chunks, j.finishes, j.sealed,"
+            " (select count(*) from chunk_private.slots s where s.job_id = j.id) as slots,"
+            " (select coalesce(array_agg(row(q.status, q.attempts, coalesce(q.claim_token::text, ''))::text"
+            " order by q.chunk_index), '{}') from public.chunk_processing_queue q where q.parent_sync_job_id = j.id) as chunks"
+            " from public.chunk_processing_status p join public.sync_jobs j on j.id = p.parent_sync_job_id"
+        )
+        assert {row["id"] for row in rows} == set(self.jobs)
+        for row in rows:
+            job = self.jobs[row["id"]]
+            assert (row["status"], row["finishes"], row["sealed"]) == (job.status, job.finishes, job.sealed)
+            assert row["retrying_chunks"] == job.retrying
+            chunks = [f"({c.status},{c.attempts},{c.token or chr(34) * 2})" for c in job.chunks]
+            assert row["chunks"] == chunks
+            # Nothing happens at the same time here, hence no slot is ever left free.
+            if job.status in ACTIVE:
+                assert row["slots"] == min(job.cap, job.count("pending", "processing"))
+
+    # Helpers
+
+    def job(self, pick: int) -> tuple[str, Job]:
+        """One of the jobs."""
+        return list(self.jobs.items())[pick % len(self.jobs)]
+
+    def a_claim(self, pick: int) -> tuple[Job, Chunk, Row]:
+        """One of the claims, more often a late one."""
+        job_id, chunk, row = self.claims[-1 - pick % len(self.claims)]
+        return self.jobs[job_id], chunk, row
+
+    def took(self, row: Row, lease: int) -> None:
+        """Note a claim, and that it was lawful."""
+        job_id, token = str(row["parent_sync_job_id"]), str(row["claim_token"])
+        job = self.jobs[job_id]
+        chunk = job.chunks[row["chunk_index"]]
+        job.claim(chunk, token, lease)
+        assert (row["attempt"], row["max_attempts"]) == (chunk.attempts, 1 + job.max_retries)
+        self.claims.append((job_id, chunk, row))
+
+    def known(self, job: Job, row: Row, released: str = "stale") -> str:
+        """What a report answers whose token does not hold: what it answered, or would have."""
+        outcome = job.outcomes[str(row["claim_token"])]
+        # The last attempt of a chunk that failed for want of a worker: its token is still the chunk's last one.
+        return {"lost": "stale|failed", "released": released}.get(outcome, outcome)
+
+    def check_report(self, answer: Any, expected: str, job: Job) -> None:
+        """Outcome and the job's state."""
+        assert answer["outcome"] in expected.split("|"), (answer["outcome"], expected)
+        assert answer["remaining"] == job.count("pending", "processing")
+
+    def follow(self, job: Job, chunk: Chunk, answer: Any, *, asked: bool, first: bool) -> None:
+        """The chunk that a report has claimed for the same worker."""
+        if not first:
+            return
+        if answer["next"] is None:
+            assert not (asked and job.must_give())
+            assert answer["job_status"] == job.status
+        else:
+            assert asked
+            self.took(answer["next"], chunk.lease)
+
+    def impossible(self, call: Callable[[], object]) -> None:
+        """It must be refused."""
+        with pytest.raises(psycopg.Error) as caught:
+            call()
+        assert caught.value.sqlstate == "SC005"

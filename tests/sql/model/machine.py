@@ -1,0 +1,261 @@
+"""The moves of the game: everything that can be done to the queue, with what the model says comes of it."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+
+from tests.sql.database import Database
+from tests.sql.model.board import Board
+from tests.sql.model.expected import ACTIVE, Chunk, Job
+
+KIND = "model"
+LEASES = (150, 650)
+PICK = st.integers(0, 1000)
+
+
+class QueueMachine(Board):
+    """The rules that hypothesis picks from."""
+
+    # Starting and appending
+
+    @rule(
+        size=st.integers(0, 4),
+        cap=st.integers(1, 3),
+        retries=st.integers(0, 2),
+        sealed=st.booleans() | st.just(True),
+        key=st.sampled_from([None, None, "a", "b"]),
+        priority=st.integers(-1, 1),
+    )
+    @precondition(lambda self: len(self.jobs) < 4)
+    def start(self, size: int, cap: int, retries: int, sealed: bool, key: str | None, priority: int) -> None:
+        """Start a job, or get the one with its key."""
+        answer = self.session.start(
+            KIND,
+            chunks=[{"n": n} for n in range(size)],
+            max_concurrency=cap,
+            max_retries=retries,
+            sealed=sealed,
+            job_key=key,
+            priority=priority,
+        )
+        active = [
+            job_id
+            for job_id, job in self.jobs.items()
+            if key and job.key == key and job.status in (*ACTIVE, "paused")
+        ]
+        assert answer["created"] is (not active)
+        if active:
+            assert answer["id"] == active[0]
+        else:
+            self.jobs[answer["id"]] = Job(cap, retries, sealed, key, [Chunk() for _ in range(size)])
+
+    @rule(pick=PICK, size=st.integers(0, 3), seal=st.booleans(), repeat=st.booleans())
+    @precondition(lambda self: self.jobs)
+    def append(self, pick: int, size: int, seal: bool, repeat: bool) -> None:
+        """Append a page, perhaps twice, perhaps the last one."""
+        job_id, job = self.job(pick)
+        arguments = {
+            "parent_sync_job_id": job_id,
+            "chunks": [{}] * size,
+            "request_id": uuid.uuid4(),
+            "seal": seal,
+        }
+        if job.status not in (*ACTIVE, "paused"):
+            self.impossible(lambda: self.session.call("append_sync_chunks", **arguments))
+            return
+        for _ in range(1 + repeat):
+            self.session.call("append_sync_chunks", **arguments)
+        job.chunks += [Chunk() for _ in range(size)]
+        job.sealed = job.sealed or seal
+        job.settle()
+
+    # Claiming
+
+    @rule(pick=st.none() | PICK, lease=st.sampled_from(LEASES), repeat=st.booleans())
+    @precondition(lambda self: self.jobs)
+    def claim(self, pick: int | None, lease: int, repeat: bool) -> None:
+        """Claim one, of any job or of one; the same claim again brings the same."""
+        job_id = None if pick is None else self.job(pick)[0]
+        claim_id = uuid.uuid4()
+        row = self.session.claim(job_id, kinds=[KIND], lease_seconds=lease, claim_id=claim_id)
+        if row is None:
+            among = [self.jobs[job_id]] if job_id else self.jobs.values()
+            assert not any(job.must_give() for job in among), (
+                "nothing was found, though something is claimable"
+            )
+            return
+        self.took(row, lease)
+        if repeat:
+            assert self.session.claim(job_id, kinds=[KIND], lease_seconds=lease, claim_id=claim_id) == row
+
+    @rule(size=st.integers(1, 5), lease=st.sampled_from(LEASES))
+    @precondition(lambda self: self.jobs)
+    def claim_a_batch(self, size: int, lease: int) -> None:
+        """Claim several at once."""
+        batch = self.session.call(
+            "claim_chunk_jobs_safe", worker_id="w", batch_size=size, kinds=[KIND], lease_seconds=lease
+        )
+        assert len(batch) <= size
+        for row in batch:
+            self.took(row, lease)
+        if len(batch) < size:
+            assert not any(job.must_give() for job in self.jobs.values())
+
+    # Reporting
+
+    @rule(pick=PICK, added=st.integers(0, 2), claim_next=st.booleans())
+    @precondition(lambda self: self.claims)
+    def complete(self, pick: int, added: int, claim_next: bool) -> None:
+        """Report success, by a token that holds or one that no longer does."""
+        job, chunk, row = self.a_claim(pick)
+        holds = chunk.token == str(row["claim_token"]) and chunk.status == "processing"
+        expected = job.complete(chunk, added) if holds else self.known(job, row)
+        answer = self.session.complete(row, next_chunks=[{}] * added, claim_next=claim_next)
+        self.check_report(answer, expected, job)
+        self.follow(job, chunk, answer, asked=claim_next and holds, first=holds)
+
+    @rule(
+        pick=PICK,
+        retryable=st.booleans() | st.just(True),
+        after=st.sampled_from([0, 0, 350]),
+        claim_next=st.booleans(),
+    )
+    @precondition(lambda self: self.claims)
+    def fail(self, pick: int, retryable: bool, after: int, claim_next: bool) -> None:
+        """Report a failure."""
+        job, chunk, row = self.a_claim(pick)
+        holds = chunk.token == str(row["claim_token"]) and chunk.status == "processing"
+        expected = job.fail(chunk, retryable=retryable, after=after) if holds else self.known(job, row)
+        answer = self.session.fail(row, retryable=retryable, retry_after_seconds=after, claim_next=claim_next)
+        self.check_report(answer, expected, job)
+        self.follow(job, chunk, answer, asked=claim_next and holds, first=holds)
+
+    @rule(picks=st.lists(st.tuples(PICK, st.booleans()), min_size=1, max_size=5))
+    @precondition(lambda self: self.claims)
+    def report_in_bulk(self, picks: list[tuple[int, bool]]) -> None:
+        """Several reports in one call; those that no longer hold among them."""
+        reports: list[dict[str, Any]] = []
+        expected: list[str] = []
+        for pick, success in picks:
+            job, chunk, row = self.a_claim(pick)
+            if any(report["chunk_id"] == row["chunk_id"] for report in reports):
+                continue
+            holds = chunk.token == str(row["claim_token"]) and chunk.status == "processing"
+            if not holds:
+                expected.append(self.known(job, row))
+            else:
+                expected.append(job.complete(chunk, 0) if success else job.fail(chunk))
+            token = str(row["claim_token"])
+            reports.append(
+                {
+                    "chunk_id": row["chunk_id"],
+                    "claim_token": token,
+                    "success": success,
+                    "retry_after_seconds": 0,
+                }
+            )
+        answers = self.session.call("complete_chunk_jobs_safe", completions=reports)
+        assert [answer["chunk_id"] for answer in answers] == [report["chunk_id"] for report in reports]
+        for answer, outcomes in zip(answers, expected, strict=True):
+            assert answer["outcome"] in outcomes.split("|"), (answer, outcomes)
+
+    @rule(pick=PICK)
+    @precondition(lambda self: self.claims)
+    def give_back(self, pick: int) -> None:
+        """Give a chunk back."""
+        job, chunk, row = self.a_claim(pick)
+        holds = chunk.token == str(row["claim_token"]) and chunk.status == "processing"
+        expected = job.give_back(chunk) if holds else self.known(job, row, released="released")
+        assert self.session.give_back(row)["outcome"] in expected.split("|")
+
+    @rule(pick=PICK)
+    @precondition(lambda self: self.claims)
+    def extend(self, pick: int) -> None:
+        """Send a heartbeat."""
+        job, chunk, row = self.a_claim(pick)
+        holds = chunk.token == str(row["claim_token"]) and chunk.status == "processing"
+        beat = self.session.extend(row)
+        assert beat["ok"] is holds
+        assert beat["cancel_requested"] is (job.outcomes.get(str(row["claim_token"])) == "cancelled")
+        if holds:
+            chunk.lease_left = chunk.lease
+
+    # Time and the watchdog
+
+    @rule(seconds=st.sampled_from([200, 400]))
+    @precondition(lambda self: self.jobs)
+    def pass_time(self, seconds: int) -> None:
+        """Time passes."""
+        self.session.pass_time(timedelta(seconds=seconds))
+        for job in self.jobs.values():
+            job.pass_time(seconds)
+
+    @rule()
+    @precondition(lambda self: self.jobs)
+    def watchdog(self) -> None:
+        """One pass: what has lost its lease comes back."""
+        recovered = 0
+        for job in self.jobs.values():
+            for chunk in job.chunks:
+                if chunk.status == "processing" and chunk.lease_left < 0:
+                    job.fail(chunk, lost=True)
+                    recovered += 1
+        assert self.session.cleanup() == recovered
+
+    # Steering
+
+    @rule(
+        pick=PICK,
+        action=st.sampled_from(
+            ["cancel_sync_job", "pause_sync_job", "resume_sync_job", "retry_failed_chunks"]
+        ),
+    )
+    @precondition(lambda self: self.jobs)
+    def steer(self, pick: int, action: str) -> None:
+        """Cancel, pause, resume or retry."""
+        job_id, job = self.job(pick)
+        another = job.key and any(
+            other is not job and other.key == job.key and other.status in (*ACTIVE, "paused")
+            for other in self.jobs.values()
+        )
+        possible = {
+            "cancel_sync_job": job.status not in ("completed", "failed"),
+            "pause_sync_job": job.status in (*ACTIVE, "paused"),
+            "resume_sync_job": job.status in (*ACTIVE, "paused"),
+            "retry_failed_chunks": job.status in (*ACTIVE, "paused")
+            or (job.status == "failed" and not another),
+        }
+        if not possible[action]:
+            self.impossible(lambda: self.session.control(action, job_id))
+            return
+        self.session.control(action, job_id)
+        if action == "cancel_sync_job":
+            job.cancel()
+        elif action == "retry_failed_chunks":
+            job.retry_failed()
+        elif action == "pause_sync_job":
+            job.status = "paused"
+        elif job.status == "paused":
+            job.status = "running" if job.started else "pending"
+
+
+def play(db: Database, *, examples: int, steps: int) -> None:
+    """Run the machine on a database."""
+    session = db.connect()
+    session.call("save_sync_kind", kind=KIND, max_concurrency=4, retry_delay_seconds=0)
+    machine = type("Machine", (QueueMachine,), {"session": session})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
