@@ -63,8 +63,8 @@ comment on function chunk_private.dispatch is
   'Asks pg_net for one webhook a chunk, sent after commit; returns how many it took. URL and key come from the Vault at each call.';
 
 -- Picks the chunks that slots go to: returned ones that are due, else those never released, lowest first, else (unless
--- they must be claimable now) the returned ones that are due soonest, which then keep the slot. Of a stripe that others
--- hold it takes from the next; when others hold all that are left it waits for one, so that no slot is lost.
+-- they must be claimable now) the returned ones that are due soonest, which then keep the slot. A single
+-- one comes from a stripe that nobody holds; when others hold all that are left it waits for one, so that no slot is lost.
 create or replace function chunk_private.take_next(
   job public.sync_jobs, how_many int, claimable boolean, out chunk_indexes bigint[], out ready_ats timestamptz[]
 )
@@ -101,10 +101,11 @@ begin
       )
       returning array[f.next_index - job.counter_shards] into fresh;
     else
+      -- Waits, in order: two that each held some of the stripes would wait for each other's once their own are empty.
       with held as (
         select s.stripe, s.next_index, s.end_index from chunk_private.fresh_stripes s
         where s.job_id = job.id and s.next_index < s.end_index
-        order by s.stripe for no key update skip locked
+        order by s.stripe for no key update
       ),
       lowest as (
         select o.stripe, c.chunk_index from held o

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 
 import pytest
@@ -74,5 +75,34 @@ def test_singles_batches_and_heartbeats_together(db: Database, service: Session)
     together(db, 8, work)
     assert service.rows("select distinct status, finishes from public.sync_jobs") == [
         {"status": "completed", "finishes": 1}
+    ]
+    invariants.check(service)
+
+
+def test_batches_that_share_the_last_fresh_chunks_lose_no_slot(db: Database, service: Session) -> None:
+    """Eight workers report twelve chunks each at the same moment, and forty are left for the ninety-six free slots."""
+    workers, size, left = 8, 12, 40
+    jobs = [
+        service.start(chunks=[{}] * (workers * size + left), max_concurrency=workers * size)["id"]
+        for _ in range(30)
+    ]
+    hands = [
+        service.call(
+            "claim_chunk_jobs_safe", worker_id="w", batch_size=100, parent_sync_job_id=job, kinds=["plain"]
+        )
+        for job in jobs
+    ]
+    lined_up = threading.Barrier(workers)
+
+    def work(session: Session, number: int) -> None:
+        for hand in hands:
+            mine = hand[number * size : (number + 1) * size]
+            reports = [{"chunk_id": c["chunk_id"], "claim_token": c["claim_token"]} for c in mine]
+            lined_up.wait()
+            session.call("complete_chunk_jobs_safe", completions=reports)
+
+    together(db, workers, work)
+    assert service.rows("select distinct count(*) as slots from chunk_private.slots group by job_id") == [
+        {"slots": left}
     ]
     invariants.check(service)
