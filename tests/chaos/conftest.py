@@ -32,10 +32,27 @@ def stack(functions: Path) -> Iterator[LocalStack]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def chaining(functions: Path) -> Iterator[LocalStack]:
+    """A stack whose processor does one chunk an invocation, so that each needs a webhook."""
+    with marking(functions, CHUNKS_PER_INVOCATION="1", HEARTBEAT_SECONDS="0.5") as running:
+        yield running
+
+
 @pytest.fixture
 def trial(stack: LocalStack, request: pytest.FixtureRequest) -> Iterator[Trial]:
-    """A job on it; afterwards the stack is whole again."""
+    """A job on the stack that drains; afterwards it is whole again."""
+    yield from _trial(stack, request.node.name)
+
+
+@pytest.fixture
+def chained(chaining: LocalStack, request: pytest.FixtureRequest) -> Iterator[Trial]:
+    """A job on the stack that needs a webhook a chunk."""
+    yield from _trial(chaining, request.node.name)
+
+
+def _trial(stack: LocalStack, name: str) -> Iterator[Trial]:
     with ChunksClient(stack.url, stack.secret_key) as client:
-        yield Trial(stack, client, request.node.name)
+        yield Trial(stack, client, name)
     stack.set_webhooks(pace=0.0, drop=0.0)
     stack.wait_until_ready()

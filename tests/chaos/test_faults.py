@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.chaos.trial import CHUNKS
+
 if TYPE_CHECKING:
     from tests.chaos.trial import Trial
 
@@ -23,6 +25,14 @@ def test_webhooks_lost_by_chance(trial: Trial) -> None:
     # Four chains of webhooks, each broken with a chance of 0.3 at each of its links: even with nobody's help the
     # passes of the cron bring it home.
     trial.comes_home(within=3 * TWO_PASSES)
+
+
+@pytest.mark.soak
+def test_webhooks_lost_by_chance_with_one_for_each_chunk(chained: Trial) -> None:
+    chained.stack.set_webhooks(drop=0.3)
+    chained.start()
+    # Some sixty webhooks are lost: four, one for each slot, between two passes of the watchdog.
+    chained.comes_home(within=30 * TWO_PASSES)
 
 
 def test_all_webhooks_lost_for_a_while(trial: Trial) -> None:
@@ -51,7 +61,7 @@ def lose_all_webhooks(trial: Trial, *, seconds: float) -> None:
 
 
 def test_functions_killed_every_two_seconds(trial: Trial) -> None:
-    kill_functions(trial, seconds=8)
+    kill_functions(trial, seconds=6)
 
 
 @pytest.mark.soak
@@ -91,3 +101,32 @@ def test_postgresql_killed(trial: Trial) -> None:
         trial.stack.wait_until_ready()
         trial.fault()
     trial.comes_home(within=60, clean=True)
+
+
+@pytest.mark.soak
+def test_postgresql_killed_with_webhooks_waiting(trial: Trial) -> None:
+    # While the sender pauses after a first batch, the next ones wait in pg_net's unlogged queue.
+    trial.stack.set_webhooks(pace=5.0)
+    trial.start(chunks=1)
+    trial.done(1)
+    trial.start(ms=10)
+    assert trial.waiting_webhooks() > 0
+    trial.stack.kill("postgres")
+    trial.stack.wait_until_ready()
+    assert trial.waiting_webhooks() == 0
+    trial.fault()
+    trial.stack.set_webhooks(pace=0.0)
+    trial.comes_home(within=TWO_PASSES)
+
+
+@pytest.mark.soak
+def test_everything_killed_in_turn_for_a_minute(trial: Trial) -> None:
+    trial.stack.set_webhooks(drop=0.1, pace=0.1)
+    trial.start(ms=200, chunks=5 * CHUNKS)
+    for round_ in range(20):
+        part = ("functions", "postgres", "postgrest")[round_ % 3]
+        trial.stack.kill(part)
+        trial.fault()
+        time.sleep(3)
+    trial.stack.set_webhooks(drop=0.0, pace=0.0)
+    trial.comes_home(within=4 * TWO_PASSES, clean=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from contextlib import contextmanager
@@ -80,10 +79,18 @@ def marking(functions: Path, **environment: str) -> Iterator[LocalStack]:
         # PostgREST hears of the new function a moment later.
         mark = {"job": "00000000-0000-0000-0000-000000000000", "chunk": 0, "n": 0}
         url, headers = f"{stack.url}/rest/v1/rpc/leave_mark", {"apikey": stack.secret_key}
-        until(lambda: httpx.post(url, headers=headers, json=mark).status_code == 200, "the handler's function is known")
+        until(
+            lambda: httpx.post(url, headers=headers, json=mark).status_code == 200,
+            "the handler's function is known",
+        )
         with ChunksClient(stack.url, stack.secret_key) as client:
             client.save_kind(
-                KIND, handler=KIND, max_concurrency=4, max_retries=20, lease_seconds=LEASE_SECONDS, retry_delay_seconds=1
+                KIND,
+                handler=KIND,
+                max_concurrency=4,
+                max_retries=20,
+                lease_seconds=LEASE_SECONDS,
+                retry_delay_seconds=1,
             )
         yield stack
 
@@ -106,9 +113,18 @@ class Trial:
         self.job: Job
         self._last_fault = time.monotonic()
 
-    def start(self, *, ms: int = 0, chunks: int = CHUNKS) -> None:
-        """Start the job; each chunk takes so many milliseconds."""
-        self.job = self.client.trigger_sync(KIND, chunks=[{"n": n * n, "ms": ms} for n in range(chunks)])
+    def start(
+        self, *, ms: int = 0, chunks: int = CHUNKS, failures: Callable[[int], int] = lambda n: 0
+    ) -> None:
+        """Start the job.
+
+        Args:
+            ms: How long each chunk takes.
+            chunks: How many.
+            failures: How often the n-th fails before it succeeds.
+        """
+        payloads = [{"n": n * n, "ms": ms, "failures": failures(n)} for n in range(chunks)]
+        self.job = self.client.trigger_sync(KIND, chunks=payloads)
 
     def done(self, chunks: int) -> None:
         """Wait until so many chunks are completed."""
@@ -156,6 +172,20 @@ class Trial:
         query = "select count(*) as n from chunk_private.dispatches where job_id = %s"
         return int(self._rows(query, self.job.id)[0]["n"])
 
+    def waiting_webhooks(self) -> int:
+        """How many requests wait in pg_net."""
+        return int(self._rows("select count(*) as n from net.http_request_queue")[0]["n"])
+
+    def locked_until(self) -> Any:
+        """The end of the first chunk's lease, which each heartbeat moves; None when it has none."""
+        query = "select locked_until from public.chunk_processing_queue where parent_sync_job_id = %s and chunk_index = 0"
+        return self._rows(query, self.job.id)[0]["locked_until"]
+
+    def invocations(self) -> int:
+        """By how many calls of the processor the chunks were completed."""
+        query = "select count(distinct worker_id) as n from public.chunk_processing_queue where parent_sync_job_id = %s"
+        return int(self._rows(query, self.job.id)[0]["n"])
+
     def _check(self, progress: Progress) -> int:
         total = progress.total_chunks
         assert progress.status == "completed", progress
@@ -163,7 +193,9 @@ class Trial:
         assert counted == {"total_chunks": total, "completed_chunks": total}
         assert progress.items_processed == total
         assert sorted(self.job.results()) == [n * n for n in range(total)]
-        marks = self._rows("select chunk, n, runs from public.marks where job = %s order by chunk", self.job.id)
+        marks = self._rows(
+            "select chunk, n, runs from public.marks where job = %s order by chunk", self.job.id
+        )
         assert [(mark["chunk"], mark["n"]) for mark in marks] == [(n, n * n) for n in range(total)]
         (job,) = self._rows("select finishes from public.sync_jobs where id = %s", self.job.id)
         assert job["finishes"] == 1
@@ -174,10 +206,3 @@ class Trial:
     def _rows(self, query: Any, *parameters: Any) -> list[dict[str, Any]]:
         with psycopg.connect(self.stack.db_url, autocommit=True, row_factory=dict_row) as connection:
             return connection.execute(query, parameters).fetchall()
-
-
-def log_lines(stack: LocalStack, function: str, event: str) -> list[dict[str, Any]]:
-    """What a function has logged under a name."""
-    lines = (stack.logs / "functions" / f"{function}.log").read_text().splitlines()
-    parsed = [json.loads(line) for line in lines if line.startswith("{")]
-    return [line for line in parsed if line.get("event") == event]
