@@ -37,14 +37,16 @@ clean:
 
 # Which packages are there is written in the stamp's name; it is remade when pyproject.toml changes.
 $(VENV)/.demo: EXTRAS = local,demo
+$(VENV)/.demo: STAMPS = $(VENV)/.demo
 $(VENV)/.dev: EXTRAS = local,demo,dev
+$(VENV)/.dev: STAMPS = $(VENV)/.dev $(VENV)/.demo
 $(VENV)/.demo $(VENV)/.dev: pyproject.toml | $(VENV)/.python
 	@echo "Installing supabase-chunks[$(EXTRAS)] into $(VENV) (the first time takes a minute or two) …"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-user \
 		--editable '.[$(EXTRAS)]' || { \
 		echo "The packages could not be installed: the first run needs the Python package index (or the mirror in" \
 			"your pip settings). Check the network and run it again." >&2; exit 1; }
-	@touch $@
+	@touch $(STAMPS)
 
 $(VENV)/.python:
 	@if [ "$(PYTHON)" = none ]; then \

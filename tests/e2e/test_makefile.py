@@ -114,10 +114,12 @@ def test_ctrl_c_in_the_terminal_ends_make_and_all_it_started() -> None:
     )
     traces = Traces()
     assert running.stdout is not None
-    for line in running.stdout:
+    said = ""
+    while "Ready after" not in said:
+        line = running.stdout.readline()
+        assert line, said
+        said += line
         traces.gather(running.pid)
-        if "Ready after" in line:
-            break
     # As a terminal does it: to the whole group in the foreground.
     os.killpg(running.pid, signal.SIGINT)
     rest = running.stdout.read()

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -105,8 +104,7 @@ def test_the_wheel_holds_the_migrations_and_functions_and_nothing_private(source
 
 def test_the_source_package_builds_the_same_wheel(source: Path, wheel: Path, tmp_path: Path) -> None:
     archive = _build(source, "sdist", tmp_path / "sdist")
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path / "source", filter="data")
+    shutil.unpack_archive(archive, tmp_path / "source")
     (unpacked,) = (tmp_path / "source").iterdir()
     again = _build(unpacked, "wheel", tmp_path / "again")
     assert sorted(zipfile.ZipFile(again).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
