@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from websockets.sync.client import ClientConnection
+    from websockets.sync.connection import Connection
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _SECONDS = 30.0
@@ -31,15 +31,13 @@ _FLAGS = (
 )
 
 
-class Tab:
-    """One tab, with cookies of its own."""
+class Session:
+    """A connection that speaks the protocol."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: Connection) -> None:
         self._socket = socket
         self._numbers = itertools.count(1)
         self.errors: list[str] = []
-        self.call("Runtime.enable")
-        self.call("Page.enable")
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol; meanwhile note the page's uncaught errors."""
@@ -53,6 +51,15 @@ class Tab:
                 assert "error" not in message, message
                 result: dict[str, Any] = message["result"]
                 return result
+
+
+class Tab(Session):
+    """One tab, with cookies of its own."""
+
+    def __init__(self, socket: Connection) -> None:
+        super().__init__(socket)
+        self.call("Runtime.enable")
+        self.call("Page.enable")
 
     def open(self, url: str) -> None:
         """Go to a URL."""
@@ -98,8 +105,7 @@ class Browser:
     def tab(self) -> Iterator[Tab]:
         """A new tab that shares no cookies with the others."""
         with connect(self._url) as socket:
-            whole = Tab.__new__(Tab)
-            whole._socket, whole._numbers, whole.errors = socket, itertools.count(1), []
+            whole = Session(socket)
             context = whole.call("Target.createBrowserContext")["browserContextId"]
             target = whole.call("Target.createTarget", url="about:blank", browserContextId=context)
             url = f"ws://{self._address}/devtools/page/{target['targetId']}"
