@@ -74,7 +74,8 @@ class Tab(Session):
     def until(self, expression: str) -> None:
         """Wait until an expression is true."""
         deadline = time.monotonic() + _SECONDS
-        while not self.evaluate(f"!!({expression})"):
+        # While a page is being opened there is no body yet.
+        while not self.evaluate(f"!!document.body && !!({expression})"):
             assert time.monotonic() < deadline, f"never true: {expression}\n{self.text()}"
             time.sleep(0.05)
 
