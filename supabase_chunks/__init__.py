@@ -58,6 +58,7 @@ from .models import (
 )
 
 if TYPE_CHECKING:
+    from .throughput import Throughput
     from .timeline import Timeline
     from .worker import AsyncWorker, Worker
 
@@ -105,6 +106,7 @@ __all__ = [
     "ServerError",
     "ServerUnavailable",
     "StatementTimeout",
+    "Throughput",
     "Timeline",
     "TransportError",
     "UnexpectedResponse",
@@ -120,6 +122,10 @@ def __getattr__(name: str) -> Any:
         from . import worker
 
         return getattr(worker, name)
+    if name == "Throughput":
+        from .throughput import Throughput
+
+        return Throughput
     if name == "Timeline":
         from .timeline import Timeline
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from .client import AsyncChunksClient, ChunksClient
     from .progress import ProgressOption
+    from .throughput import Throughput
     from .timeline import Timeline
 
 M = TypeVar("M")
@@ -246,13 +247,22 @@ class Job(_Handle):
         return _frame(self.chunks())
 
     def timeline(self) -> Timeline:
-        """Return when each chunk ran; it prints as a chart and shows as one in a notebook.
+        """Return when each chunk ran; it prints as a chart, and its `plot()` draws one.
 
         Example:
             >>> print(job.timeline())
             no chunk has started yet
         """
         return _timeline(self.chunks())
+
+    def throughput(self) -> Throughput:
+        """Return how fast the work was done; it prints as a line of bars, and its `plot()` draws a picture.
+
+        Example:
+            >>> print(job.throughput())
+            no chunk has been completed yet
+        """
+        return _throughput(self.chunks())
 
 
 class AsyncJob(_Handle):
@@ -361,6 +371,10 @@ class AsyncJob(_Handle):
         """Return when each chunk ran."""
         return _timeline(await self.chunks())
 
+    async def throughput(self) -> Throughput:
+        """Return how fast the work was done."""
+        return _throughput(await self.chunks())
+
 
 def _results(chunks: list[ChunkRecord], model: type[M] | None) -> list[Any] | list[M]:
     if model is None:
@@ -372,6 +386,12 @@ def _timeline(chunks: list[ChunkRecord]) -> Timeline:
     from .timeline import Timeline
 
     return Timeline.of(chunks)
+
+
+def _throughput(chunks: list[ChunkRecord]) -> Throughput:
+    from .throughput import Throughput
+
+    return Throughput(chunks)
 
 
 def _frame(chunks: list[ChunkRecord]) -> pd.DataFrame:

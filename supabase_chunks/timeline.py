@@ -12,6 +12,8 @@ from .models import ChunkRecord, ChunkStatus
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from matplotlib.axes import Axes
+
 _TEXT_WIDTH = 60
 _ROWS_SHOWN = 200
 _COLOURS = {
@@ -94,6 +96,19 @@ class Timeline(Sequence[Span]):
                 f"{span.chunk_index:>6} │{bar[:_TEXT_WIDTH]:<{_TEXT_WIDTH}}│ {span.status}, {took}{again}"
             )
         return "\n".join(lines + self._left_out())
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Draw who worked when with matplotlib (the extra `plots`), and return the axes.
+
+        Args:
+            ax: Where to draw; a new figure unless given.
+
+        Raises:
+            ConfigurationError: matplotlib is not installed.
+        """
+        from ._plots import draw_timeline
+
+        return draw_timeline(self._spans, ax)
 
     def _repr_html_(self) -> str:
         rows = "".join(

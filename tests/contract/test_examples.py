@@ -36,6 +36,7 @@ MODULES = [
             "jobs",
             "models",
             "queue",
+            "throughput",
             "timeline",
             "worker",
         )

@@ -29,6 +29,7 @@ from supabase_chunks import (
     ResponseError,
     Result,
     Retry,
+    Throughput,
     Timeline,
     Worker,
 )
@@ -65,6 +66,7 @@ def sync(client: ChunksClient) -> None:
     assert_type(job.results(model=Page), list[Page])
     assert_type(job.results(model=int), list[int])
     assert_type(job.timeline(), Timeline)
+    assert_type(job.throughput(), Throughput)
     assert_type(client.save_kind("k"), Kind)
     assert_type(client.kinds(), list[Kind])
     assert_type(client.email.save_account("a", host="h", username="u", password="p"), UUID)

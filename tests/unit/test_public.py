@@ -53,6 +53,7 @@ PINNED = [
     "ServerError",
     "ServerUnavailable",
     "StatementTimeout",
+    "Throughput",
     "Timeline",
     "TransportError",
     "UnexpectedResponse",

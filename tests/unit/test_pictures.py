@@ -1,0 +1,120 @@
+"""The pictures of a job: which bar is where, what is marked, and what they say in words."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+
+from supabase_chunks import ChunkRecord, ConfigurationError, Throughput, Timeline
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from matplotlib.axes import Axes
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_stays_open() -> Iterator[None]:
+    yield
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+
+
+def chunk(index: int, start: float, end: float | None, worker: str = "a", **fields: Any) -> ChunkRecord:
+    ended = None if end is None else START + timedelta(seconds=end)
+    return ChunkRecord.model_validate(
+        {
+            "id": index,
+            "parent_sync_job_id": UUID(int=1),
+            "kind": "pages",
+            "chunk_index": index,
+            "status": "completed" if ended else "processing",
+            "started_at": START + timedelta(seconds=start),
+            "completed_at": ended,
+            "worker_id": worker,
+            "attempts": 1,
+            **fields,
+        }
+    )
+
+
+def bars(ax: Axes) -> list[tuple[float, float, float]]:
+    """Each bar's row, left edge and width."""
+    return [
+        (round(bar.get_y() + bar.get_height() / 2), round(bar.get_x(), 3), round(bar.get_width(), 3))  # type: ignore[attr-defined]
+        for bar in ax.patches
+    ]
+
+
+def legend(ax: Axes) -> list[str]:
+    box = ax.get_legend()
+    assert box is not None
+    return [text.get_text() for text in box.get_texts()]
+
+
+def test_chunks_that_ran_at_once_are_on_different_lines_of_their_worker() -> None:
+    ax = Timeline.of([chunk(0, 0, 2), chunk(1, 1, 3), chunk(2, 2, 4), chunk(3, 0, 4, "b")]).plot()
+    # In the order of their workers: chunk 2 began when chunk 0's line was free again.
+    assert bars(ax) == [(0, 0, 2), (0, 2, 2), (1, 1, 2), (2, 0, 4)]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert ax.get_title("left") == "4 chunks in 4.0 s"
+
+
+def test_failures_and_retries_are_marked() -> None:
+    ax = Timeline.of([chunk(0, 0, 1), chunk(1, 1, 2, status="failed"), chunk(2, 2, 3, attempts=2)]).plot()
+    assert legend(ax) == ["completed", "failed", "after a retry"]
+    assert [line.get_marker() for line in ax.lines] == ["x", "o"]
+
+
+def test_a_running_chunk_reaches_to_the_last_thing_known() -> None:
+    ax = Timeline.of([chunk(0, 0, 5), chunk(1, 1, None, "b")]).plot()
+    assert bars(ax) == [(0, 0, 5), (1, 1, 4)]
+    assert legend(ax) == ["completed", "running"]
+
+
+def test_many_workers_share_lines() -> None:
+    ax = Timeline.of([chunk(n, n, n + 1, f"invocation/{n}") for n in range(40)]).plot()
+    assert {row for row, _, _ in bars(ax)} == {0}
+
+
+def test_the_rate_counts_a_chunk_evenly_over_its_time() -> None:
+    throughput = Throughput([chunk(0, 0, 4, items_processed=40), chunk(1, 2, 4, items_processed=20)])
+    assert throughput.rates(4) == pytest.approx([10, 10, 20, 20])
+    assert (throughput.unit, throughput.amount, throughput.seconds, throughput.rate) == (
+        "items",
+        60,
+        4.0,
+        15.0,
+    )
+    assert "60 items in 4.0 s: 15 a second" in str(throughput)
+
+
+def test_the_sum_at_the_end_is_the_amount() -> None:
+    ax = Throughput([chunk(0, 0, 1), chunk(1, 0.5, 3), chunk(2, 1, 2, status="failed")]).plot(unit="pages")
+    (line,) = ax.figure.axes[1].lines
+    points: Any = line.get_xydata()
+    assert list(points[-1]) == pytest.approx([3, 2])
+    assert ax.get_title("left") == "2 pages in 3.0 s: 1 a second (1 failed)"
+
+
+@pytest.mark.parametrize("picture", [Timeline([]), Throughput([]), Throughput([chunk(0, 0, None)])])
+def test_what_has_not_begun_is_said(picture: Timeline | Throughput) -> None:
+    (text,) = picture.plot().texts
+    assert text.get_text().startswith("no chunk has")
+    assert str(picture) == f"{text.get_text()}"
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ConfigurationError, match=r"supabase-chunks\[plots\]"):
+        Timeline([]).plot()
