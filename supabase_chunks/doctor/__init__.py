@@ -1,0 +1,86 @@
+"""Examining an installation: a check for each thing that can be wrong, with the command that repairs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from supabase_chunks.doctor import health, reach
+from supabase_chunks.doctor.check import PROCESSOR, PUSH, Check, Limits, version_check
+from supabase_chunks.errors import (
+    AuthenticationError,
+    ChunksError,
+    FunctionsNotInstalled,
+    NotFound,
+    PermissionDenied,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+    from supabase_chunks.client import ChunksClient
+
+__all__ = ["Check", "Limits", "examine"]
+
+
+def examine(
+    client: ChunksClient,
+    *,
+    url: str,
+    key: str,
+    http: httpx.Client,
+    version: str,
+    limits: Limits | None = None,
+) -> Iterator[Check]:
+    """Examine a project; nothing is changed and no chunk is claimed.
+
+    Args:
+        client: The project.
+        url: Its URL, for the functions.
+        key: The secret key, which the functions must accept.
+        http: What the functions are asked with.
+        version: The version of this package.
+        limits: From where on something is too much.
+
+    Yields:
+        The checks, as they are made. When the database cannot be asked, there is only the one that says so.
+    """
+    try:
+        state = client.health()
+        kinds = client.kinds()
+    except ChunksError as error:
+        yield _no_answer(error, url)
+        return
+    yield Check("database", True, f"{url} answers, PostgreSQL {state['postgres']}")
+    yield version_check("migrations", state["version"], version, PUSH)
+    yield from reach.grants(url, key, http)
+    yield from health.extensions(state)
+    yield health.watchdog(state)
+    yield health.vault(state)
+    handlers = sorted({kind.handler for kind in kinds if kind.handler} - {PROCESSOR})
+    for name in [PROCESSOR, *handlers]:
+        yield reach.function(name, url, key, http, version)
+    yield health.webhooks(state)
+    yield from health.jobs(state, limits or Limits())
+    yield from health.database(state, limits or Limits())
+
+
+def _no_answer(error: ChunksError, url: str) -> Check:
+    text = str(error).splitlines()[0]
+    match error:
+        case FunctionsNotInstalled():
+            return Check("database", False, "supabase-chunks is not installed there", PUSH)
+        case PermissionDenied():
+            fix = "export SUPABASE_SECRET_KEY=sb_secret_…  (this one is publishable, or a user's)"
+            return Check("key", False, f"it may not do what a secret key may: {text}", fix)
+        case AuthenticationError():
+            fix = "export SUPABASE_SECRET_KEY=sb_secret_…  (from the project's API settings)"
+            return Check("key", False, f"the project refuses it: {text}", fix)
+        case TransportError() | NotFound():
+            return Check(
+                "database", False, f"{url} does not answer as a project does: {text}", "export SUPABASE_URL=…"
+            )
+        case _:
+            return Check("database", False, text)

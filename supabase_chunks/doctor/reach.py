@@ -1,0 +1,111 @@
+"""The checks that ask the project's API and functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from supabase_chunks.doctor.check import DEPLOY, PROCESSOR, Check, version_check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+_PROBE_SECONDS = 20.0
+# What a secret key must be allowed to call. The functions of the email sync are there all or none.
+_CORE = frozenset(
+    {
+        "append_sync_chunks",
+        "cancel_sync_job",
+        "chunk_system_health",
+        "claim_chunk_jobs_safe",
+        "claim_next_chunk_job_safe",
+        "cleanup_stuck_chunks",
+        "complete_chunk_job_safe",
+        "complete_chunk_jobs_safe",
+        "configure_chunk_processing",
+        "extend_chunk_lease",
+        "extend_chunk_leases",
+        "get_sync_job_progress_safe",
+        "pause_sync_job",
+        "purge_sync_jobs",
+        "release_chunk_job",
+        "resume_sync_job",
+        "retry_failed_chunks",
+        "save_sync_kind",
+        "start_sync_job",
+        "trigger_next_chunk_processing",
+    }
+)
+_EMAIL = frozenset(
+    {
+        "get_email_account_secret",
+        "plan_email_folder",
+        "remove_email_account",
+        "save_email_account",
+        "save_email_flags",
+        "save_synced_emails",
+    }
+)
+
+
+def grants(url: str, key: str, http: httpx.Client) -> Iterator[Check]:
+    """PostgREST lists the functions that a key may call, where the project has that list switched on."""
+    try:
+        answer = http.get(f"{url}/rest/v1/", headers={"apikey": key, **_bearer(key)}, timeout=_PROBE_SECONDS)
+        paths = answer.json()["paths"] if answer.status_code == 200 else None
+    except (OSError, ValueError, KeyError, TypeError, _http_error()):
+        paths = None
+    if paths is None:
+        return
+    allowed = {path.removeprefix("/rpc/") for path in paths if path.startswith("/rpc/")}
+    missing = sorted(_CORE - allowed)
+    if allowed & _EMAIL:
+        missing += sorted(_EMAIL - allowed)
+    if missing:
+        detail = f"a secret key may not call {', '.join(missing)}"
+        yield Check(
+            "grants", False, detail, f"grant execute on function {', '.join(missing)} to service_role;"
+        )
+    else:
+        yield Check("grants", True, "a secret key may call every function")
+
+
+def function(name: str, url: str, key: str, http: httpx.Client, version: str) -> Check:
+    """Ask a function whether it is there, takes the key, and is of this version; it does no work."""
+    label, deploy = f"function {name}", f"{DEPLOY} {name}"
+    try:
+        answer = http.post(
+            f"{url}/functions/v1/{name}",
+            headers={"apikey": key, **_bearer(key)},
+            json={"probe": True},
+            timeout=_PROBE_SECONDS,
+        )
+        body = answer.json() if answer.status_code == 200 else {}
+    except ValueError:
+        body = {}
+    except _http_error() as error:
+        return Check(label, False, f"it does not answer: {type(error).__name__}", deploy)
+    if answer.status_code == 404:
+        return Check(label, False, "it is not deployed", deploy)
+    if answer.status_code == 401:
+        fix = f"set verify_jwt = false for it in config.toml, then: {deploy}"
+        return Check(label, False, "it refuses the key", fix)
+    if answer.status_code != 200:
+        fix = f"look at its logs in the dashboard, then: {deploy}"
+        return Check(label, False, f"it answers with HTTP {answer.status_code}", fix)
+    if not isinstance(body, dict) or body.get("ok") is not True:
+        # A handler of the user's own need not know our probe.
+        return Check(label, name != PROCESSOR, "it answers", deploy if name == PROCESSOR else "")
+    return version_check(label, str(body.get("version")), version, f"supabase-chunks init && {deploy}")
+
+
+def _bearer(key: str) -> dict[str, str]:
+    """A legacy key is a token, and goes along as one; a newer key is not."""
+    return {} if key.startswith("sb_") else {"Authorization": f"Bearer {key}"}
+
+
+def _http_error() -> type[Exception]:
+    import httpx
+
+    return httpx.HTTPError
