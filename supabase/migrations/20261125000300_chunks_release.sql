@@ -18,6 +18,7 @@ declare
   processor_key text;
   chunk_id bigint;
   problem text;
+  wait_seconds int;
   request_ids bigint[] := array[]::bigint[];
   problems text[] := array[]::text[];
   request_id bigint;
@@ -36,10 +37,16 @@ begin
   foreach chunk_id in array chunk_ids loop
     request_id := null;
     if problem is null then
+      wait_seconds := (
+        select ceil(extract(epoch from q.ready_at - now()))::int
+        from public.chunk_processing_queue q where q.id = chunk_id and q.ready_at > now()
+      );
       begin
         request_id := net.http_post(
           url => base_url || '/functions/v1/background-sync-processor',
-          body => jsonb_build_object('parent_sync_job_id', job.id, 'chunk_id', chunk_id),
+          body => jsonb_strip_nulls(
+            jsonb_build_object('parent_sync_job_id', job.id, 'chunk_id', chunk_id, 'wait_seconds', wait_seconds)
+          ),
           headers => jsonb_build_object('Content-Type', 'application/json', 'apikey', processor_key),
           timeout_milliseconds => 10000
         );
@@ -60,7 +67,7 @@ begin
 end
 $$;
 comment on function chunk_private.dispatch is
-  'Asks pg_net for one webhook a chunk, sent after commit; returns how many it took. URL and key come from the Vault at each call.';
+  'Asks pg_net for one webhook a chunk, sent after commit; returns how many it took. URL and key come from the Vault at each call. wait_seconds in it: the chunk''s retry is due then.';
 
 -- Picks the chunks that slots go to: returned ones that are due, else those never released, lowest first, else (unless
 -- they must be claimable now) the returned ones that are due soonest, which then keep the slot. A single
@@ -154,6 +161,8 @@ end
 $$;
 comment on function chunk_private.take_next is 'Takes the chunks of a job that free slots go to: their places, and from when on each may be claimed.';
 
+-- pg_net cannot send later. So the webhook of a retry that is due soon goes out at once, and the processor waits; else the
+-- last retries of a job, when no report follows that could start them, would wait for the watchdog.
 create or replace function chunk_private.give_slots(
   job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], claimed_now bigint[]
 )
@@ -169,7 +178,7 @@ begin
   if has_handler then
     to_dispatch := array(
       select n.chunk_index from unnest(chunk_indexes, ready_ats) n (chunk_index, ready_at)
-      where n.ready_at <= now() and n.chunk_index <> all (claimed_now)
+      where n.ready_at <= now() + interval '25 seconds' and n.chunk_index <> all (claimed_now)
     );
   end if;
   insert into chunk_private.slots (job_id, chunk_index, kind, priority, ready_at, dispatched_at, dispatch_count)
@@ -182,7 +191,7 @@ begin
 end
 $$;
 comment on function chunk_private.give_slots is
-  'Releases chunks: each gets a slot and, unless the caller claims it now or it is not due, a webhook.';
+  'Releases chunks: each gets a slot and, unless the caller claims it now (or has it waited for) or it is not due soon, a webhook.';
 
 -- What a report does with the slots it has freed, under a shared gate: each goes to at most one chunk, so the cap holds
 -- without counting.
@@ -254,7 +263,10 @@ begin
   next := chunk_private.take_next(
     job, greatest(0, job.max_concurrency - (select count(*)::int from chunk_private.slots s where s.job_id = job_id)), false
   );
-  perform chunk_private.give_slots(job, next.chunk_indexes, next.ready_ats, '{}');
+  -- What is not due yet was waited for since it failed, or is the watchdog's.
+  perform chunk_private.give_slots(job, next.chunk_indexes, next.ready_ats, array(
+    select n.chunk_index from unnest(next.chunk_indexes, next.ready_ats) n (chunk_index, ready_at) where n.ready_at > now()
+  ));
   return cardinality(next.chunk_indexes);
 end
 $$;

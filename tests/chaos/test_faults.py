@@ -60,6 +60,13 @@ def lose_all_webhooks(trial: Trial, *, seconds: float) -> None:
     trial.comes_home(within=TWO_PASSES + 2 * seconds)
 
 
+def test_the_last_chunk_fails_and_no_pass_of_the_watchdog_is_near(trial: Trial) -> None:
+    trial.restart_clock_of_watchdog()
+    trial.start(chunks=1, failures=lambda n: 2)
+    # Backoffs of at most one and two seconds: its retries come when they are due.
+    trial.comes_home(within=15)
+
+
 def test_functions_killed_every_two_seconds(trial: Trial) -> None:
     kill_functions(trial, seconds=6)
 

@@ -15,7 +15,7 @@ FEW = 4
 
 def test_one_for_each_chunk_and_each_retry(chained: Trial) -> None:
     chained.start(chunks=60, failures=lambda n: int(n % 6 == 0))
-    chained.comes_home(within=60, clean=True)
+    chained.comes_home(within=60)
     assert 60 <= chained.webhooks() <= 60 + 10 + FEW
 
 

@@ -40,6 +40,8 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const ANSWER_WITHIN_MS = 1500;
 /** How long a claim whose reply was lost is asked for again; the watchdog would find it only when its lease is over. */
 const CLAIM_WITHIN_MS = 30_000;
+/** A retry that is due later than this is not waited for: the database's watchdog will call. */
+const LONGEST_WAIT_MS = 30_000;
 /** Even a worker near its end gets this much, or it would claim for nothing. */
 const LEAST_TIME_MS = 5000;
 
@@ -58,13 +60,20 @@ export function createProcessor(dependencies: Dependencies): Processor {
     const rpc = createRpc(url, key);
     const workerId = `background-sync-processor/${crypto.randomUUID()}`;
     let lastFailure: string | null = null;
-    const claim = claimChunk(rpc, workerId, hint.jobId, started + CLAIM_WITHIN_MS, (error) => {
-      lastFailure = error.message;
-      log("claim_retry", { error: error.message });
-    });
+    const claimNow = () =>
+      claimChunk(rpc, workerId, hint.jobId, performance.now() + CLAIM_WITHIN_MS, (error) => {
+        lastFailure = error.message;
+        log("claim_retry", { error: error.message });
+      });
     const work = async (chunk: ClaimedChunk | null) => {
       if (chunk !== null) await drain(chunk, started, rpc, key);
     };
+    if (hint.waitMs > 0) {
+      const waited = new Promise((resolve) => setTimeout(resolve, hint.waitMs));
+      inBackground(waited.then(() => ending ? null : claimNow()).then(work));
+      return Response.json({ claimed: null, reason: "waits until a retry is due" }, { status: 202 });
+    }
+    const claim = claimNow();
     try {
       const chunk = await within(claim, ANSWER_WITHIN_MS);
       if (chunk === undefined) {
@@ -176,20 +185,29 @@ async function claimChunk(
   return null;
 }
 
-async function readHint(request: Request): Promise<{ probe: boolean; jobId: string | null }> {
+/** What a webhook says: whether it only asks if we are here, which job has work, and when. */
+interface Hint {
+  probe: boolean;
+  jobId: string | null;
+  waitMs: number;
+}
+
+async function readHint(request: Request): Promise<Hint> {
   try {
     const bytes = Number(request.headers.get("content-length") ?? 0);
     if (bytes > MAX_HINT_BYTES) throw new RangeError("too long for a hint");
-    const body = JSON.parse(await request.text()) as { probe?: unknown; parent_sync_job_id?: unknown } | null;
+    const body = JSON.parse(await request.text()) as Record<string, unknown> | null;
     const jobId = body?.parent_sync_job_id;
+    const waitMs = 1000 * Number(body?.wait_seconds ?? 0);
     return {
       probe: body?.probe === true,
       jobId: typeof jobId === "string" && UUID.test(jobId) ? jobId : null,
+      waitMs: waitMs > 0 && waitMs <= LONGEST_WAIT_MS ? waitMs : 0,
     };
   } catch {
     // No body, or not ours: the table says what there is to do.
     await request.body?.cancel().catch(() => {});
-    return { probe: false, jobId: null };
+    return { probe: false, jobId: null, waitMs: 0 };
   }
 }
 

@@ -159,3 +159,32 @@ def test_the_key_stands_in_the_vault_only(service: Session, admin: Session) -> N
     assert admin.rows("select command from cron.job where command like '%%' || %s || '%%'", KEY) == []
     assert KEY not in str(service.rows("select d.* from chunk_private.dispatches d"))
     assert KEY not in str(service.call("chunk_system_health"))
+
+
+def test_a_retry_that_is_due_soon_gets_its_webhook_at_once(service: Session, admin: Session) -> None:
+    job = service.start("web", chunks=[{}])["id"]
+    chunk = service.claimed(job, kinds=None)
+    lose(admin)
+    service.fail(chunk, retry_after_seconds=20)
+    (body,) = sent(admin)
+    assert body == {"chunk_id": chunk["chunk_id"], "parent_sync_job_id": job, "wait_seconds": 20}
+    assert service.claim(job, kinds=None) is None
+    service.pass_time(timedelta(seconds=21))
+    service.cleanup()
+    assert len(sent(admin)) == 1
+    assert service.claimed(job, kinds=None)["attempt"] == 2
+    invariants.check(service)
+
+
+def test_chunks_that_come_meanwhile_send_no_second_webhook_for_a_waiting_retry(
+    service: Session, admin: Session
+) -> None:
+    job = service.start("web", chunks=[{}, {}], max_concurrency=4)["id"]
+    first, second = (service.claimed(job, kinds=None) for _ in range(2))
+    service.fail(first, retry_after_seconds=20)
+    lose(admin)
+    for _ in range(5):
+        service.complete(second, next_chunks=[{}])
+        second = service.claimed(job, kinds=None)
+    assert [body["chunk_id"] for body in sent(admin)] == [row["id"] for row in service.chunks(job)[2:]]
+    invariants.check(service)
