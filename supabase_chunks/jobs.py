@@ -238,11 +238,11 @@ class Job(_Handle):
         return _results(self.chunks(status=ChunkStatus.COMPLETED), model)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the chunks as a DataFrame, a row a chunk.
+        """Return the chunks as a DataFrame, a row a chunk. Needs pandas (the extra `plots`).
 
         Example:
             >>> job.to_pandas()["status"].value_counts().to_dict()
-            {<ChunkStatus.PENDING: 'pending'>: 2}
+            {'pending': 2}
         """
         return _frame(self.chunks())
 
@@ -395,6 +395,6 @@ def _throughput(chunks: list[ChunkRecord]) -> Throughput:
 
 
 def _frame(chunks: list[ChunkRecord]) -> pd.DataFrame:
-    import pandas as pd  # installed by who calls this
+    from ._frame import frame
 
-    return pd.DataFrame([chunk.model_dump() for chunk in chunks], columns=list(ChunkRecord.model_fields))
+    return frame(chunks)

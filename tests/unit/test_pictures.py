@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from supabase_chunks import ChunkRecord, ConfigurationError, Throughput, Timeline
+from supabase_chunks._frame import frame as _frame
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -118,3 +119,17 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigurationError, match=r"supabase-chunks\[plots\]"):
         Timeline([]).plot()
+
+
+@pytest.mark.parametrize("chunks", [[], [chunk(0, 0, 1), chunk(1, 1, None, items_processed=7)]])
+def test_a_frame_has_the_types_of_its_columns_whatever_is_in_it(chunks: list[ChunkRecord]) -> None:
+    pytest.importorskip("pandas")
+    frame = _frame(chunks)
+    kinds = {name: str(kind) for name, kind in frame.dtypes.items()}
+    assert kinds["chunk_index"] == "int64"
+    assert kinds["items_processed"] == "Int64"
+    assert kinds["status"] == "string"
+    assert kinds["completed_at"] == "datetime64[us, UTC]"
+    assert (
+        list((frame["completed_at"] - frame["started_at"]).dt.total_seconds().dropna()) == [1.0][: len(frame)]
+    )

@@ -1,0 +1,35 @@
+"""A job's chunks as a pandas DataFrame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import ConfigurationError
+from .models import ChunkRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd  # type: ignore[import-untyped]  # only for the return type
+
+_NUMBERS = ("id", "chunk_index", "priority", "attempts", "max_retries")
+_NUMBERS_OR_NONE = ("items_processed", "items_total")
+_TEXTS = ("kind", "status", "error", "worker_id")
+_TIMES = ("locked_until", "ready_at", "created_at", "started_at", "completed_at", "updated_at")
+
+
+def frame(chunks: Sequence[ChunkRecord]) -> pd.DataFrame:
+    """Return a row a chunk, each column in the type that suits it, the same for no rows as for many.
+
+    Raises:
+        ConfigurationError: pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ConfigurationError("a DataFrame needs pandas: pip install 'supabase-chunks[plots]'") from error
+    rows = [{**chunk.model_dump(), "status": chunk.status.value} for chunk in chunks]
+    table = pd.DataFrame(rows, columns=list(ChunkRecord.model_fields))
+    kinds = dict.fromkeys(_NUMBERS, "int64") | dict.fromkeys(_NUMBERS_OR_NONE, "Int64")
+    kinds |= dict.fromkeys(_TEXTS, "string") | dict.fromkeys(_TIMES, "datetime64[us, UTC]")
+    return table.astype(kinds)
