@@ -18,7 +18,7 @@ from supabase_chunks.client import ChunksClient
 from supabase_chunks.demo.failure import DemoError
 from supabase_chunks.demo.imap import Address, Mailbox
 from supabase_chunks.demo.messages import from_mbox, made_up
-from supabase_chunks.demo.report import Report, count
+from supabase_chunks.demo.report import Report, count_rows
 from supabase_chunks.demo.server import MailServer, require_installed
 from supabase_chunks.local import LocalStack
 
@@ -32,6 +32,8 @@ __all__ = ["Demo", "DemoError", "Report"]
 _ACCOUNT = "demo"
 # Whoever kills a part to see what happens need not wait ten minutes for the watchdog to take its chunks back.
 _LEASE_SECONDS = 15
+# So many take a while to make up, and a person should know what for.
+_MANY = 1000
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,11 @@ class Demo:
             address = self.address
             if address is None:
                 address = running.enter_context(MailServer(stack.logs)).address
+                count = (self.messages or 500) if given is None else len(given)
+                if count > _MANY:
+                    say(f"Filling a mailbox with {count:,} messages …")
                 with Mailbox(address) as mailbox:
-                    filled = mailbox.fill(made_up(self.messages or 500) if given is None else given)
+                    filled = mailbox.fill(made_up(count) if given is None else given)
                 source = f"{filled:,} messages are on a real IMAP server"
             else:
                 source = f"the mailbox is {address.folder} on {address}"
@@ -123,7 +128,7 @@ class Demo:
             job = client.trigger_sync("email", payload=payload, job_key=f"{_ACCOUNT}/{address.folder}")
             job.wait(progress=progress)
             seconds = time.monotonic() - began
-            counts = count(
+            counts = count_rows(
                 stack.db_url,
                 job_id=job.id,
                 account=_ACCOUNT,

@@ -59,7 +59,7 @@ class Counts:
     attempts: int
 
 
-def count(
+def count_rows(
     db_url: str, *, job_id: UUID, account: str, address: Address, uid_validity: int, below: int
 ) -> Counts:
     """Count in the database itself, past every API: rows of the folder, chunks and attempts of the job.
