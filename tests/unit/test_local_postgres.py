@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -242,16 +243,18 @@ def test_kill_ends_busy_backends_and_start_brings_back_what_was_committed() -> N
             assert connection.execute("select n from kept").fetchone() == (1,)
 
 
-def test_named_folder_keeps_the_cluster(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("cluster")
-    _let_others_in(folder)
-    with (
-        PostgresServer(folder / "data") as server,
-        psycopg.connect(server.dsn, autocommit=True) as connection,
-    ):
-        connection.execute("create table kept ()")
-    with PostgresServer(folder / "data") as server, psycopg.connect(server.dsn) as connection:
-        assert connection.execute("select to_regclass('kept')::text").fetchone() == ("kept",)
+def test_named_folder_keeps_the_cluster() -> None:
+    # Not pytest's folder: another run of it as root would lock the server's user out in between.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _let_others_in(folder)
+        with (
+            PostgresServer(folder / "data") as server,
+            psycopg.connect(server.dsn, autocommit=True) as connection,
+        ):
+            connection.execute("create table kept ()")
+        with PostgresServer(folder / "data") as server, psycopg.connect(server.dsn) as connection:
+            assert connection.execute("select to_regclass('kept')::text").fetchone() == ("kept",)
 
 
 def test_temporary_cluster_is_gone_after_stop() -> None:
