@@ -52,7 +52,10 @@ def make_cluster(data_dir: Path, binaries: Path, user: SystemUser | None) -> Non
         text = (data_dir / "initdb.log").read_text(errors="replace").strip()
         hint = ""
         if "Permission denied" in text and user is not None:
-            hint = f" it runs as the user {user.name} here, who must be able to enter {data_dir}; name another data folder."
+            hint = (
+                f" it runs as the user {user.name} here, who must be able to enter {data_dir};"
+                " name another data folder."
+            )
         raise LocalStackError(f"PostgreSQL could not make its cluster:{hint} {text[-400:]}")
     fresh.rename(data_dir / "cluster")
 
