@@ -41,6 +41,11 @@ class Meter:
             self.percent = max(self.percent, min(progress.percent_complete, _MOST_BEFORE_END))
 
     @property
+    def failed_percent(self) -> float:
+        """The part of the chunks that has failed, from 0 to 100."""
+        return 0.0 if self._progress is None else min(failed_percent(self._progress), self.percent)
+
+    @property
     def rate(self) -> float | None:
         """Items a second (chunks, when the job has no items) over the last half a minute."""
         if len(self._seen) < 2:
@@ -96,3 +101,8 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(0, seconds):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def failed_percent(progress: Progress) -> float:
+    """Return the part of the chunks that has failed, from 0 to 100."""
+    return 100 * progress.failed_chunks / progress.total_chunks if progress.total_chunks else 0.0

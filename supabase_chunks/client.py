@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from . import _flow, operations, reads
 from ._credentials import AsyncToken, Credentials, FixedCredentials, SupabaseCredentials, Token, environment
 from ._flow import Flow, Retry, retried
+from ._html import JobList
 from ._http import AsyncHttpTransport, HttpTransport
 from ._pages import Chunks, pages, pages_async
 from ._pool import AsyncPool, Pool
@@ -217,7 +218,7 @@ class ChunksClient:
             ...     job.retry_failed()
         """
         flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
-        return [Job(self, progress.id, progress) for progress in self._run(flow)]
+        return JobList(Job(self, progress.id, progress) for progress in self._run(flow))
 
     def save_kind(
         self,
@@ -477,7 +478,7 @@ class AsyncChunksClient:
     ) -> list[AsyncJob]:
         """Read the jobs, newest first; each has its `snapshot`."""
         flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
-        return [AsyncJob(self, progress.id, progress) for progress in await self._run(flow)]
+        return JobList(AsyncJob(self, progress.id, progress) for progress in await self._run(flow))
 
     async def save_kind(
         self,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from html import escape
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import operations, reads
+from ._html import ChunkList, progress_line
 from ._rpc import decode
 from ._watch import ERRORS_SHOWN, Notices, Watch, describe, failure, how_to_find, why_unclaimed
 from .models import ChunkRecord, ChunkStatus, Progress
@@ -45,9 +45,7 @@ class _Handle:
     def _repr_html_(self) -> str:
         if self.snapshot is None:
             return f"<code>{self.id}</code>"
-        bar = f'<progress value="{self.snapshot.percent_complete:.1f}" max="100"></progress>'
-        kind, state = escape(self.snapshot.kind), escape(describe(self.snapshot))
-        return f"<b>{kind}</b> {bar} {state} <code>{self.id}</code>"
+        return progress_line(self.snapshot)
 
     def _seen(self, progress: Progress) -> Progress:
         created = self.created
@@ -214,7 +212,8 @@ class Job(_Handle):
             >>> [chunk.payload for chunk in job.chunks(status="pending")]
             [{'page': 1}, {'page': 2}]
         """
-        return self._client._run(reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit))
+        flow = reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
+        return ChunkList(self._client._run(flow))
 
     @overload
     def results(self) -> list[Any]: ...
@@ -353,7 +352,7 @@ class AsyncJob(_Handle):
     async def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
         """Read the chunks in their order, all of them or those in a state."""
         flow = reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
-        return await self._client._run(flow)
+        return ChunkList(await self._client._run(flow))
 
     @overload
     async def results(self) -> list[Any]: ...

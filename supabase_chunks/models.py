@@ -121,6 +121,11 @@ class Progress(_Model):
         """How many chunks are completed, failed or cancelled."""
         return self.completed_chunks + self.failed_chunks + self.cancelled_chunks
 
+    def _repr_html_(self) -> str:
+        from ._html import progress_line
+
+        return progress_line(self)
+
 
 class ChunkRecord(_Model):
     """A row of `chunk_processing_queue`."""

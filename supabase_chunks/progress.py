@@ -13,6 +13,7 @@ from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeAlias
 
+from ._html import bar
 from ._meter import Meter
 from .models import Progress
 
@@ -194,7 +195,7 @@ def bar_html(title: str, meter: Meter, notes: list[str]) -> str:
     """Return a bar with its counts as HTML."""
     lines = "".join(f"<div><small>{escape(note)}</small></div>" for note in notes)
     return (
-        f'<div><b>{escape(title)}</b> <progress value="{meter.percent:.1f}" max="100"></progress> '
+        f"<div><b>{escape(title)}</b> {bar(meter.percent, meter.failed_percent)} "
         f"{meter.percent:.0f}% {escape(meter.counts)} <small>{escape(meter.words)}</small></div>{lines}"
     )
 

@@ -9,8 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from supabase_chunks import ChunkRecord, ConfigurationError, Throughput, Timeline
+from supabase_chunks import ChunkRecord, ConfigurationError, Progress, Throughput, Timeline
 from supabase_chunks._frame import frame as _frame
+from supabase_chunks._html import ChunkList, JobList
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -133,3 +134,27 @@ def test_a_frame_has_the_types_of_its_columns_whatever_is_in_it(chunks: list[Chu
     assert (
         list((frame["completed_at"] - frame["started_at"]).dt.total_seconds().dropna()) == [1.0][: len(frame)]
     )
+
+
+def progress(**fields: Any) -> Progress:
+    return Progress.model_validate({"id": UUID(int=7), "kind": "pages", "status": "running", **fields})
+
+
+def test_a_notebook_shows_progress_with_its_failures_and_what_went_wrong() -> None:
+    shown = progress(
+        total_chunks=10, completed_chunks=6, failed_chunks=2, percent_complete=80.0, last_error="<b>404</b>"
+    )._repr_html_()
+    assert "width:60.0%" in shown  # completed
+    assert "width:20.0%" in shown  # failed, in a colour of its own
+    assert "6 of 10 chunks · 2 failed" in shown
+    assert "&lt;b&gt;404&lt;/b&gt;" in shown
+
+
+def test_a_notebook_shows_lists_as_tables_that_end_somewhere() -> None:
+    chunks = ChunkList(chunk(n, 0, 1, payload={"page": "<i>"}, result={"rows": n}) for n in range(1000))
+    shown = chunks._repr_html_()
+    assert shown.count("<tr>") == 51  # with its head
+    assert "… and 950 more" in shown
+    assert "&lt;i&gt;" in shown
+    assert "<i>" not in shown
+    assert JobList([])._repr_html_().count("<tr>") == 1
