@@ -72,7 +72,8 @@ class Meter:
             return "waiting"
         progress = self._progress
         parts = []
-        if progress.ended or progress.status in (JobStatus.PENDING, JobStatus.PAUSED):
+        # Of a failed job the number of failed chunks says it.
+        if progress.status not in (JobStatus.RUNNING, JobStatus.FAILED):
             parts.append(str(progress.status))
         for count, word in (
             (progress.failed_chunks, "failed"),
