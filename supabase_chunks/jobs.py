@@ -123,7 +123,8 @@ class Job(_Handle):
 
         Args:
             timeout: Seconds; None waits for ever.
-            progress: True shows a bar (plain lines where there is no terminal); or a function of a Progress.
+            progress: True shows a bar (plain lines where there is no terminal); or a function of a Progress;
+                or a bar of yours (`rich.progress.Progress`, `tqdm`).
             raise_on_failure: Whether a failed or cancelled job is an error; if not, look at the `status`.
             interval: Seconds between polls, as for `watch`.
 
@@ -320,7 +321,7 @@ class AsyncJob(_Handle):
                     why = await self._client._run(why_unclaimed(watch.last.kind))
                     display.note(why or "nobody has claimed a chunk yet")
         except (KeyboardInterrupt, asyncio.CancelledError):
-            if progress:
+            if progress is not False:
                 print(f"\nThe sync goes on. {how_to_find(self.id)}", file=sys.stderr)
             raise
         finally:

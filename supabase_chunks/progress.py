@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeAlias
 
 from ._html import bar
 from ._meter import Meter
-from .models import Progress
+from ._own_bar import OwnRich, OwnTqdm, TqdmBar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.progress import Progress as RichProgress
 
-ProgressOption: TypeAlias = bool | Callable[[Progress], None]
+    from .models import Progress
+
+ProgressOption: TypeAlias = "bool | Callable[[Progress], None] | RichProgress | TqdmBar"
 
 _LINE_EVERY = 10.0
 
@@ -42,19 +45,37 @@ def open_display(option: ProgressOption, stream: TextIO | None = None) -> Displa
     """Return the display for `wait(progress=…)`.
 
     Args:
-        option: False, True (whatever suits where the output goes), or a function of a Progress.
+        option: False, True (whatever suits where the output goes), a function of a Progress, or a bar of the
+            caller's: a `rich.progress.Progress` or one of tqdm.
         stream: Where to write; stderr unless told otherwise.
+
+    Raises:
+        TypeError: It is none of these.
     """
     if callable(option):
         return Callback(option)
-    if not option:
+    if option is False or option is None:
         return Silent()
+    if option is not True:
+        return _own(option)
     stream = stream or sys.stderr
     if _in_notebook():
         return Notebook()
     if stream is None:  # as under pythonw
         return Silent()
     return Bar(stream) if stream.isatty() else Lines(stream)
+
+
+def _own(option: RichProgress | TqdmBar) -> Display:
+    """Return the display for the caller's own bar."""
+    if isinstance(option, TqdmBar):
+        return OwnTqdm(option)
+    rich = sys.modules.get("rich.progress")
+    if rich is not None and isinstance(option, rich.Progress):
+        return OwnRich(option)
+    raise TypeError(
+        f"progress= takes True, a function, or a bar of rich or tqdm, not {type(option).__name__}"
+    )
 
 
 class Silent:
