@@ -159,6 +159,21 @@ def test_the_statements_work_as_typed(block: Block, used: ChunksClient, stack: L
                     assert answer.fetchall(), f"nothing was found by {statement}"
 
 
+def test_the_numbers_are_those_of_the_database(used: ChunksClient, stack: LocalStack) -> None:
+    texts = {path.stem: " ".join(path.read_text(encoding="utf-8").split()) for path in DOCS}
+    with psycopg.connect(stack.postgres_url) as database:
+        limits = database.execute("select user_max_chunks, user_max_active_jobs from chunk_private.settings")
+        chunks, jobs = limits.fetchone() or (0, 0)
+        schedule = "select schedule from cron.job where jobname = 'supabase-chunks-watchdog'"
+        assert database.execute(schedule.encode()).fetchone() == ("30 seconds",)
+    assert f"{chunks:,} chunks a job and {jobs} active jobs a user" in texts["security"]
+    assert "a pass in the database every 30 seconds" in texts["concepts"]
+    kind = used.save_kind("with-defaults")
+    assert f"up to `max_retries` ({kind.max_retries}) more" in texts["concepts"]
+    assert f"`retry_delay_seconds` ({kind.retry_delay_seconds})" in texts["concepts"]
+    assert f"({kind.lease_seconds // 60} minutes unless the kind says otherwise" in texts["concepts"]
+
+
 @pytest.mark.parametrize("block", run_blocks("sh"), ids=str)
 def test_the_commands_work_as_typed(
     block: Block, used: ChunksClient, stack: LocalStack, tmp_path: Path
