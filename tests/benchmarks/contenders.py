@@ -74,6 +74,16 @@ OURS_SINGLE = """
 select chunk_id, claim_token from public.claim_next_chunk_job_safe('bench', kinds => '{bench}') \\gset
 select public.complete_chunk_job_safe(:chunk_id, :claim_token);
 """
+# As the processor and draining workers do it: a report claims the next chunk in the same call.
+OURS_DRAINING = """
+\\if :chunk_id = 0
+select chunk_id, claim_token from public.claim_next_chunk_job_safe('bench', kinds => '{bench}') \\gset
+\\endif
+select next ->> 'chunk_id' as chunk_id, next ->> 'claim_token' as claim_token
+from (
+  select public.complete_chunk_job_safe(:chunk_id::bigint, :claim_token::uuid, claim_next => true) -> 'next' as next
+) report \\gset
+"""
 OURS_BULK = """
 select public.claim_chunk_jobs_safe('bench', 50, kinds => '{bench}') as claimed \\gset
 select public.complete_chunk_jobs_safe(:claimed::jsonb);
@@ -84,6 +94,13 @@ one_job = Contender(
     create_ours,
     lambda dsn, n: fill_jobs(dsn, n, jobs=1, cap=1000),
     OURS_SINGLE,
+    OURS_LEFT,
+)
+draining = Contender(
+    "ours, 1 job, claim_next (one call a cycle)",
+    create_ours,
+    lambda dsn, n: fill_jobs(dsn, n, jobs=1, cap=1000),
+    OURS_DRAINING,
     OURS_LEFT,
 )
 many_jobs = Contender(

@@ -128,6 +128,8 @@ def pgbench(
             "prepared",
             "-c",
             str(clients),
+            "-D",
+            "chunk_id=0",
             "-j",
             "2",
             *amount,

@@ -12,6 +12,7 @@ from tests.benchmarks.contenders import (
     Contender,
     bulk,
     create_ours,
+    draining,
     fill_jobs,
     floor,
     many_jobs,
@@ -30,6 +31,7 @@ def cycles(postgres: PostgresServer, report: Report, *, rounds: int = ROUNDS) ->
     """Claim+complete of every contender, in turns."""
     field: list[tuple[Contender, int]] = [
         (one_job, 1),
+        (draining, 1),
         (many_jobs, 1),
         (pgmq, 1),
         (procrastinate, 1),
@@ -54,7 +56,7 @@ def cycles(postgres: PostgresServer, report: Report, *, rounds: int = ROUNDS) ->
             at_least=at_least,
         )
 
-    for ours in (one_job, many_jobs):
+    for ours in (one_job, draining, many_jobs):
         for theirs, goal in ((pgmq, 1.0), (procrastinate, 1.0), (floor, 0.0)):
             show(ours, theirs, goal)
     show(bulk, one_job, 6.0)
