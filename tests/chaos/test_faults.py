@@ -104,8 +104,7 @@ def test_postgresql_killed(trial: Trial) -> None:
     for completed in (20, 60, 100):
         trial.done(completed)
         # With every backend, by SIGKILL; pg_net's tables come back empty.
-        trial.stack.kill("postgres")
-        trial.stack.wait_until_ready()
+        trial.stack.restart("postgres")
         trial.fault()
     trial.comes_home(within=60, clean=True)
 
@@ -118,8 +117,7 @@ def test_postgresql_killed_with_webhooks_waiting(trial: Trial) -> None:
     trial.done(1)
     trial.start(ms=10)
     assert trial.waiting_webhooks() > 0
-    trial.stack.kill("postgres")
-    trial.stack.wait_until_ready()
+    trial.stack.restart("postgres")
     assert trial.waiting_webhooks() == 0
     trial.fault()
     trial.stack.set_webhooks(pace=0.0)
