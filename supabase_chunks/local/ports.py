@@ -15,16 +15,24 @@ HOST = "127.0.0.1"
 # Below the ports that systems give to outgoing connections (from 32768, or from 49152), one of which could
 # else take a port between our look and its use.
 _RANGE = range(20_000, 32_000)
+# A part binds its port a while after it was chosen: until then only this keeps another part from choosing it too.
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now; another program that looks for one may take it."""
+    """A loopback port that nobody listens on now, and another each time.
+
+    Another program that looks for one may still take it.
+    """
     for port in random.sample(_RANGE, k=100):
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind((HOST, port))
             except OSError:
                 continue
+            _given.add(port)
             return port
     raise LocalStackError(f"There is no free port between {_RANGE.start} and {_RANGE.stop} on {HOST}.")
 
