@@ -202,7 +202,10 @@ begin
   set open_chunks = c.open_chunks - (not retry)::int,
       failed_chunks = c.failed_chunks + (not retry)::int,
       retrying_chunks = c.retrying_chunks + (retry and chunk.attempts = 1)::int - (not retry and chunk.attempts > 1)::int,
-      last_activity_at = now(), last_error = error, last_error_at = now()
+      last_activity_at = now(),
+      -- Why chunks failed for good says more than a retry that came later.
+      last_error = case when retry and c.failed_chunks > 0 then c.last_error else error end,
+      last_error_at = case when retry and c.failed_chunks > 0 then c.last_error_at else now() end
   where c.job_id = chunk.parent_sync_job_id
     and c.shard = chunk.chunk_index % (select j.counter_shards from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
   return case when retry then 'retrying' else 'failed' end;

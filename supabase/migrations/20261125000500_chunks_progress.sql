@@ -50,7 +50,7 @@ cross join lateral (
     coalesce(sum(c.retrying_chunks), 0)::bigint as retrying_chunks,
     coalesce(sum(c.items_processed), 0)::bigint as items_processed,
     max(c.last_activity_at) as last_activity_at,
-    (array_agg(c.last_error order by c.last_error_at desc nulls last))[1] as last_error
+    (array_agg(c.last_error order by c.failed_chunks > 0 desc, c.last_error_at desc nulls last))[1] as last_error
   from chunk_private.job_counters c
   where c.job_id = j.id
 ) n
@@ -97,6 +97,7 @@ comment on column public.chunk_processing_status.items_processed is 'Items of co
 comment on column public.chunk_processing_status.percent_complete is 'Completed and failed chunks of all known so far, rounded down: 100 only when nothing is open.';
 comment on column public.chunk_processing_status.eta_seconds is 'Seconds to the end at the pace so far; null before the first chunk has ended.';
 comment on column public.chunk_processing_status.stalled is 'Whether a running job stands still; why: stalled_reason.';
+comment on column public.chunk_processing_status.last_error is 'The last error of a chunk that failed for good; while there is none, of an attempt.';
 comment on column public.chunk_processing_status.last_activity_at is 'The last claim, heartbeat, report or append.';
 
 create or replace function public.get_sync_job_progress_safe(parent_sync_job_id uuid)

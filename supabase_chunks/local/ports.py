@@ -15,7 +15,7 @@ HOST = "127.0.0.1"
 # Below the ports that systems give to outgoing connections (from 32768, or from 49152), one of which could
 # else take a port between our look and its use.
 _RANGE = range(20_000, 32_000)
-# A part binds its port a while after it was chosen: until then only this keeps another part from choosing it too.
+# A part binds its port a while after it was chosen: until then only this keeps another part from choosing it.
 _given: set[int] = set()
 
 
