@@ -111,6 +111,7 @@ class Part:
         """End it at once, as a crash would."""
         if self._process is not None:
             kill_with_children(self._process)
+            self.ready.clear()
 
     async def renew(self, grace_seconds: float) -> None:
         """Replace its process by a new one, without the pause that a death calls for."""

@@ -26,10 +26,14 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
+# What a make that runs these tests hands down, and the inner one must not take up.
+_FROM_MAKE = ("MAKE", "MFLAGS", "ARGS")
+
+
 def make(folder: Path, *arguments: str, path: str | None = None, **environment: str) -> tuple[int, str]:
     """The exit code and all that was printed."""
     # The Makefile under test is not a part of the one that may have started the tests.
-    names = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    names = {name: value for name, value in os.environ.items() if not name.startswith(_FROM_MAKE)}
     done = subprocess.run(
         ["make", "-C", str(folder), "--no-print-directory", *arguments],
         env={**names, "PATH": path or os.environ["PATH"], **environment},
@@ -103,7 +107,7 @@ def test_ctrl_c_in_the_terminal_ends_make_and_all_it_started() -> None:
     installed = Path(sys.executable).parent
     if not (installed / "supabase-chunks").exists() or installed.parent != ROOT / ".venv":
         pytest.skip("needs the environment that make test has made")
-    names = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    names = {name: value for name, value in os.environ.items() if not name.startswith(_FROM_MAKE)}
     running = subprocess.Popen(
         ["make", "-C", str(ROOT), "demo"],
         env=names,

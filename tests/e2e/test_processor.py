@@ -147,6 +147,7 @@ def test_an_ended_worker_gives_its_chunk_and_its_attempt_back(
     os.kill(pid, signal.SIGTERM)
     until(lambda: job.chunks()[0].status == "pending", "it is given back")
     assert job.chunks()[0].attempts == 0
+    until(lambda: stack.pids()[PROCESSOR] not in (None, pid), "another one runs")
     stack.wait_until_ready()
     client.trigger_next_chunk_processing()
     job.wait(timeout=DEADLINE)
