@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -20,33 +22,48 @@ from supabase_chunks.local import LocalStack
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CACHED = "supabase-chunks-tests/supabase-2.117.0/node_modules/.bin/supabase"
+_CACHED = "supabase-chunks-tests/supabase-{}/node_modules/.bin/supabase"
 
 
-def _find_cli() -> str | None:
+def _find_cli(variable: str, version: str) -> str | None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    named = os.environ.get("SUPABASE_CLI") or cache / _CACHED
+    named = os.environ.get(variable) or cache / _CACHED.format(version)
     return shutil.which(named)
 
 
-SUPABASE = _find_cli()
-pytestmark = pytest.mark.skipif(
-    SUPABASE is None, reason="the Supabase CLI is not there: name it in SUPABASE_CLI"
-)
+# Most people have version 2; what it calls --db-url is --remote in version 3.
+SUPABASE = _find_cli("SUPABASE_CLI", "2.117.0")
+SUPABASE_3 = _find_cli("SUPABASE_CLI_3", "3.1.0")
+_BOTH = [
+    pytest.param(
+        (program, flag),
+        marks=pytest.mark.skipif(
+            program is None, reason=f"the Supabase CLI is not there: name it in {variable}"
+        ),
+        id=f"version {number}",
+    )
+    for number, program, flag, variable in (
+        (2, SUPABASE, "--db-url", "SUPABASE_CLI"),
+        (3, SUPABASE_3, "--remote", "SUPABASE_CLI_3"),
+    )
+]
 
 
 class Deployment:
     """A project on the disk, and the empty database that it is deployed to."""
 
-    def __init__(self, folder: Path, stack: LocalStack) -> None:
+    def __init__(self, folder: Path, stack: LocalStack, program: str, flag: str) -> None:
         self.folder = folder
         self.stack = stack
+        self.version = 3 if flag == "--remote" else 2
+        self._program = program
+        self._flag = flag
         self.supabase("init")
 
     def supabase(self, *arguments: str) -> str:
         quiet = {"SUPABASE_TELEMETRY_DISABLED": "1", "DO_NOT_TRACK": "1", "SUPABASE_NO_UPDATE_NOTIFIER": "1"}
         done = subprocess.run(
-            [str(SUPABASE), *arguments],
+            [self._program, *arguments],
             cwd=self.folder,
             env={"PATH": os.environ["PATH"], "HOME": str(self.folder), **quiet},
             stdin=subprocess.DEVNULL,
@@ -60,14 +77,16 @@ class Deployment:
 
     def push(self) -> list[str]:
         """Push, and return the migrations that were applied."""
-        said = self.supabase("db", "push", "--yes", "--db-url", f"{self.stack.postgres_url}?sslmode=disable")
+        said = self.supabase("db", "push", "--yes", f"{self._flag}={self.stack.postgres_url}?sslmode=disable")
         return [
             line.split()[2].rstrip(".") for line in said.splitlines() if line.startswith("Applying migration")
         ]
 
-    def init(self, *options: str) -> None:
+    def init(self, *options: str) -> str:
+        """Install, and return what was said."""
         done = CliRunner().invoke(cli, ["init", str(self.folder), *options])
         assert done.exit_code == 0, done.output
+        return done.output
 
     def add_migration(self, name: str, sql: str) -> None:
         migrations = self.folder / "supabase" / "migrations"
@@ -75,13 +94,13 @@ class Deployment:
         (migrations / name).write_text(sql)
 
 
-@pytest.fixture
-def deployment(tmp_path: Path) -> Iterator[Deployment]:
+@pytest.fixture(params=_BOTH)
+def deployment(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """A fresh project, and a database with the platform's roles and nothing of ours."""
     folder = tmp_path / "mein Projekt"
     folder.mkdir()
     with LocalStack(migrations=None, functions=None) as stack:
-        yield Deployment(folder, stack)
+        yield Deployment(folder, stack, *request.param)
 
 
 def _works(stack: LocalStack) -> bool:
@@ -109,6 +128,18 @@ def test_a_fresh_project_is_deployed_and_works(deployment: Deployment) -> None:
     assert _works(deployment.stack)
     deployment.init()
     assert deployment.push() == []
+
+
+def test_the_commands_that_come_next_are_those_of_the_cli(deployment: Deployment) -> None:
+    said = deployment.init()
+    assert f"  cd {shlex.quote(str(deployment.folder))}\n" in said
+    # Of the two forms of `db push` the one with --remote is for version 3.
+    named = re.findall(r"supabase (db push|functions deploy)((?: --[a-z-]+)*)", said)
+    assert named == [("db push", ""), ("db push", " --remote"), ("functions deploy", " --use-api")]
+    for words, flags in named:
+        known = deployment.supabase(*words.split(), "--help")
+        if flags != " --remote" or deployment.version == 3:
+            assert all(flag in known for flag in flags.split()), words
 
 
 def test_our_own_migrations_are_pushed_as_they_are(deployment: Deployment) -> None:
