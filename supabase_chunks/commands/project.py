@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +16,11 @@ from .output import as_json
 if TYPE_CHECKING:
     from supabase_chunks.install import Plan
 
+# The functions are bundled on Supabase's side: without --use-api the CLI wants Docker.
 _NEXT = """\
-Next:
-  supabase db push                  # with CLI 3: supabase db push --remote
-  supabase functions deploy
-  supabase-chunks configure         # with SUPABASE_URL and SUPABASE_SECRET_KEY set
+  supabase db push                      # with version 3 of the CLI: supabase db push --remote
+  supabase functions deploy --use-api
+  supabase-chunks configure             # with SUPABASE_URL and SUPABASE_SECRET_KEY set
   supabase-chunks doctor"""
 
 
@@ -81,7 +84,9 @@ def new(name: str, folder: Path, max_concurrency: int, json_: bool) -> None:
     for added in plan.added:
         click.echo(f"+ {added}")
     click.echo(
-        f"Next:\n  write functions/{name}/index.ts\n  supabase db push\n  supabase functions deploy {name}\n"
+        f"Next, after writing functions/{name}/index.ts:\n{_enter(plan)}"
+        "  supabase db push                      # with version 3 of the CLI: supabase db push --remote\n"
+        f"  supabase functions deploy {name} --use-api\n"
         f"  supabase-chunks trigger {name} --chunks FILE",
         err=True,
     )
@@ -98,4 +103,13 @@ def _report(plan: Plan, dry_run: bool) -> None:
     elif plan.empty:
         click.echo("Everything is there already; nothing was changed.", err=True)
     else:
-        click.echo(_NEXT, err=True)
+        click.echo(f"Next:\n{_enter(plan)}{_NEXT}", err=True)
+
+
+def _enter(plan: Plan) -> str:
+    """The line that goes to the project's folder, where its own commands must be run."""
+    folder = plan.project.root.parent
+    if folder.resolve() == Path.cwd():
+        return ""
+    name = str(folder)
+    return f"  cd {subprocess.list2cmdline([name]) if sys.platform == 'win32' else shlex.quote(name)}\n"

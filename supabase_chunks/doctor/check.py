@@ -7,8 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 PROCESSOR = "background-sync-processor"
-PUSH = "supabase-chunks init && supabase db push"
-DEPLOY = "supabase functions deploy"
+PUSH = "supabase-chunks init && supabase db push  (with version 3 of the CLI: db push --remote)"
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,11 @@ class Limits:
     waiting: timedelta = timedelta(minutes=10)
     transaction: timedelta = timedelta(minutes=15)
     dead_rows: int = 200_000
+
+
+def deploy(name: str) -> str:
+    """Return the command that deploys a function; without --use-api it would need Docker."""
+    return f"supabase functions deploy {name} --use-api"
 
 
 def version_check(name: str, found: str, wanted: str, fix: str) -> Check:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from supabase_chunks._meter import duration
-from supabase_chunks.doctor.check import DEPLOY, PROCESSOR, PUSH, Check
+from supabase_chunks.doctor.check import PROCESSOR, PUSH, Check, deploy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ def webhooks(health: dict[str, Any]) -> Check:
     if status in {401, 403}:
         fix = "supabase-chunks configure  (with a key that the functions accept)"
     elif status == 404:
-        fix = f"{DEPLOY} {PROCESSOR}"
+        fix = deploy(PROCESSOR)
     elif status is None:
         fix = "supabase-chunks configure --project-url URL  (as the database reaches it)"
     else:

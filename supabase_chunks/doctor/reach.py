@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supabase_chunks.doctor.check import DEPLOY, PROCESSOR, Check, version_check
+from supabase_chunks.doctor.check import PROCESSOR, Check, deploy, version_check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ def grants(url: str, key: str, http: httpx.Client) -> Iterator[Check]:
 
 def function(name: str, url: str, key: str, http: httpx.Client, version: str) -> Check:
     """Ask a function whether it is there, takes the key, and is of this version; it does no work."""
-    label, deploy = f"function {name}", f"{DEPLOY} {name}"
+    label, again = f"function {name}", deploy(name)
     try:
         answer = http.post(
             f"{url}/functions/v1/{name}",
@@ -85,19 +85,19 @@ def function(name: str, url: str, key: str, http: httpx.Client, version: str) ->
     except ValueError:
         body = {}
     except _http_error() as error:
-        return Check(label, False, f"it does not answer: {type(error).__name__}", deploy)
+        return Check(label, False, f"it does not answer: {type(error).__name__}", again)
     if answer.status_code == 404:
-        return Check(label, False, "it is not deployed", deploy)
+        return Check(label, False, "it is not deployed", again)
     if answer.status_code == 401:
-        fix = f"set verify_jwt = false for it in config.toml, then: {deploy}"
+        fix = f"set verify_jwt = false for it in config.toml, then: {again}"
         return Check(label, False, "it refuses the key", fix)
     if answer.status_code != 200:
-        fix = f"look at its logs in the dashboard, then: {deploy}"
+        fix = f"look at its logs in the dashboard, then: {again}"
         return Check(label, False, f"it answers with HTTP {answer.status_code}", fix)
     if not isinstance(body, dict) or body.get("ok") is not True:
         # A handler of the user's own need not know our probe.
-        return Check(label, name != PROCESSOR, "it answers", deploy if name == PROCESSOR else "")
-    return version_check(label, str(body.get("version")), version, f"supabase-chunks init && {deploy}")
+        return Check(label, name != PROCESSOR, "it answers", again if name == PROCESSOR else "")
+    return version_check(label, str(body.get("version")), version, f"supabase-chunks init && {again}")
 
 
 def _bearer(key: str) -> dict[str, str]:

@@ -69,7 +69,7 @@ def test_everything_is_there_and_nothing_else_is_touched(project: Path) -> None:
         name = f"supabase/functions/{path.as_posix()}"
         assert after[name] == (assets.functions_dir() / path).read_bytes()
     assert "supabase db push" in text
-    assert "supabase functions deploy" in text
+    assert "supabase functions deploy --use-api" in text
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"supabase/config.toml"}
 
