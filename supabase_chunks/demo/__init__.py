@@ -114,7 +114,7 @@ class Demo:
         with _open(address) as mailbox, ChunksClient(stack.url, stack.secret_key) as client:
             below, uid_validity = mailbox.next_uid(), mailbox.uid_validity()
             kind = next(kind for kind in client.kinds() if kind.kind == "email")
-            client.save_kind(**kind.model_dump() | {"lease_seconds": _LEASE_SECONDS})
+            client.save_kind(**kind.model_copy(update={"lease_seconds": _LEASE_SECONDS}).model_dump())
             began = time.monotonic()
             client.email.save_account(
                 _ACCOUNT,

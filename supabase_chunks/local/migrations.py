@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
 from supabase_chunks.local.failure import LocalStackError
 
@@ -38,7 +39,7 @@ def apply(dsn: str, directory: Path | str, *, role: str = "postgres") -> list[st
     applied: list[str] = []
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("select pg_advisory_lock(hashtext('supabase_chunks.local.migrations'))")
-        connection.execute(f'set session authorization "{role}"')
+        connection.execute(sql.SQL("set session authorization {}").format(sql.Identifier(role)))
         connection.execute(
             """
             create schema if not exists supabase_migrations;

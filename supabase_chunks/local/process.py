@@ -77,15 +77,6 @@ def spawn(
     Raises:
         OSError: The program cannot be run.
     """
-    options: dict[str, Any] = {}
-    if WINDOWS:
-        options["creationflags"] = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-    else:
-        options["start_new_session"] = True
-        if user is not None:
-            options |= {"user": user.uid, "group": user.gid, "extra_groups": []}
-        if _LIBC is not None:
-            options["preexec_fn"] = _death_signal_setter(death_signal, os.getpid())
     return subprocess.Popen(  # noqa: S603 - the command is ours
         [str(part) for part in command],
         stdin=stdin,
@@ -93,7 +84,12 @@ def spawn(
         stderr=subprocess.STDOUT,
         env=dict(env) if env is not None else None,
         cwd=cwd,
-        **options,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) if WINDOWS else 0,
+        start_new_session=not WINDOWS,
+        user=user.uid if user is not None else None,
+        group=user.gid if user is not None else None,
+        extra_groups=[] if user is not None else None,
+        preexec_fn=_death_signal_setter(death_signal, os.getpid()) if _LIBC is not None else None,
     )
 
 
