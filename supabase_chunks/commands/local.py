@@ -59,8 +59,12 @@ def local(data_dir: Path, port: int, db_port: int, project: Path | None) -> None
     """
     try:
         from supabase_chunks.local import LocalStack
+        from supabase_chunks.local.cluster import require_entry
+        from supabase_chunks.local.process import unprivileged_user
     except ImportError as error:
         raise extra_needed(error, "local") from error
+    # Before anything is written.
+    require_entry(data_dir.resolve(), unprivileged_user())
     folder = project / "supabase" if project is not None else _here()
     with interruptible():
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,10 +26,11 @@ def make_cluster(data_dir: Path, binaries: Path, user: SystemUser | None) -> Non
         user: Whom the server runs as, when we are root.
 
     Raises:
-        LocalStackError: initdb failed.
+        LocalStackError: initdb failed, or the user cannot get to the folder.
     """
     if (data_dir / "cluster").exists():
         return
+    require_entry(data_dir, user)
     data_dir.mkdir(parents=True, exist_ok=True)
     give(data_dir, user)
     # Made beside its place and moved there, so that a start that was cut short leaves no half cluster.
@@ -50,14 +52,45 @@ def make_cluster(data_dir: Path, binaries: Path, user: SystemUser | None) -> Non
         status = process.wait(_INITDB_SECONDS)
     if status != 0:
         text = (data_dir / "initdb.log").read_text(errors="replace").strip()
-        hint = ""
-        if "Permission denied" in text and user is not None:
-            hint = (
-                f" it runs as the user {user.name} here, who must be able to enter {data_dir};"
-                " name another data folder."
-            )
-        raise LocalStackError(f"PostgreSQL could not make its cluster:{hint} {text[-400:]}")
+        raise LocalStackError(f"PostgreSQL could not make its cluster: {text[-400:]}")
     fresh.rename(data_dir / "cluster")
+
+
+def require_entry(folder: Path, user: SystemUser | None) -> None:
+    """See to it that the server's user can get to a folder, or to where it will be made.
+
+    Args:
+        folder: The folder; an absolute path.
+        user: Whom the server runs as; None: as we do.
+
+    Raises:
+        LocalStackError: It cannot; the message says what to do.
+    """
+    if user is None:
+        return
+    there = [path for path in (folder, *folder.parents) if path.is_dir()]
+    if _may_enter(there[0], user):
+        return
+    closed = next(path for path in reversed(there) if not _may_enter(path, user))
+    raise LocalStackError(
+        f"PostgreSQL refuses to run as root, so it runs as the user {user.name}, who cannot enter {closed}:"
+        " choose a data folder elsewhere (data_dir, or on the command line"
+        " --data-dir /var/lib/supabase-chunks)."
+    )
+
+
+def _may_enter(folder: Path, user: SystemUser) -> bool:
+    # Asked of the system as that user: permission bits alone do not tell of access lists.
+    if sys.platform == "win32":
+        return True
+    command = ["test", "-x", str(folder)]
+    try:
+        done = subprocess.run(  # noqa: S603 - constant but for the folder
+            command, user=user.uid, group=user.gid, extra_groups=[], cwd="/", check=False
+        )
+    except FileNotFoundError:  # a system without the program; initdb will tell
+        return True
+    return done.returncode == 0
 
 
 def environment() -> dict[str, str]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from supabase_chunks import assets
+from supabase_chunks.local.cluster import require_entry
 from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.keys import Keys
 from supabase_chunks.local.link import Link
-from supabase_chunks.local.process import WINDOWS
+from supabase_chunks.local.process import WINDOWS, unprivileged_user
 from supabase_chunks.local.scratch import clear, hold, let_go, make_temporary
 from supabase_chunks.local.settings import Settings
 
@@ -253,6 +254,7 @@ class LocalStack:
             root = make_temporary()
         else:
             root = self._data_dir
+            require_entry(root, unprivileged_user())
             root.mkdir(parents=True, exist_ok=True)
         if not WINDOWS:
             # PostgreSQL's user must get through, and nobody may look around.

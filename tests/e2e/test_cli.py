@@ -260,6 +260,28 @@ class TestLocal:
             second.kill()
         assert (folder / ".supabase-chunks" / ".gitignore").read_text() == "*\n"
 
+    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root needs a helper")
+    def test_a_folder_that_only_root_can_enter_is_refused_before_anything_is_written(
+        self, folder: Path
+    ) -> None:
+        closed = folder / "root's own"
+        (closed / "work").mkdir(parents=True)
+        closed.chmod(0o700)
+        done = subprocess.run(
+            [sys.executable, "-m", "supabase_chunks.cli", "local", "--port", "0", "--db-port", "0"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=closed / "work",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert f"cannot enter {closed}: choose a data folder elsewhere" in done.stderr
+        assert "--data-dir /" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert list((closed / "work").iterdir()) == []
+
     def test_the_functions_of_a_project_are_served_and_followed(self, folder: Path) -> None:
         (folder / "supabase").mkdir()
         (folder / "supabase" / "config.toml").write_text('project_id = "mine"\n')
