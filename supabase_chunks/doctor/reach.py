@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supabase_chunks.doctor.check import PROCESSOR, Check, deploy, version_check
+from supabase_chunks.doctor.check import Check, deploy, version_check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,9 +81,6 @@ def function(name: str, url: str, key: str, http: httpx.Client, version: str) ->
             json={"probe": True},
             timeout=_PROBE_SECONDS,
         )
-        body = answer.json() if answer.status_code == 200 else {}
-    except ValueError:
-        body = {}
     except _http_error() as error:
         return Check(label, False, f"it does not answer: {type(error).__name__}", again)
     if answer.status_code == 404:
@@ -94,6 +91,10 @@ def function(name: str, url: str, key: str, http: httpx.Client, version: str) ->
     if answer.status_code != 200:
         fix = f"look at its logs in the dashboard, then: {again}"
         return Check(label, False, f"it answers with HTTP {answer.status_code}", fix)
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
     if not isinstance(body, dict) or body.get("ok") is not True:
         # A handler of the user's own need not know our probe.
         return Check(label, name != PROCESSOR, "it answers", again if name == PROCESSOR else "")
