@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
+    "--max-answer",
+    type=Duration(),
+    default="20s",
+    show_default=True,
+    help="How long a function may take to answer.",
+)
+@click.option(
     "--max-wait", type=Duration(), default="10m", show_default=True, help="How long a chunk may wait."
 )
 @click.option(
@@ -35,7 +42,9 @@ if TYPE_CHECKING:
     help="How many dead rows the queue may have.",
 )
 @json_option
-def doctor(max_wait: timedelta, max_transaction: timedelta, max_dead_rows: int, json_: bool) -> None:
+def doctor(
+    max_answer: timedelta, max_wait: timedelta, max_transaction: timedelta, max_dead_rows: int, json_: bool
+) -> None:
     r"""Check an installation, and say how to repair it.
 
     Asks database and functions; nothing is changed, no chunk is claimed. Exits with 1 when something is
@@ -52,7 +61,7 @@ def doctor(max_wait: timedelta, max_transaction: timedelta, max_dead_rows: int, 
     from supabase_chunks.doctor import Limits, examine
 
     url, key = environment()
-    limits = Limits(waiting=max_wait, transaction=max_transaction, dead_rows=max_dead_rows)
+    limits = Limits(answer=max_answer, waiting=max_wait, transaction=max_transaction, dead_rows=max_dead_rows)
     checks = []
     # One try: a doctor reports what is, and does not wait for better times.
     with ChunksClient(url, key, retry=Retry(attempts=1)) as client, httpx.Client() as http:

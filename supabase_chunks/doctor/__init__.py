@@ -59,12 +59,13 @@ def examine(
     yield from health.extensions(state)
     yield health.watchdog(state)
     yield health.vault(state)
+    limits = limits or Limits()
     handlers = sorted({kind.handler for kind in kinds if kind.handler} - {PROCESSOR})
     for name in [PROCESSOR, *handlers]:
-        yield reach.function(name, url, key, http, version)
+        yield reach.function(name, url, key, http, version, limits)
     yield health.webhooks(state)
-    yield from health.jobs(state, limits or Limits())
-    yield from health.database(state, limits or Limits())
+    yield from health.jobs(state, limits)
+    yield from health.database(state, limits)
 
 
 def _no_answer(error: ChunksError, url: str) -> Check:
@@ -83,4 +84,6 @@ def _no_answer(error: ChunksError, url: str) -> Check:
                 "database", False, f"{url} does not answer as a project does: {text}", "export SUPABASE_URL=…"
             )
         case _:
-            return Check("database", False, text)
+            # A project that is paused, starts or is overloaded; its gateway answers for it.
+            fix = "supabase-chunks doctor  (in a minute; until then look at the project in the dashboard)"
+            return Check("database", False, f"{url} is in trouble: {text}", fix)

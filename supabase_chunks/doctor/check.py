@@ -36,11 +36,13 @@ class Limits:
     """From where on something is too much.
 
     Attributes:
+        answer: How long a function may take to answer.
         waiting: How long a chunk may wait to be claimed.
         transaction: How long a transaction may be open; an open one keeps dead rows from being removed.
         dead_rows: How many dead rows the queue's table may have.
     """
 
+    answer: timedelta = timedelta(seconds=20)
     waiting: timedelta = timedelta(minutes=10)
     transaction: timedelta = timedelta(minutes=15)
     dead_rows: int = 200_000

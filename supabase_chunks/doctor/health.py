@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from supabase_chunks._meter import duration
-from supabase_chunks.doctor.check import PROCESSOR, PUSH, Check, deploy
+from supabase_chunks.doctor.check import PROCESSOR, Check, deploy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from supabase_chunks.doctor.check import Limits
+
+
+# What the database notes when pg_net neither sends a request nor has an answer to it.
+_LOST = "pg_net kept no answer"
+_RUNS = "select * from cron.job_run_details where status = 'failed' order by runid desc limit 5;"
 
 
 def extensions(health: dict[str, Any]) -> Iterator[Check]:
@@ -37,7 +42,7 @@ def watchdog(health: dict[str, Any]) -> Check:
         fix = "update cron.job set active = true where jobname = 'supabase-chunks-watchdog';"
         return Check("watchdog", False, "its schedule is switched off", fix)
     if last.get("status") == "failed":
-        return Check("watchdog", False, f"its last run failed: {last.get('message')}", PUSH)
+        return Check("watchdog", False, f"its last run failed: {last.get('message')}", _RUNS)
     return Check("watchdog", True, f"every {watchdog['schedule']}")
 
 
@@ -56,18 +61,21 @@ def webhooks(health: dict[str, Any]) -> Check:
     if not answered:
         return Check("webhooks", True, "none answered yet")
     last = answered[0]
-    status = last["status_code"]
-    if not last["error"] and status < 400:
+    status, error = last["status_code"], last["error"]
+    if not error and status < 300:
         return Check("webhooks", True, f"the last one was answered with HTTP {status}")
     if status in {401, 403}:
         fix = "supabase-chunks configure  (with a key that the functions accept)"
     elif status == 404:
-        fix = deploy(PROCESSOR)
-    elif status is None:
+        fix = f"{deploy(PROCESSOR)}  (or, when it is there: supabase-chunks configure)"
+    elif error == _LOST:
+        fix = "select net.worker_restart();"
+    elif status is None or status < 400:
+        # Nobody there, or somebody who knows a better address: a webhook follows no redirect.
         fix = "supabase-chunks configure --project-url URL  (as the database reaches it)"
     else:
         fix = f"look at the logs of {PROCESSOR} in the dashboard"
-    return Check("webhooks", False, f"the last one failed: {last['error'] or f'HTTP {status}'}", fix)
+    return Check("webhooks", False, f"the last one failed: {error or f'HTTP {status}'}", fix)
 
 
 def jobs(health: dict[str, Any], limits: Limits) -> Iterator[Check]:

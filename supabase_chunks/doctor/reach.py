@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from supabase_chunks import assets
 from supabase_chunks.doctor.check import Check, deploy, version_check
 
 if TYPE_CHECKING:
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
 
     import httpx
 
-_PROBE_SECONDS = 20.0
+    from supabase_chunks.doctor.check import Limits
+
+_LIST_SECONDS = 20.0
 # What a secret key must be allowed to call. The functions of the email sync are there all or none.
 _CORE = frozenset(
     {
@@ -52,7 +55,7 @@ _EMAIL = frozenset(
 def grants(url: str, key: str, http: httpx.Client) -> Iterator[Check]:
     """PostgREST lists the functions that a key may call, where the project has that list switched on."""
     try:
-        answer = http.get(f"{url}/rest/v1/", headers={"apikey": key, **_bearer(key)}, timeout=_PROBE_SECONDS)
+        answer = http.get(f"{url}/rest/v1/", headers={"apikey": key, **_bearer(key)}, timeout=_LIST_SECONDS)
         paths = answer.json()["paths"] if answer.status_code == 200 else None
     except (OSError, ValueError, KeyError, TypeError, _http_error()):
         paths = None
@@ -71,33 +74,35 @@ def grants(url: str, key: str, http: httpx.Client) -> Iterator[Check]:
         yield Check("grants", True, "a secret key may call every function")
 
 
-def function(name: str, url: str, key: str, http: httpx.Client, version: str) -> Check:
+def function(name: str, url: str, key: str, http: httpx.Client, version: str, limits: Limits) -> Check:
     """Ask a function whether it is there, takes the key, and is of this version; it does no work."""
+    logs = "look at its logs in the dashboard, then:"
     label, again = f"function {name}", deploy(name)
     try:
         answer = http.post(
             f"{url}/functions/v1/{name}",
             headers={"apikey": key, **_bearer(key)},
             json={"probe": True},
-            timeout=_PROBE_SECONDS,
+            timeout=limits.answer.total_seconds(),
         )
     except _http_error() as error:
-        return Check(label, False, f"it does not answer: {type(error).__name__}", again)
+        return Check(label, False, f"it does not answer: {type(error).__name__}", f"{logs} {again}")
     if answer.status_code == 404:
         return Check(label, False, "it is not deployed", again)
     if answer.status_code == 401:
         fix = f"set verify_jwt = false for it in config.toml, then: {again}"
         return Check(label, False, "it refuses the key", fix)
-    if answer.status_code != 200:
-        fix = f"look at its logs in the dashboard, then: {again}"
-        return Check(label, False, f"it answers with HTTP {answer.status_code}", fix)
+    # A handler of the user's own need not know the probe, and may well refuse it.
+    own = name not in assets.function_names()
+    if answer.status_code != 200 and not (own and answer.status_code in {400, 422}):
+        return Check(label, False, f"it answers with HTTP {answer.status_code}", f"{logs} {again}")
     try:
-        body = answer.json()
+        body = answer.json() if answer.status_code == 200 else None
     except ValueError:
         body = None
     if not isinstance(body, dict) or body.get("ok") is not True:
-        # A handler of the user's own need not know our probe.
-        return Check(label, name != PROCESSOR, "it answers", again if name == PROCESSOR else "")
+        detail = "it answers" if own else "what answers there is another function"
+        return Check(label, own, detail, "" if own else again)
     return version_check(label, str(body.get("version")), version, f"supabase-chunks init && {again}")
 
 
