@@ -7,6 +7,7 @@ kernel sees to it (a death signal); everywhere the owner also stops its children
 from __future__ import annotations
 
 import ctypes
+import glob
 import os
 import signal
 import subprocess
@@ -107,9 +108,10 @@ def children_of(pid: int) -> list[int]:
     """The direct children of a process (Linux and macOS; elsewhere none)."""
     if sys.platform == "linux":
         found: list[int] = []
-        for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        # The glob of pathlib stumbles over a process that ends meanwhile; this one does not.
+        for listing in glob.glob(f"/proc/{pid}/task/*/children"):
             try:
-                found += [int(child) for child in listing.read_text().split()]
+                found += [int(child) for child in Path(listing).read_text().split()]
             except OSError:
                 continue
         return found

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from supabase_chunks.local.process import children_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -49,13 +51,8 @@ class Traces:
 
 def _descendants(pid: int) -> Iterator[int]:
     yield pid
-    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = listing.read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            yield from _descendants(int(child))
+    for child in children_of(pid):
+        yield from _descendants(child)
 
 
 def _start_time(pid: int) -> str | None:
