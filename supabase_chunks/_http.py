@@ -63,17 +63,17 @@ class AsyncHttpTransport:
 class _Exchange:
     """One request and its answer: the headers that go out, and the error that an answer or a failure is."""
 
-    def __init__(self, credentials: Credentials, request: Request, timeout: httpx.Timeout | None) -> None:
+    def __init__(self, credentials: Credentials, request: Request, limit: float | None) -> None:
         self.key = credentials.key
         self.token: str | None = None
         self.what = request.function if isinstance(request, Call) else request.table
-        self.timeout = timeout
+        self.seconds = limit
         self.text = ""
 
     def options(self, given: dict[str, Any]) -> dict[str, Any]:
         """Return postgrest-py's options of a request with our headers and timeout."""
         options = {**given, "headers": {**given["headers"], **headers(self.key, self.token)}}
-        return options if self.timeout is None else {**options, "timeout": self.timeout}
+        return options if self.seconds is None else {**options, "timeout": seconds(self.seconds)}
 
     def answered(self, response: httpx.Response) -> ChunksError | None:
         """Return the error that an answer is, or None for a success."""
@@ -125,16 +125,20 @@ class _Session:
     auth = None
 
     def __init__(self, credentials: Credentials, pool: Pool, request: Request) -> None:
-        self.exchange = _Exchange(credentials, request, _timeout(pool, request))
+        self.exchange = _Exchange(credentials, request, _seconds(pool, request))
         self._credentials = credentials
         self._client = pool.client()
 
     def request(self, method: str, url: str, **options: Any) -> httpx.Response:
         import httpx
 
+        from . import _deadline
+
         self.exchange.token = self._token()
         try:
-            response = self._client.request(method, url, **self.exchange.options(options))
+            response = _deadline.request(
+                self._client, method, url, self.exchange.seconds, **self.exchange.options(options)
+            )
         except (httpx.TransportError, httpx.DecodingError) as failure:
             error = self.exchange.failed(failure)
         else:
@@ -161,16 +165,20 @@ class _AsyncSession:
     auth = None
 
     def __init__(self, credentials: Credentials, pool: AsyncPool, request: Request) -> None:
-        self.exchange = _Exchange(credentials, request, _timeout(pool, request))
+        self.exchange = _Exchange(credentials, request, _seconds(pool, request))
         self._credentials = credentials
         self._client = pool.client()
 
     async def request(self, method: str, url: str, **options: Any) -> httpx.Response:
         import httpx
 
+        from . import _deadline
+
         self.exchange.token = await self._token()
         try:
-            response = await self._client.request(method, url, **self.exchange.options(options))
+            response = await _deadline.request_async(
+                self._client, method, url, self.exchange.seconds, **self.exchange.options(options)
+            )
         except (httpx.TransportError, httpx.DecodingError) as failure:
             error = self.exchange.failed(failure)
         else:
@@ -197,8 +205,8 @@ def _build(client: Any, request: Request) -> Any:
     return query if request.limit is None else query.limit(request.limit)
 
 
-def _timeout(pool: Pool | AsyncPool, request: Request) -> httpx.Timeout | None:
-    """Return a request's own timeout, or None where the httpx client's is right (as a given client's is)."""
+def _seconds(pool: Pool | AsyncPool, request: Request) -> float | None:
+    """Return how long a request may take, or None where a given client's own timeouts hold."""
     if request.timeout is not None:
-        return seconds(min(request.timeout, pool.timeout or DEFAULT_TIMEOUT))
-    return None if pool.given is None or pool.timeout is None else seconds(pool.timeout)
+        return min(request.timeout, pool.timeout or DEFAULT_TIMEOUT)
+    return pool.timeout or (DEFAULT_TIMEOUT if pool.given is None else None)

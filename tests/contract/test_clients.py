@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import socket
 import threading
 import time
 import uuid
@@ -187,57 +186,6 @@ async def test_thousands_of_polls_leave_no_file_open(stack: LocalStack, kind: st
         for _ in range(2000):
             await done(job.progress())
         assert len(os.listdir("/proc/self/fd")) <= before + 2
-
-
-class Silent:
-    """A server that accepts connections and never answers."""
-
-    def __enter__(self) -> str:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=50)
-        host, port = self._listener.getsockname()
-        return f"http://{host}:{port}"
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._listener.close()
-
-
-@BOTH
-async def test_the_timeout_is_kept(which: str) -> None:
-    with Silent() as url:
-        async with both(which, url, "sb_secret_x", timeout=0.5) as client:
-            start = time.monotonic()
-            with pytest.raises(sc.RequestTimeout):
-                await done(client.health())
-            assert 0.5 <= time.monotonic() - start < 0.6
-
-
-@BOTH
-async def test_waitings_timeout_is_kept_though_the_server_never_answers(which: str) -> None:
-    with Silent() as url:
-        async with both(which, url, "sb_secret_x") as client:
-            start = time.monotonic()
-            with pytest.raises(sc.WaitTimeout):
-                await done(client.job(uuid.uuid4()).wait(timeout=0.5))
-            assert 0.5 <= time.monotonic() - start < 0.6
-
-
-@BOTH
-async def test_a_server_that_is_not_there_is_a_failed_connection(which: str) -> None:
-    quick = sc.Retry(attempts=2, first_delay=0.01)
-    with Silent() as url:
-        pass
-    for target in (url, "http://no-such-host.invalid"):
-        async with both(which, target, "sb_secret_x", retry=quick) as client:
-            with pytest.raises(sc.ConnectionFailed):
-                await done(client.health())
-
-
-@BOTH
-async def test_plain_http_on_a_tls_url_is_a_failed_connection(stack: LocalStack, which: str) -> None:
-    url = stack.url.replace("http://", "https://")
-    async with both(which, url, "sb_secret_x", retry=sc.Retry(attempts=1)) as client:
-        with pytest.raises(sc.ConnectionFailed, match=r"(?i)ssl"):
-            await done(client.health())
 
 
 @BOTH
