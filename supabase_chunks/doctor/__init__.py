@@ -12,7 +12,9 @@ from supabase_chunks.errors import (
     FunctionsNotInstalled,
     NotFound,
     PermissionDenied,
+    ResponseError,
     TransportError,
+    UnexpectedResponse,
 )
 
 if TYPE_CHECKING:
@@ -79,9 +81,13 @@ def _no_answer(error: ChunksError, url: str) -> Check:
         case AuthenticationError():
             fix = "export SUPABASE_SECRET_KEY=sb_secret_…  (from the project's API settings)"
             return Check("key", False, f"the project refuses it: {text}", fix)
-        case TransportError() | NotFound():
+        case TransportError() | NotFound() | UnexpectedResponse():
             return Check(
                 "database", False, f"{url} does not answer as a project does: {text}", "export SUPABASE_URL=…"
+            )
+        case ResponseError(status=status) if status is not None and 300 <= status < 400:
+            return Check(
+                "database", False, f"{url} is not the project's own address: {text}", "export SUPABASE_URL=…"
             )
         case _:
             # A project that is paused, starts or is overloaded; its gateway answers for it.

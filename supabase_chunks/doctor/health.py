@@ -62,7 +62,7 @@ def webhooks(health: dict[str, Any]) -> Check:
         return Check("webhooks", True, "none answered yet")
     last = answered[0]
     status, error = last["status_code"], last["error"]
-    if not error and status < 300:
+    if not error and status < 400:
         return Check("webhooks", True, f"the last one was answered with HTTP {status}")
     if status in {401, 403}:
         fix = "supabase-chunks configure  (with a key that the functions accept)"
@@ -70,8 +70,7 @@ def webhooks(health: dict[str, Any]) -> Check:
         fix = f"{deploy(PROCESSOR)}  (or, when it is there: supabase-chunks configure)"
     elif error == _LOST:
         fix = "select net.worker_restart();"
-    elif status is None or status < 400:
-        # Nobody there, or somebody who knows a better address: a webhook follows no redirect.
+    elif status is None:
         fix = "supabase-chunks configure --project-url URL  (as the database reaches it)"
     else:
         fix = f"look at the logs of {PROCESSOR} in the dashboard"

@@ -1,73 +1,19 @@
-"""`supabase-chunks doctor`: everything that it can find, brought about for real."""
+"""`supabase-chunks doctor`: what it can find in the database, brought about for real."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from click.testing import CliRunner
 
-from supabase_chunks import ChunksClient, assets
 from supabase_chunks.cli import cli
 from supabase_chunks.local import LocalStack
+from tests.e2e.patient import Patient, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-
-class Patient:
-    """A project that is made ill, and examined."""
-
-    def __init__(self, stack: LocalStack) -> None:
-        self.stack = stack
-        self.client = ChunksClient(stack.url, stack.secret_key)
-
-    def examine(self, *options: str, **environment: str) -> tuple[int, dict[str, dict[str, Any]]]:
-        """The exit code, and the checks by name."""
-        known = {"SUPABASE_URL": self.stack.url, "SUPABASE_SECRET_KEY": self.stack.secret_key}
-        done = CliRunner().invoke(cli, ["doctor", "--json", *options], env={**known, **environment})
-        assert "Traceback" not in done.output
-        assert self.stack.secret_key not in done.output
-        return done.exit_code, {check["name"]: check for check in json.loads(done.stdout)}
-
-    def finds(
-        self, name: str, *words: str, also: str = "", options: tuple[str, ...] = (), **environment: str
-    ) -> None:
-        """Assert that this check alone (or what follows from it, too) fails, in these words, with a fix."""
-        code, checks = self.examine(*options, **environment)
-        failed = {check for check in checks if not checks[check]["ok"]}
-        assert (code, failed) == (1, {name, also} - {""}), checks
-        text = f"{checks[name]['detail']} | {checks[name]['fix']}"
-        assert checks[name]["fix"]
-        for word in words:
-            assert word in text
-
-    @contextmanager
-    def ill(self, harm: str, cure: str) -> Iterator[None]:
-        """With something changed in the database, as its superuser."""
-        self._execute(harm)
-        try:
-            yield
-        finally:
-            self._execute(cure)
-
-    def _execute(self, sql: str) -> None:
-        with psycopg.connect(self.stack.db_url, autocommit=True) as database:
-            for statement in sql.split(";;"):
-                database.execute(statement.encode())
-
-
-def until(look: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")
@@ -171,41 +117,34 @@ def test_the_watchdog_is_switched_off(patient: Patient) -> None:
         patient.finds("watchdog", "switched off", "active = true")
 
 
-def test_webhooks_go_nowhere_and_a_job_waits(patient: Patient) -> None:
-    patient.client.configure("http://127.0.0.1:9", patient.stack.secret_key)
-    job = patient.client.trigger_sync("email", payload={"account": "nobody"})
-
-    def answered() -> object:
-        patient.client.cleanup_stuck_chunks()
-        return not patient.examine()[1]["webhooks"]["ok"]
-
+def test_the_last_run_of_the_watchdog_failed(patient: Patient) -> None:
+    job = "where jobname = 'supabase-chunks-watchdog'"
+    command = "update cron.job set schedule = '1 second', command = 'select public.{}()' " + job
     try:
-        until(answered)
-        patient.finds("webhooks", "the last one failed", "configure --project-url", also="jobs")
-        until(lambda: not patient.examine("--max-wait", "0s")[1]["claims"]["ok"])
+        with patient.ill(command.format("cleanup_of_yesterday"), command.format("cleanup_stuck_chunks")):
+            until(lambda: not patient.examine()[1]["watchdog"]["ok"])
+            patient.finds("watchdog", "last run failed", "does not exist", "cron.job_run_details")
+        until(lambda: patient.examine()[0] == 0)
     finally:
-        job.cancel()
-        patient.client.configure(patient.stack.url, patient.stack.secret_key)
-        with psycopg.connect(patient.stack.db_url) as database:
-            database.execute("truncate chunk_private.dispatches")
+        patient.execute(f"update cron.job set schedule = '30 seconds' {job}")
 
 
-def test_webhooks_carry_a_key_that_is_refused(patient: Patient) -> None:
-    patient.client.configure(patient.stack.url, "sb_secret_of_yesterday")
-    job = patient.client.trigger_sync("email", payload={"account": "nobody"})
+@pytest.mark.parametrize(
+    ("entry", "words"), [("project_url", "no project_url"), ("chunk_processor_key", "no processor_key")]
+)
+def test_the_vault_lacks_an_entry(patient: Patient, entry: str, words: str) -> None:
+    patient.execute(f"delete from vault.secrets where name = '{entry}'")
+    patient.finds("vault", words, "supabase-chunks configure")
+    patient.client.configure(patient.stack.url, patient.stack.secret_key)
+    assert patient.examine()[0] == 0
 
-    def answered() -> object:
-        patient.client.cleanup_stuck_chunks()
-        return not patient.examine()[1]["webhooks"]["ok"]
 
+def test_the_handler_of_a_kind_is_not_deployed(patient: Patient) -> None:
+    patient.client.save_kind("orders", handler="sync-orders")
     try:
-        until(answered)
-        patient.finds("webhooks", "HTTP 401", "supabase-chunks configure", also="jobs")
+        patient.finds("function sync-orders", "not deployed", "functions deploy sync-orders --use-api")
     finally:
-        job.cancel()
-        patient.client.configure(patient.stack.url, patient.stack.secret_key)
-        with psycopg.connect(patient.stack.db_url) as database:
-            database.execute("truncate chunk_private.dispatches")
+        patient.execute("delete from public.sync_kinds where kind = 'orders'")
 
 
 def test_a_transaction_is_open_for_long(patient: Patient) -> None:
@@ -221,45 +160,6 @@ def test_dead_rows_pile_up(patient: Patient) -> None:
         job.cancel()
     until(lambda: not patient.examine("--max-dead-rows", "10")[1]["dead rows"]["ok"])
     patient.finds("dead rows", "in the queue", "vacuum", options=("--max-dead-rows", "10"))
-
-
-class TestFunctions:
-    """What can be wrong with deployed functions, each served for real."""
-
-    @staticmethod
-    def _deployed(folder: Path) -> Path:
-        copy = folder / "functions"
-        shutil.copytree(assets.functions_dir(), copy, ignore=shutil.ignore_patterns("node_modules"))
-        return copy
-
-    def test_the_processor_is_not_deployed(self, tmp_path: Path) -> None:
-        functions = self._deployed(tmp_path)
-        shutil.rmtree(functions / "background-sync-processor")
-        with LocalStack(functions=functions) as stack:
-            name = "function background-sync-processor"
-            Patient(stack).finds(name, "not deployed", "functions deploy background-sync-processor")
-
-    def test_a_function_is_of_another_version_and_another_one_fails(self, tmp_path: Path) -> None:
-        functions = self._deployed(tmp_path)
-        (functions / "_shared" / "version.ts").write_text('export const VERSION = "0.0.9";\n')
-        (functions / "sync-emails" / "index.ts").write_text(
-            'export default { fetch: () => new Response("no", { status: 500 }) };\n'
-        )
-        with LocalStack(functions=functions) as stack:
-            code, checks = Patient(stack).examine()
-            assert code == 1
-            processor, handler = checks["function background-sync-processor"], checks["function sync-emails"]
-            assert "version 0.0.9" in processor["detail"]
-            assert "functions deploy background-sync-processor" in processor["fix"]
-            assert "HTTP 500" in handler["detail"]
-
-    def test_a_function_refuses_the_key(self, tmp_path: Path) -> None:
-        functions = self._deployed(tmp_path)
-        (functions / "sync-emails" / "index.ts").write_text(
-            'export default { fetch: () => new Response("no", { status: 401 }) };\n'
-        )
-        with LocalStack(functions=functions) as stack:
-            Patient(stack).finds("function sync-emails", "refuses the key", "verify_jwt = false")
 
 
 def test_nothing_is_installed() -> None:

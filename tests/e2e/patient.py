@@ -1,0 +1,69 @@
+"""A project that is made ill, and examined by `supabase-chunks doctor`."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from click.testing import CliRunner
+
+from supabase_chunks import ChunksClient
+from supabase_chunks.cli import cli
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from supabase_chunks.local import LocalStack
+
+
+class Patient:
+    """A project that is made ill, and examined."""
+
+    def __init__(self, stack: LocalStack) -> None:
+        self.stack = stack
+        self.client = ChunksClient(stack.url, stack.secret_key)
+
+    def examine(self, *options: str, **environment: str) -> tuple[int, dict[str, dict[str, Any]]]:
+        """The exit code, and the checks by name."""
+        known = {"SUPABASE_URL": self.stack.url, "SUPABASE_SECRET_KEY": self.stack.secret_key}
+        done = CliRunner().invoke(cli, ["doctor", "--json", *options], env={**known, **environment})
+        assert "Traceback" not in done.output
+        assert self.stack.secret_key not in done.output
+        return done.exit_code, {check["name"]: check for check in json.loads(done.stdout)}
+
+    def finds(
+        self, name: str, *words: str, also: str = "", options: tuple[str, ...] = (), **environment: str
+    ) -> None:
+        """Assert that this check alone (or what follows from it, too) fails, in these words, with a fix."""
+        code, checks = self.examine(*options, **environment)
+        failed = {check for check in checks if not checks[check]["ok"]}
+        assert (code, failed) == (1, {name, also} - {""}), checks
+        text = f"{checks[name]['detail']} | {checks[name]['fix']}"
+        assert checks[name]["fix"]
+        for word in words:
+            assert word in text
+
+    @contextmanager
+    def ill(self, harm: str, cure: str) -> Iterator[None]:
+        """With something changed in the database, as its superuser."""
+        self.execute(harm)
+        try:
+            yield
+        finally:
+            self.execute(cure)
+
+    def execute(self, sql: str) -> None:
+        """Run statements as the superuser."""
+        with psycopg.connect(self.stack.db_url, autocommit=True) as database:
+            for statement in sql.split(";;"):
+                database.execute(statement.encode())
+
+
+def until(look: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
