@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -82,29 +83,34 @@ class Plan:
         staged: list[tuple[Path, Path]] = []
         before: dict[Path, bytes | None] = {}
         made: list[Path] = []
+        path = self.project.root
         try:
             for path, content in self.writes.items():
                 made += _make_folder(path.parent)
-                temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-                staged.append((temporary, path))
+                # A file that is a link stays one.
+                target = path.resolve()
+                temporary = target.with_name(f".{path.name}.{os.getpid()}.tmp")
+                staged.append((temporary, target))
                 temporary.write_bytes(content)
+                if target.exists():
+                    shutil.copymode(target, temporary)
             for temporary, path in staged:
                 before[path] = path.read_bytes() if path.exists() else None
                 temporary.replace(path)
         except BaseException as error:
             for temporary, _ in staged:
                 temporary.unlink(missing_ok=True)
-            for path, earlier in before.items():
+            for changed, earlier in before.items():
                 if earlier is None:
-                    path.unlink(missing_ok=True)
+                    changed.unlink(missing_ok=True)
                 else:
-                    path.write_bytes(earlier)
+                    changed.write_bytes(earlier)
             for folder in reversed(made):
                 with contextlib.suppress(OSError):
                     folder.rmdir()
             if isinstance(error, OSError):
                 raise InstallError(
-                    f"{error.filename} cannot be written ({error.strerror}). Nothing was changed."
+                    f"{path} cannot be written ({error.strerror}). Nothing was changed."
                 ) from error
             raise
 

@@ -208,6 +208,66 @@ def test_an_error_at_the_last_file_takes_the_first_ones_back(project: Path) -> N
     assert contents(project) == before
 
 
+def without_privileges(*arguments: str | Path) -> tuple[int, str]:
+    """Run `init` in a process that permissions hold for; root goes past them otherwise."""
+    command = [sys.executable, "-m", "supabase_chunks.cli", "init", *map(str, arguments)]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how root gives up its rights is Linux' own")
+@pytest.mark.parametrize(
+    ("closed", "words"),
+    [
+        (["supabase", "supabase/migrations"], "cannot be written (Permission denied). Nothing was changed."),
+        # The migrations could be written, and are taken back.
+        (["supabase/functions"], "cannot be written (Permission denied). Nothing was changed."),
+        (["supabase/migrations"], "cannot be written (Permission denied). Nothing was changed."),
+    ],
+    ids=["all", "functions", "migrations"],
+)
+def test_a_folder_that_is_read_only_is_named_and_nothing_is_half_copied(
+    project: Path, closed: list[str], words: str
+) -> None:
+    (project / "supabase" / "functions").mkdir()
+    before = contents(project)
+    for name in closed:
+        (project / name).chmod(0o555)
+    code, text = without_privileges(project)
+    assert code == 1
+    assert text.startswith(f"Error: {project / closed[-1]}")
+    assert words in text
+    assert len(text.splitlines()) == 1
+    for name in closed:
+        (project / name).chmod(0o755)
+    assert contents(project) == before
+    assert without_privileges(project)[0] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="as above")
+def test_a_configuration_that_may_not_be_read_is_named(project: Path) -> None:
+    path = project / "supabase" / "config.toml"
+    path.chmod(0)
+    code, text = without_privileges(project)
+    assert (code, text) == (1, f"Error: {path} cannot be read: Permission denied.\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and permissions are POSIX")
+def test_a_configuration_keeps_its_permissions_and_stays_a_link(project: Path, tmp_path: Path) -> None:
+    path, shared = project / "supabase" / "config.toml", tmp_path / "shared.toml"
+    path.rename(shared)
+    shared.chmod(0o600)
+    path.symlink_to(shared)
+    assert init(project)[0] == 0
+    assert path.is_symlink()
+    assert shared.stat().st_mode & 0o777 == 0o600
+    assert "[functions.sync-emails]" in shared.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
