@@ -144,8 +144,9 @@ class Plan:
             installed[name] = fingerprint(content)
         if foreign:
             raise InstallError(
-                f"There are other files of these names already: {', '.join(foreign)}."
-                " Rename yours and run this again. Nothing was changed."
+                f"Files of these names are needed here, and there are others already: {', '.join(foreign)}."
+                " Give yours other names (and change the imports of your functions that use them), then run"
+                " this again. Nothing was changed."
             )
 
     def _plan_config(self, email: bool) -> None:

@@ -30,12 +30,12 @@ class Project:
         Raises:
             InstallError: It is no Supabase project, or cannot be read.
         """
-        self.root = folder / "supabase"
+        self.root: Path = folder / "supabase"
         if not (self.root / "config.toml").is_file() and (folder / "config.toml").is_file():
             self.root = folder
-        self.config_path = self.root / "config.toml"
+        self.config_path: Path = self.root / "config.toml"
         try:
-            self.config = self.config_path.read_bytes()
+            self.config: bytes = self.config_path.read_bytes()
         except FileNotFoundError as error:
             raise InstallError(
                 f"{folder.absolute()} is no Supabase project (there is no supabase/config.toml):"
@@ -43,8 +43,8 @@ class Project:
             ) from error
         except OSError as error:
             raise InstallError(f"{self.config_path} cannot be read: {error.strerror}.") from error
-        self.manifest_path = self.root / _MANIFEST
-        self.installed = self._read_manifest()
+        self.manifest_path: Path = self.root / _MANIFEST
+        self.installed: dict[str, str] = self._read_manifest()
 
     @property
     def migrations_dir(self) -> Path:
