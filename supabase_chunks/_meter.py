@@ -21,7 +21,7 @@ class Meter:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Take the clock, in seconds."""
-        self.percent = 0.0
+        self.percent: float = 0.0
         self._clock = clock
         self._seen: deque[tuple[float, int]] = deque()
         self._progress: Progress | None = None

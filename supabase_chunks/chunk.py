@@ -129,7 +129,7 @@ class Result:
             items_total: What it adds to the job's total of items.
         """
         self.value = value
-        self.next_chunks = list(next_chunks)
+        self.next_chunks: list[object] = list(next_chunks)
         self.items_processed = items_processed
         self.items_total = items_total
 
@@ -149,7 +149,7 @@ class RetryLater(Exception):
 
     def __init__(self, seconds: float, reason: str | None = None) -> None:
         """Take the seconds (a week at most), and what to keep as the chunk's error."""
-        self.seconds = float(seconds)
+        self.seconds: float = float(seconds)
         if math.isnan(self.seconds):
             raise ValueError("the seconds of a RetryLater are not a number")
         super().__init__(reason or f"asked for another try in {self.seconds:g} s")

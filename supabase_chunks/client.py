@@ -70,8 +70,8 @@ class ChunksClient:
         self._retry = retry or Retry()
         self._owner = owner
         self._transport = HttpTransport(credentials, pool)
-        self.email = Email(self)
-        self.queue = Queue(self)
+        self.email: Email = Email(self)
+        self.queue: Queue = Queue(self)
 
     @classmethod
     def _of(cls, credentials: Credentials, pool: Pool, retry: Retry | None, *, owner: bool) -> Self:
@@ -393,8 +393,8 @@ class AsyncChunksClient:
         self._retry = retry or Retry()
         self._owner = owner
         self._transport = AsyncHttpTransport(credentials, pool)
-        self.email = AsyncEmail(self)
-        self.queue = AsyncQueue(self)
+        self.email: AsyncEmail = AsyncEmail(self)
+        self.queue: AsyncQueue = AsyncQueue(self)
 
     @classmethod
     def _of(cls, credentials: Credentials, pool: AsyncPool, retry: Retry | None, *, owner: bool) -> Self:

@@ -82,7 +82,7 @@ class ChunksError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         """Take `message`, or the first line of the class's docstring."""
-        self.message = message or (type(self).__doc__ or type(self).__name__).strip().splitlines()[0]
+        self.message: str = message or (type(self).__doc__ or type(self).__name__).strip().splitlines()[0]
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -124,7 +124,7 @@ class JobFailed(JobError):
     ) -> None:
         """Take the first failed chunks, each with its `error`."""
         super().__init__(message, progress=progress)
-        self.errors = tuple(errors)
+        self.errors: tuple[ChunkRecord, ...] = tuple(errors)
 
 
 class JobCancelled(JobError):

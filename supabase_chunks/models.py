@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta  # noqa: TC003 - pydantic reads the annotations when the class is made
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID  # noqa: TC003 - as above
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -69,7 +69,7 @@ class Outcome(StrEnum):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Progress(_Model):

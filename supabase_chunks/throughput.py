@@ -39,7 +39,7 @@ class Throughput:
         done = [chunk for chunk in chunks if chunk.status is ChunkStatus.COMPLETED]
         self.unit = "items" if any(chunk.items_processed for chunk in done) else "chunks"
         """What is counted: "items" or "chunks"."""
-        self.pieces = [
+        self.pieces: list[Piece] = [
             Piece(
                 chunk.started_at,
                 chunk.completed_at,
@@ -48,7 +48,7 @@ class Throughput:
             for chunk in done
             if chunk.started_at is not None and chunk.completed_at is not None
         ]
-        self.failures = sorted(
+        self.failures: list[datetime] = sorted(
             chunk.completed_at
             for chunk in chunks
             if chunk.status is ChunkStatus.FAILED and chunk.completed_at is not None

@@ -14,10 +14,16 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    # Generic in newer releases of click only.
+    _DurationType = click.ParamType[timedelta]
+    _ObjectType = click.ParamType[dict[str, Any]]
+else:
+    _DurationType = _ObjectType = click.ParamType
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases only
+class Duration(_DurationType):
     """A time such as `90s`, `10m`, `2h` or `30d`; a bare number means seconds."""
 
     name = "duration"
@@ -32,7 +38,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
         return timedelta(seconds=float(found[1]) * _UNITS[found[2] or "s"])
 
 
-class JsonObject(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases only
+class JsonObject(_ObjectType):
     """A JSON object, or `@FILE` with one, or `-` for standard input."""
 
     name = "json"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .arguments import Duration, JsonObject, job_argument, json_lines, json_option
-from .output import age, as_json, echo, progress_facts, table
+from .output import age, as_json, echo, progress_facts, screen_width, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +94,8 @@ def status(job_id: UUID | None, status: str | None, kind: str | None, limit: int
     if json_:
         click.echo(as_json(jobs))
     elif jobs:
-        echo(table(("JOB", "KIND", "STATUS", "CHUNKS", "DONE", "AGE"), [_row(job) for job in jobs]))
+        header = ("JOB", "KIND", "STATUS", "CHUNKS", "DONE", "AGE")
+        echo(table(header, [_row(job) for job in jobs], elastic=1, room=screen_width()))
     else:
         click.echo("There are no such jobs.", err=True)
 
@@ -150,7 +151,8 @@ def chunks(job_id: UUID, status: str | None, limit: int | None, timeline: bool, 
             )
             for chunk in found
         ]
-        echo(table(("CHUNK", "STATUS", "TRIES", "ITEMS", "SECONDS", "PAYLOAD OR ERROR"), rows))
+        header = ("CHUNK", "STATUS", "TRIES", "ITEMS", "SECONDS", "PAYLOAD OR ERROR")
+        echo(table(header, rows, room=screen_width()))
 
 
 def _steering(name: str, words: str, act: Callable[[Job], Progress]) -> click.Command:
@@ -172,22 +174,22 @@ def _steering(name: str, words: str, act: Callable[[Job], Progress]) -> click.Co
     return command
 
 
-retry = _steering(
+retry: click.Command = _steering(
     "retry",
     "Open the failed chunks of a job again.\n\nThe others keep their state.",
     lambda job: job.retry_failed(),
 )
-cancel = _steering(
+cancel: click.Command = _steering(
     "cancel",
     "Cancel a job.\n\nChunks that are pending or being worked on end; what is completed stays.",
     lambda job: job.cancel(),
 )
-pause = _steering(
+pause: click.Command = _steering(
     "pause",
     "Pause a job.\n\nNo more of its chunks are begun; those that are being worked on finish.",
     lambda job: job.pause(),
 )
-resume = _steering("resume", "Go on with a paused job.", lambda job: job.resume())
+resume: click.Command = _steering("resume", "Go on with a paused job.", lambda job: job.resume())
 
 
 def _wait(job: Job, timeout: timedelta | None, json_: bool) -> None:
@@ -209,7 +211,7 @@ def _row(progress: Progress) -> tuple[str, ...]:
     return (
         str(progress.id),
         progress.kind,
-        f"{progress.status}{' (stalled)' if progress.stalled else ''}",
+        "stalled" if progress.stalled else str(progress.status),
         f"{progress.ended_chunks:,}/{progress.total_chunks:,}",
         f"{progress.percent_complete:.0f}%",
         age(progress.created_at),

@@ -22,7 +22,7 @@ class Interrupted(BaseException):
     def __init__(self, number: int) -> None:
         """Take the signal's number."""
         super().__init__(number)
-        self.exit_code = 128 + number
+        self.exit_code: int = 128 + number
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class MailServer:
         """
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        self.address = Address(HOST, 0, "demo", "INBOX", "none", secrets.token_urlsafe(12))
+        self.address: Address = Address(HOST, 0, "demo", "INBOX", "none", secrets.token_urlsafe(12))
 
     def __enter__(self) -> MailServer:
         """Start it.

@@ -40,8 +40,8 @@ class Part:
             say: Where a line about its fate goes.
         """
         self.name = name
-        self.ready = asyncio.Event()
-        self.starts = 0
+        self.ready: asyncio.Event = asyncio.Event()
+        self.starts: int = 0
         self._launch = launch
         self._answers = answers
         self._say = say

@@ -68,8 +68,8 @@ class PostgresServer:
             settings: Further server settings, over our own.
             log_path: The server's log; None: `server.log` beside the cluster.
         """
-        self.ephemeral = data_dir is None
-        self.port = port
+        self.ephemeral: bool = data_dir is None
+        self.port: int = port
         self._wanted_port = port
         self._user = unprivileged_user()
         self._bin_dir = bin_dir

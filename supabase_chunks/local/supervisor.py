@@ -41,13 +41,13 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         """Make it; `start()` starts the parts."""
         self.settings = settings
-        self.logs = settings.root / "logs"
+        self.logs: Path = settings.root / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
-        self.keys = Keys.kept_in(settings.root / "keys.json")
+        self.keys: Keys = Keys.kept_in(settings.root / "keys.json")
         self.functions: dict[str, functions.Function] = {}
         self.parts: dict[str, Part] = {}
-        self.gateway = Gateway(self.keys, functions=self.functions)
-        self.url = ""
+        self.gateway: Gateway = Gateway(self.keys, functions=self.functions)
+        self.url: str = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: socket.socket | None = None
         self._postgres = PostgresServer(
