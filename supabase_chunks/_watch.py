@@ -173,7 +173,10 @@ def failure(progress: Progress, errors: Sequence[ChunkRecord]) -> JobError | Non
     ]
     if progress.failed_chunks > len(errors) > 0:
         lines.append(f"  … and {progress.failed_chunks - len(errors)} more")
-    lines.append(f"client.job('{progress.id}').retry_failed() opens only these again.")
+    lines.append(
+        f"Open only these again with client.job('{progress.id}').retry_failed()"
+        f" or: supabase-chunks retry {progress.id}"
+    )
     return JobFailed("\n".join(lines), progress=progress, errors=errors)
 
 

@@ -8,7 +8,7 @@ import click
 
 from .arguments import Duration, json_option
 from .failures import FAILED
-from .output import as_json
+from .output import as_json, marks
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 def doctor(
     max_answer: timedelta, max_wait: timedelta, max_transaction: timedelta, max_dead_rows: int, json_: bool
 ) -> None:
-    r"""Check an installation, and say how to repair it.
+    """Check an installation, and say how to repair it.
 
     Asks database and functions; nothing is changed, no chunk is claimed. Exits with 1 when something is
     wrong.
@@ -79,6 +79,7 @@ def doctor(
 
 
 def _show(check: Check) -> None:
-    click.echo(f"{'✓' if check.ok else '✗'} {check.name}: {check.detail}")
+    good, bad = marks()
+    click.echo(f"{good if check.ok else bad} {check.name}: {check.detail}")
     if check.fix:
         click.echo(f"    {check.fix}")

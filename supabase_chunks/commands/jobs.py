@@ -52,11 +52,11 @@ def trigger(
     json_: bool,
     **options: Any,
 ) -> None:
-    r"""Start a sync, and print its job's id.
+    """Start a sync, and print its job's id.
 
     \b
     Examples:
-      supabase-chunks trigger email --payload '{"account": "work"}' --key work --wait
+      supabase-chunks trigger email --payload '{"account": "work"}' --wait
       supabase-chunks trigger custom --chunks pages.jsonl --max-concurrency 8
     """
     client = _client()
@@ -79,7 +79,7 @@ def trigger(
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many jobs.")
 @json_option
 def status(job_id: UUID | None, status: str | None, kind: str | None, limit: int, json_: bool) -> None:
-    r"""Show how far a job is, or list the newest jobs.
+    """Show how far a job is, or list the newest jobs.
 
     \b
     Examples:
@@ -105,7 +105,7 @@ def status(job_id: UUID | None, status: str | None, kind: str | None, limit: int
 @click.option("--timeout", type=Duration(), help="How long to wait at most, such as 10m.")
 @json_option
 def watch(job_id: UUID, timeout: timedelta | None, json_: bool) -> None:
-    r"""Follow a job to its end.
+    """Follow a job to its end.
 
     Shows a bar in a terminal, lines in a log, and with --json a line for each change. Exits with 0 when the
     job is completed, 1 when it failed or was cancelled, 3 when the time is over; the job goes on then.
@@ -124,7 +124,7 @@ def watch(job_id: UUID, timeout: timedelta | None, json_: bool) -> None:
 @click.option("--timeline", is_flag=True, help="Show when each ran.")
 @json_option
 def chunks(job_id: UUID, status: str | None, limit: int | None, timeline: bool, json_: bool) -> None:
-    r"""List the chunks of a job.
+    """List the chunks of a job.
 
     With --json everything about them, their results included.
 

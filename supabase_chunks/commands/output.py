@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from supabase_chunks.models import Progress
 
 
+_LEAST_WIDTH = 8
+
+
 def as_json(value: Any) -> str:
     """Return one line of JSON; models and their lists too."""
     return json.dumps(_plain(value), ensure_ascii=False, default=str)
@@ -27,16 +30,44 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table without frames; in a terminal a line is cut where the screen ends."""
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, elastic: int = -1, room: int | None = None
+) -> list[str]:
+    """Return the lines of a table without frames.
+
+    Args:
+        header: The names of the columns.
+        rows: What is in them.
+        elastic: The column that is shortened where the lines would be too long.
+        room: How long a line may be; as a rule what `screen_width` returns.
+    """
     cells = [[_one_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(_width(row[column]) for row in cells) for column in range(len(header))]
-    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if room is not None:
+        excess = sum(widths) + 2 * (len(widths) - 1) - room
+        widths[elastic] = max(min(widths[elastic], _LEAST_WIDTH), widths[elastic] - max(0, excess))
     lines = []
     for row in cells:
-        line = "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        fitting = [_cut(cell, width) for cell, width in zip(row, widths, strict=True)]
+        line = "  ".join(
+            cell + " " * (width - _width(cell)) for cell, width in zip(fitting, widths, strict=True)
+        )
         lines.append(_cut(line.rstrip(), room))
     return lines
+
+
+def screen_width() -> int | None:
+    """Return how many columns the terminal has, or None where the output goes elsewhere and is left whole."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def marks() -> tuple[str, str]:
+    """Return what stands before good and bad news, in characters that the output has."""
+    try:
+        "✓✗".encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return "ok:", "WRONG:"
+    return "✓", "✗"
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> list[str]:

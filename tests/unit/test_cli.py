@@ -38,7 +38,8 @@ def test_every_command_has_help_with_an_example(command: str, flag: str) -> None
     code, text = run(command, flag)
     assert code == 0
     assert "Example" in text
-    assert f"supabase-chunks {command}" in text
+    assert f"\n    supabase-chunks {command}" in text, "on a line of its own, to be copied"
+    assert "\\b" not in text
     assert all(len(line) <= 80 for line in text.splitlines()), text
 
 
@@ -143,6 +144,17 @@ def test_columns_line_up_whatever_the_script() -> None:
     lines = table(("NAME", "N"), [("日本", "1"), ("abcd", "2"), ("é\n f", "3")])
     assert lines == ["NAME  N", "日本  1", "abcd  2", "é f   3"]
     assert facts([("a", "1"), ("long", ""), ("bc", "2")]) == ["a     1", "bc    2"]
+
+
+def test_a_narrow_screen_shortens_the_column_that_can_bear_it() -> None:
+    rows = [("1234567890", "a long name", "x"), ("1", "日本語の長い名前", "y")]
+    assert table(("ID", "NAME", "N"), rows, elastic=1, room=24) == [
+        "ID          NAME       N",
+        "1234567890  a long n…  x",
+        "1           日本語の…  y",
+    ]
+    # Where even that is too much, the line ends with the screen.
+    assert table(("ID", "NAME", "N"), rows, elastic=1, room=20)[1] == "1234567890  a long …"
 
 
 class TestDemoMailbox:
