@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 def demo(
     messages: int | None, mbox: Path | None, imap: str | None, again: bool, keep: bool, port: int
 ) -> None:
-    r"""Sync a real mailbox through the queue, on this machine.
+    """Sync a real mailbox through the queue, on this machine.
 
     Starts PostgreSQL, PostgREST, the Edge Functions and an IMAP server with made-up messages, syncs them, and
     compares what is in the table with what is in the mailbox. Nothing is left behind.

@@ -47,7 +47,7 @@ _LOOK_SECONDS = 2.0
     help="The folder of a project to run (this one, where `init` was run).",
 )
 def local(data_dir: Path, port: int, db_port: int, project: Path | None) -> None:
-    r"""Run a whole project on this machine, until Ctrl-C.
+    """Run a whole project on this machine, until Ctrl-C.
 
     PostgreSQL, PostgREST and the Edge Functions, without Docker. Prints the environment that clients
     need. Keys, ports and data stay from run to run; a function that changes is started again.

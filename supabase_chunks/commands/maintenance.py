@@ -34,7 +34,7 @@ _DOCKER_PORT = 54321
 )
 @json_option
 def cleanup(stuck_after: timedelta | None, every: timedelta | None, json_: bool) -> None:
-    r"""Take back chunks whose worker is gone.
+    """Take back chunks whose worker is gone.
 
     Prints how many they were. This is the watchdog's pass: it also settles jobs and sends lost webhooks.
 
@@ -78,7 +78,7 @@ def cleanup(stuck_after: timedelta | None, every: timedelta | None, json_: bool)
 )
 @json_option
 def purge(older_than: timedelta, batch_size: int, json_: bool) -> None:
-    r"""Delete jobs that ended, with their chunks. Running jobs and synced data stay.
+    """Delete jobs that ended, with their chunks. Running jobs and synced data stay.
 
     \b
     Example:
@@ -108,7 +108,7 @@ def purge(older_than: timedelta, batch_size: int, json_: bool) -> None:
 @click.option("--docker", is_flag=True, help=f"For `supabase start`: {_DOCKER_URL}.")
 @json_option
 def configure(project_url: str | None, docker: bool, json_: bool) -> None:
-    r"""Tell the database where its webhooks go.
+    """Tell the database where its webhooks go.
 
     Their URL and their key go into Vault. The key is taken from CHUNK_PROCESSOR_KEY, or is the one that this
     command uses (SUPABASE_SECRET_KEY); it is never an argument and never shown.

@@ -30,7 +30,7 @@ _NEXT = """\
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @json_option
 def init(folder: Path, no_email: bool, dry_run: bool, json_: bool) -> None:
-    r"""Install migrations and functions into a Supabase project.
+    """Install migrations and functions into a Supabase project.
 
     Copies them into DIR/supabase, with timestamps after the project's own, and adds the functions' blocks
     to config.toml. Run again it changes nothing; after an upgrade it adds what is new, and leaves alone what
@@ -65,7 +65,7 @@ def init(folder: Path, no_email: bool, dry_run: bool, json_: bool) -> None:
 )
 @json_option
 def new(name: str, folder: Path, max_concurrency: int, json_: bool) -> None:
-    r"""Add a kind of sync of your own to a project.
+    """Add a kind of sync of your own to a project.
 
     Writes its handler (an Edge Function to fill in), its block of config.toml, and the migration that
     registers it.

@@ -49,13 +49,13 @@ def worker(
     grace: timedelta,
     until_idle: bool,
 ) -> None:
-    r"""Run chunks in Python.
+    """Run chunks in Python.
 
     FUNCTION gets each chunk, and what it returns is the chunk's result. SIGTERM and Ctrl-C end it gracefully:
     what runs is finished, the rest is given back.
 
     \b
-    Example (in tasks.py: def handler(chunk): return {"rows": len(chunk.payload["rows"])}):
+    Example (tasks.py: def handler(chunk): return {"page": chunk.payload["n"]}):
       supabase-chunks worker tasks:handler --kind custom
     """
     from supabase_chunks import ChunksClient, Worker
