@@ -7,6 +7,7 @@ import logging
 import traceback
 import uuid
 from datetime import date, timedelta
+from operator import methodcaller
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import pytest
 import supabase_chunks as sc
 from supabase_chunks.email import AsyncEmail, Email
 from supabase_chunks.queue import AsyncQueue, Queue
-from tests.unit.wire import JOB, KEY, URL, body, outcomes, progress, rpc, sync_client, table
+from tests.unit.wire import JOB, KEY, URL, async_client, body, outcomes, progress, rpc, sync_client, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -304,14 +305,14 @@ async def test_no_error_log_or_repr_holds_a_key_or_a_token(
     rpc(respx_mock, "chunk_system_health").respond(400, json=echo)
     rpc(respx_mock, "cleanup_stuck_chunks").mock(side_effect=httpx.ConnectError(f"bad header {KEY}"))
     rpc(respx_mock, "purge_sync_jobs").respond(200, html=f"<p>{KEY}{token}</p>")
-    with sync_client(access_token=token) as client:
-        seen = [repr(client), str(client), repr(client.job(JOB)), repr(client._credentials)]
-        for call in (client.health, client.cleanup_stuck_chunks, client.purge):
-            with pytest.raises(sc.ChunksError) as caught:
-                call()
-            error = caught.value
+    seen: list[str] = []
+    for client in (sync_client(access_token=token), async_client(access_token=token)):
+        seen += [repr(client), str(client), repr(client.job(JOB)), repr(client._credentials)]
+    for call in ("health", "cleanup_stuck_chunks", "purge"):
+        for error in await outcomes(methodcaller(call), access_token=token):
+            assert isinstance(error, sc.ChunksError)
             seen += [str(error), repr(error), repr(vars(error))]
-            own = error.__traceback__ and error.__traceback__.tb_next  # this test's frame knows the key
+            own = error.__traceback__ and error.__traceback__.tb_next  # the caller's frame knows the key
             seen += traceback.TracebackException(type(error), error, own, capture_locals=True).format()
     seen += caplog.text.splitlines()
     for text in seen:
