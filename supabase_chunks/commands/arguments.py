@@ -38,6 +38,14 @@ class Duration(_DurationType):
         return timedelta(seconds=float(found[1]) * _UNITS[found[2] or "s"])
 
 
+def as_typed(text: str) -> str:
+    """Return an argument in the letters that were typed, which Python cannot tell under the locale C."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        return text
+
+
 class JsonObject(_ObjectType):
     """A JSON object, or `@FILE` with one, or `-` for standard input."""
 
@@ -53,7 +61,7 @@ class JsonObject(_ObjectType):
                 text = sys.stdin.read()
             elif text.startswith("@"):
                 text = Path(text[1:]).read_text(encoding="utf-8")
-            found = json.loads(text)
+            found = json.loads(as_typed(text))
         except OSError as error:
             self.fail(f"{value} cannot be read: {error.strerror}", param, ctx)
         except ValueError as error:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .arguments import Duration, JsonObject, job_argument, json_lines, json_option
+from .arguments import Duration, JsonObject, as_typed, job_argument, json_lines, json_option
 from .output import age, as_json, echo, progress_facts, screen_width, table
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ def _client() -> Any:
 )
 @click.option("--chunk-size", type=click.IntRange(1), help="How many of them a chunk gets.")
 @click.option(
-    "--key", "job_key", help="At most one job of this kind and key runs; a running one is taken over."
+    "--key",
+    "job_key",
+    type=as_typed,
+    metavar="TEXT",
+    help="At most one job of this kind and key runs; a running one is taken over.",
 )
 @click.option("--priority", type=click.IntRange(-3, 3), help="Higher goes first (0).")
 @click.option("--max-concurrency", type=click.IntRange(1, 1000), help="How many chunks may run at once.")

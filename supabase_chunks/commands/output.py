@@ -21,7 +21,17 @@ _LEAST_WIDTH = 8
 
 def as_json(value: Any) -> str:
     """Return one line of JSON; models and their lists too."""
-    return json.dumps(_plain(value), ensure_ascii=False, default=str)
+    # What the output's encoding lacks would be replaced by question marks, and lost.
+    return json.dumps(_plain(value), ensure_ascii=not _has("\U0010ffff"), default=str)
+
+
+def _has(characters: str) -> bool:
+    """Whether the output can show these characters."""
+    try:
+        characters.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _plain(value: Any) -> Any:
@@ -63,11 +73,7 @@ def screen_width() -> int | None:
 
 def marks() -> tuple[str, str]:
     """Return what stands before good and bad news, in characters that the output has."""
-    try:
-        "✓✗".encode(getattr(sys.stdout, "encoding", None) or "ascii")
-    except UnicodeEncodeError:
-        return "ok:", "WRONG:"
-    return "✓", "✗"
+    return ("✓", "✗") if _has("✓✗") else ("ok:", "WRONG:")
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> list[str]:
