@@ -58,9 +58,10 @@ from .models import (
 )
 
 if TYPE_CHECKING:
+    from .async_worker import AsyncWorker
     from .throughput import Throughput
     from .timeline import Timeline
-    from .worker import AsyncWorker, Worker
+    from .worker import Worker
 
 __all__ = [
     "AsyncChunksClient",
@@ -118,10 +119,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Workers need asyncio and signals; a script that only starts and watches syncs is spared their import.
-    if name in ("AsyncWorker", "Worker"):
-        from . import worker
+    if name == "AsyncWorker":
+        from .async_worker import AsyncWorker
 
-        return getattr(worker, name)
+        return AsyncWorker
+    if name == "Worker":
+        from .worker import Worker
+
+        return Worker
     if name == "Throughput":
         from .throughput import Throughput
 

@@ -1,0 +1,179 @@
+"""Workers as tasks of an event loop: `AsyncWorker`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from typing import TYPE_CHECKING, Any
+
+from ._flow import logger
+from ._heartbeat import Heartbeat
+from ._report import Report, failed, succeeded
+from ._worker_setup import LINGER, Handler, Options, signals
+from .client import AsyncChunksClient
+from .errors import ChunksError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from .chunk import Chunk
+
+
+class AsyncWorker:
+    """Runs the chunks of some kinds as tasks of the running event loop; see `Worker`.
+
+    Example:
+        >>> async def handler(chunk):
+        ...     return await fetch(chunk.payload["url"])
+        >>> await AsyncWorker(client, handler, kinds=["custom"], concurrency=100).run()
+    """
+
+    def __init__(
+        self,
+        client: AsyncChunksClient,
+        handler: Handler | Callable[[Chunk], Awaitable[object]],
+        *,
+        kinds: Sequence[str],
+        concurrency: int = 4,
+        prefetch: int = 0,
+        worker_id: str | None = None,
+        lease_seconds: int | None = None,
+        grace: float = 30.0,
+    ) -> None:
+        """Set up a worker; a handler that is no coroutine function runs in a thread."""
+        if not isinstance(client, AsyncChunksClient):
+            raise TypeError("an AsyncWorker needs an AsyncChunksClient; a Worker takes a ChunksClient")
+        self._options = Options(handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace)
+        self._core = self._options.core
+        self._client = client
+        self._stopping = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
+        self._reports: list[Report] = []
+
+    @property
+    def worker_id(self) -> str:
+        """What it is called in the queue."""
+        return self._core.worker_id
+
+    async def run(self) -> int:
+        """Work until `stop()`, or SIGTERM or SIGINT in the main thread; return how many chunks it did."""
+        return await self._run(until_idle=False)
+
+    async def run_until_idle(self) -> int:
+        """Work until there is nothing to claim and nothing running; return how many chunks it did."""
+        return await self._run(until_idle=True)
+
+    def stop(self) -> None:
+        """Claim no more, and let the running chunks finish. Safe in any thread and in a signal handler."""
+        self._stopping = True
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    async def _run(self, *, until_idle: bool) -> int:
+        before = self._core.reported
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        lease = await self._client._run(self._core.lease())
+        started: dict[Chunk, asyncio.Task[None]] = {}
+        slots = asyncio.Semaphore(self._options.concurrency)
+        logger.info("worker %s runs chunks of %s", self.worker_id, ", ".join(self._core.kinds))
+        with Heartbeat(self._client._sync_sibling(), self._core, lease), signals(self.stop):
+            try:
+                await self._claim_and_report(until_idle, started, slots)
+            finally:
+                await self._shut_down(started)
+        return self._core.reported - before
+
+    async def _claim_and_report(
+        self, until_idle: bool, started: dict[Chunk, asyncio.Task[None]], slots: asyncio.Semaphore
+    ) -> None:
+        next_claim = time.monotonic()
+        while not self._stopping:
+            pause = 0.0
+            self._wake.clear()
+            try:
+                if self._reports:
+                    await self._client._run(self._core.deliver(self._reports))
+                    next_claim = time.monotonic()
+                if self._core.free > 0 and time.monotonic() >= next_claim:
+                    chunks = self._core.take(await self._client._run(self._core.claim()))
+                    for chunk in chunks:
+                        started[chunk] = asyncio.create_task(self._work(chunk, started, slots))
+                    if chunks:
+                        self._core.worked()
+                    else:
+                        await self._client._run(self._core.cleanup())
+                        if until_idle and not self._core.held():
+                            return
+                        pause = self._core.idle_pause()
+                    next_claim = time.monotonic() + pause
+            except ChunksError as error:
+                pause = self._core.trouble_pause(error, "the worker's round")
+                next_claim = time.monotonic() + pause
+                if self._reports:
+                    await asyncio.sleep(min(pause, 1.0))
+                    continue
+            if self._reports:
+                continue
+            wait = None if self._core.free <= 0 else max(0.0, next_claim - time.monotonic())
+            await _wait(self._wake, wait)
+            if self._reports and len(self._reports) < len(self._core.held()):
+                await asyncio.sleep(LINGER)
+
+    async def _work(
+        self, chunk: Chunk, started: dict[Chunk, asyncio.Task[None]], slots: asyncio.Semaphore
+    ) -> None:
+        async with slots:
+            chunk._started = True
+            try:
+                value = await self._call(chunk)
+                report = succeeded(chunk, value)
+            except asyncio.CancelledError as error:
+                if chunk not in started:
+                    raise  # by our own shutting down
+                report = failed(chunk, error)
+            except BaseException as error:
+                report = failed(chunk, error)
+        started.pop(chunk, None)
+        self._reports.append(report)
+        self._wake.set()
+
+    async def _call(self, chunk: Chunk) -> Any:
+        if inspect.iscoroutinefunction(self._options.handler):
+            return await self._options.handler(chunk)
+        value = await asyncio.to_thread(self._options.handler, chunk)
+        return await value if inspect.isawaitable(value) else value
+
+    async def _shut_down(self, started: dict[Chunk, asyncio.Task[None]]) -> None:
+        """Give back what was not started, and report what finishes within the grace time."""
+        for chunk, task in list(started.items()):
+            if not chunk._started:
+                task.cancel()
+                started.pop(chunk)
+                await self._client._run(self._core.release(chunk))
+        deadline = time.monotonic() + self._options.grace
+        while self._core.held() and time.monotonic() < deadline:
+            if self._reports:
+                try:
+                    await self._client._run(self._core.deliver(self._reports))
+                except ChunksError as error:
+                    logger.warning("reports could not be delivered: %s", error)
+                    await asyncio.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+                continue
+            self._wake.clear()
+            await _wait(self._wake, deadline - time.monotonic())
+        for chunk in self._core.held():
+            logger.warning("%r did not finish in time; it is left to its lease", chunk)
+            self._core.drop(chunk)
+            if chunk in started:
+                started.pop(chunk).cancel()
+
+
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
+    try:
+        async with asyncio.timeout(None if seconds is None else max(0.0, seconds)):
+            await event.wait()
+    except TimeoutError:
+        pass
