@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 # Compiled ones come as wheels for the Pythons of their time only, so not these in their oldest version.
 _COMPILED = ["pydantic"]
-_UNIT = ["test_client.py", "test_http.py", "wire.py"]
+_UNIT = ["test_client.py", "test_http.py", "test_progress.py", "wire.py"]
 
 _PROGRAM = """
 import asyncio, os, sys, uuid
@@ -127,7 +127,15 @@ def test_both_clients_and_workers_do_a_sync(python: Path, stack: LocalStack, tmp
     )
 
 
-def test_requests_and_errors_are_the_same(python: Path, tmp_path: Path) -> None:
+def test_the_command_line_starts_and_shows_a_sync(python: Path, stack: LocalStack, tmp_path: Path) -> None:
+    command = python.parent / "supabase-chunks"
+    project = {"SUPABASE_URL": stack.url, "SUPABASE_SECRET_KEY": stack.secret_key}
+    _run(command, "trigger", "custom", "--total", "3", "--chunk-size", "1", cwd=tmp_path, **project)
+    _run(command, "status", "--limit", "5", cwd=tmp_path, **project)
+    _run(command, "trigger", "--help", cwd=tmp_path)
+
+
+def test_requests_errors_and_bars_are_the_same(python: Path, tmp_path: Path) -> None:
     (tmp_path / "tests" / "unit").mkdir(parents=True)
     for name in _UNIT:
         shutil.copy(ROOT / "tests" / "unit" / name, tmp_path / "tests" / "unit")
