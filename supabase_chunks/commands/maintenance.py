@@ -111,12 +111,15 @@ def configure(project_url: str | None, docker: bool, json_: bool) -> None:
     """Tell the database where its webhooks go.
 
     Their URL and their key go into Vault. The key is taken from CHUNK_PROCESSOR_KEY, or is the one that this
-    command uses (SUPABASE_SECRET_KEY); it is never an argument and never shown.
+    command uses (SUPABASE_SECRET_KEY); it is never an argument and never shown. Their URL must be one that
+    the database reaches: SUPABASE_URL for a hosted project and for `supabase-chunks local` (which is
+    configured from the start), an inner one for the Docker stack of `supabase start` and self-hosting.
 
     \b
     Examples:
-      supabase-chunks configure
-      supabase-chunks configure --docker
+      supabase-chunks configure                                 (hosted)
+      supabase-chunks configure --docker                        (supabase start)
+      supabase-chunks configure --project-url http://kong:8000  (self-hosted)
     """
     from supabase_chunks import ChunksClient
     from supabase_chunks._credentials import environment

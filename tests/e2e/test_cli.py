@@ -188,6 +188,10 @@ def test_configuring_writes_to_the_vault_and_shows_no_key(
     secrets: dict[str, str] = dict(rows)
     assert secrets["project_url"] == "http://api.internal:8000"
     assert secrets["chunk_processor_key"] == stack.service_role_key
+    assert "api.supabase.internal:8000" in shell.run("configure", "--docker")
+    with psycopg.connect(stack.db_url) as database:
+        url = "select decrypted_secret from vault.decrypted_secrets where name = 'project_url'"
+        assert database.execute(url.encode()).fetchone() == ("http://api.supabase.internal:8000",)
     monkeypatch.delenv("CHUNK_PROCESSOR_KEY")
     again = json.dumps(shell.json("configure"))
     assert stack.service_role_key not in answer + again

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from supabase_chunks.local import LocalStackError, functions, postgrest
+from supabase_chunks.local import LocalStackError, functions
 from supabase_chunks.local.keys import Keys
 
 if TYPE_CHECKING:
@@ -39,29 +39,3 @@ def test_environment_is_the_platforms_and_nothing_of_ours(monkeypatch: pytest.Mo
     assert seen["MINE"] == "1"
     assert "SOME_SECRET_OF_MINE" not in seen
     assert "HTTP_PROXY" not in seen
-
-
-async def test_postgrest_of_ones_own_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    binary = tmp_path / "postgrest"
-    binary.touch(mode=0o755)
-    monkeypatch.setenv("POSTGREST", str(binary))
-    assert await postgrest.find_postgrest(tmp_path / "deno", print) == binary
-    monkeypatch.delenv("POSTGREST")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert await postgrest.find_postgrest(tmp_path / "deno", print) == binary
-
-
-async def test_system_without_a_build_is_told_where_to_get_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("POSTGREST", raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("sys.platform", "darwin")
-    with pytest.raises(LocalStackError, match="brew install postgrest"):
-        await postgrest.find_postgrest(tmp_path / "deno", print)
-
-
-async def test_named_postgrest_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("POSTGREST", str(tmp_path / "gone"))
-    with pytest.raises(LocalStackError, match="which is no file"):
-        await postgrest.find_postgrest(tmp_path / "deno", print)
