@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
 from .errors import PayloadError
 
@@ -90,15 +91,50 @@ def _encode(value: object, path: str, depth: int) -> JSON:
         case list() | tuple():
             return [_encode(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
         case BaseModel():
-            return _encode(value.model_dump(mode="json"), path, depth + 1)
+            return _model(value, path, depth)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: _encode(getattr(value, field.name), f"{path}.{field.name}", depth + 1)
             for field in dataclasses.fields(value)
         }
     if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
-        return _encode(value.item(), path, depth + 1)  # type: ignore[attr-defined]  # a NumPy scalar has it
+        return _scalar(value, path, depth)
     raise PayloadError(f"{type(value).__name__} is not a JSON type", path=path)
+
+
+def _model(value: BaseModel, path: str, depth: int) -> JSON:
+    try:
+        dumped, plain = value.model_dump(mode="json"), value.model_dump()
+    except (PydanticSerializationError, ValueError) as error:
+        raise PayloadError(f"{type(value).__name__} cannot be made JSON: {error}", path=path) from None
+    _refuse_nulled(plain, dumped, path)
+    return _encode(dumped, path, depth + 1)
+
+
+def _refuse_nulled(plain: object, dumped: object, path: str) -> None:
+    """Refuse NaN and infinities, of which pydantic made null on the way to JSON."""
+    match plain, dumped:
+        case float(), None if not math.isfinite(plain):
+            raise PayloadError(f"{plain} is not a JSON number", path=path)
+        case Mapping(), Mapping():
+            for item, (key, made) in zip(plain.values(), dumped.items(), strict=False):
+                _refuse_nulled(item, made, f"{path}.{key}")
+        case ((list() | tuple() | set() | frozenset()), list()):
+            for index, (item, made) in enumerate(zip(plain, dumped, strict=False)):
+                _refuse_nulled(item, made, f"{path}[{index}]")
+
+
+def _scalar(value: Any, path: str, depth: int) -> JSON:
+    """Encode a NumPy scalar as the Python value that it is."""
+    if value.dtype.kind in "mM":
+        # In nanoseconds, as pandas has them, item() would be a bare number.
+        value = value.astype(f"{value.dtype.kind}8[us]")
+        if value != value:
+            raise PayloadError("a missing time is not a JSON value; use None", path=path)
+    item = value.item()
+    if type(item).__module__ == "numpy":
+        raise PayloadError(f"{type(value).__name__} is not a JSON type", path=path)
+    return _encode(item, path, depth + 1)
 
 
 def _string(value: str, path: str) -> str:

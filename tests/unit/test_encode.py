@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, StrEnum
+from typing import Any
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, field_serializer
 
 from supabase_chunks import PayloadError
 from supabase_chunks._encode import encode, encode_object, printable
@@ -105,6 +106,53 @@ def test_missing_values_of_pandas_are_refused_like_nan() -> None:
         encode({"at": pandas.NaT}, "payload")
 
 
-def test_numpy_scalars_are_numbers() -> None:
+class Reading(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    values: list[float] = []
+    more: dict[UUID, float] = {}
+    inner: Reading | None = None
+    other: Any = None
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (Reading(values=[1.0, float("nan")]), "payload.values[1]"),
+        (Reading(more={UUID(int=1): float("inf")}), f"payload.more.{UUID(int=1)}"),
+        (Reading(inner=Reading(other=float("-inf"))), "payload.inner.other"),
+        (Reading(other="\x00"), "payload.other"),
+        (Reading(other=b"\xff"), "payload"),
+        (Reading(other=object()), "payload"),
+    ],
+)
+def test_a_model_with_something_that_json_has_not_is_refused(value: Reading, path: str) -> None:
+    with pytest.raises(PayloadError) as caught:
+        encode(value, "payload")
+    assert caught.value.path == path
+
+
+def test_a_models_own_serializers_are_used() -> None:
+    class Secret(BaseModel):
+        wait: timedelta
+        hidden: float
+
+        @field_serializer("hidden", when_used="json")
+        def _hide(self, value: float) -> str:
+            return "…"
+
+    assert encode(Secret(wait=timedelta(minutes=1), hidden=1.0), "payload") == {"wait": "PT1M", "hidden": "…"}
+
+
+def test_numpy_scalars_are_numbers_and_times() -> None:
     numpy = pytest.importorskip("numpy")
     assert encode({"n": numpy.int64(7), "x": numpy.float32(0.5)}, "payload") == {"n": 7, "x": 0.5}
+    assert encode(numpy.datetime64("2026-01-31T12:00", "ns"), "payload") == "2026-01-31T12:00:00"
+    for refused in (
+        numpy.datetime64("NaT"),
+        numpy.timedelta64(1, "ns"),
+        numpy.longdouble(1),
+        numpy.float64("nan"),
+    ):
+        with pytest.raises(PayloadError, match=r"^payload: .*is not"):
+            encode(refused, "payload")
