@@ -53,7 +53,8 @@ def require_free(port: int, part: str) -> None:
         except OSError as error:
             raise LocalStackError(
                 f"Port {port} for {part} is taken ({error.strerror}):"
-                " stop what listens there, or choose another port."
+                " stop what listens there, or choose another port"
+                " (port and db_port, on the command line --port and --db-port; 0 takes a free one)."
             ) from error
 
 

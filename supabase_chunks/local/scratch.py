@@ -54,7 +54,7 @@ def hold(folder: Path) -> int | None:
                 os.close(descriptor)
                 raise LocalStackError(
                     f"The folder {folder} is in use by another local stack:"
-                    " stop that one, or choose another folder."
+                    " stop that one, or choose another folder (data_dir, on the command line --data-dir)."
                 ) from None
             time.sleep(0.05)
         else:

@@ -6,15 +6,12 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import psycopg
 import pytest
 from click.testing import CliRunner
@@ -22,11 +19,7 @@ from click.testing import CliRunner
 from supabase_chunks import ChunksClient
 from supabase_chunks.cli import cli
 
-from .processes import Traces
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from supabase_chunks.local import LocalStack
 
 ROOT = Path(__file__).parents[2]
@@ -203,104 +196,3 @@ def test_errors_of_the_server_are_said_without_a_traceback(shell: Shell) -> None
     shell.run("watch", "6f2c8d3e-0000-4000-8000-000000000000", code=1)
     shell.environment["SUPABASE_SECRET_KEY"] = "sb_secret_wrong"
     shell.run("status", code=1)
-
-
-class TestLocal:
-    """`supabase-chunks local`."""
-
-    @pytest.fixture
-    def folder(self) -> Iterator[Path]:
-        """A folder that root's helper, the user postgres, may enter; pytest's own are private."""
-        with TemporaryDirectory(prefix="chunks-test-") as name:
-            Path(name).chmod(0o755)
-            yield Path(name)
-
-    def _start(self, folder: Path, *arguments: str) -> tuple[subprocess.Popen[str], dict[str, str]]:
-        running = subprocess.Popen(
-            [sys.executable, "-m", "supabase_chunks.cli", "local", *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert running.stdout is not None
-        lines = [running.stdout.readline() for _ in range(4)]
-        return running, dict(re.findall(r"^export (\w+)='(.*)'$", "".join(lines), re.M))
-
-    def test_keys_ports_and_data_stay_from_run_to_run(self, folder: Path) -> None:
-        ports = []
-        for _ in range(2):
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                ports.append(str(probe.getsockname()[1]))
-        arguments = ("--port", ports[0], "--db-port", ports[1])
-        first, before = self._start(folder, *arguments)
-        try:
-            client = ChunksClient(before["SUPABASE_URL"], before["SUPABASE_SECRET_KEY"])
-            job = client.trigger_sync("custom", chunks=[{"n": 1}])
-            traces = Traces()
-            traces.gather(first.pid)
-        finally:
-            first.send_signal(signal.SIGINT)
-        assert first.wait(20) == 130
-        assert "Stopped" in first.communicate()[1]
-        traces.folders.clear()  # they are meant to stay
-        assert traces.left_after(5) == []
-
-        second, after = self._start(folder, *arguments)
-        try:
-            assert after == before
-            client = ChunksClient(after["SUPABASE_URL"], after["SUPABASE_SECRET_KEY"])
-            assert client.job(job.id).progress().total_chunks == 1
-            second.kill()
-            third, _ = self._start(folder, *arguments)
-            second.communicate()
-            assert client.job(job.id).progress().total_chunks == 1
-            third.send_signal(signal.SIGTERM)
-            assert third.wait(20) == 128 + signal.SIGTERM
-            third.communicate()
-        finally:
-            second.kill()
-        assert (folder / ".supabase-chunks" / ".gitignore").read_text() == "*\n"
-
-    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root needs a helper")
-    def test_a_folder_that_only_root_can_enter_is_refused_before_anything_is_written(
-        self, folder: Path
-    ) -> None:
-        closed = folder / "root's own"
-        (closed / "work").mkdir(parents=True)
-        closed.chmod(0o700)
-        done = subprocess.run(
-            [sys.executable, "-m", "supabase_chunks.cli", "local", "--port", "0", "--db-port", "0"],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            cwd=closed / "work",
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 1
-        assert f"cannot enter {closed}: choose a data folder elsewhere" in done.stderr
-        assert "--data-dir /" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
-        assert list((closed / "work").iterdir()) == []
-
-    def test_the_functions_of_a_project_are_served_and_followed(self, folder: Path) -> None:
-        (folder / "supabase").mkdir()
-        (folder / "supabase" / "config.toml").write_text('project_id = "mine"\n')
-        done = CliRunner().invoke(cli, ["init", str(folder)])
-        assert done.exit_code == 0, done.output
-        hello = folder / "supabase" / "functions" / "hello" / "index.ts"
-        hello.parent.mkdir()
-        hello.write_text('export default { fetch: () => new Response("one") };\n')
-        running, environment = self._start(folder, "--port", "0", "--db-port", "0")
-        try:
-            url = f"{environment['SUPABASE_URL']}/functions/v1/hello"
-            assert httpx.get(url).text == "one"
-            hello.write_text('export default { fetch: () => new Response("two") };\n')
-            until(lambda: httpx.get(url).text == "two")
-        finally:
-            running.send_signal(signal.SIGINT)
-            running.wait(20)
-            running.communicate()
