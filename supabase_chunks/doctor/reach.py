@@ -50,6 +50,7 @@ _EMAIL = frozenset(
         "save_synced_emails",
     }
 )
+FUNCTIONS = _CORE | _EMAIL
 
 
 def grants(url: str, key: str, http: httpx.Client) -> Iterator[Check]:

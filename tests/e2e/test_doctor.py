@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from supabase_chunks.cli import cli
+from supabase_chunks.doctor import reach
 from supabase_chunks.local import LocalStack
 from tests.e2e.patient import Patient, until
 
@@ -75,6 +76,17 @@ def test_the_migrations_are_of_another_version(patient: Patient) -> None:
     body = "create or replace function chunk_private.version() returns text language sql immutable as "
     with patient.ill(f"{body} $$ select '0.0.9' $$", f"{body} $$ select '0.1.0' $$"):
         patient.finds("migrations", "version 0.0.9, and this package is 0.1.0", "supabase db push")
+
+
+def test_every_function_for_a_secret_key_is_looked_for(patient: Patient) -> None:
+    granted = """
+        select p.proname from pg_proc p
+        where p.pronamespace = 'public'::regnamespace and p.prorettype <> 'trigger'::regtype
+          and has_function_privilege('service_role', p.oid, 'execute')
+    """
+    with psycopg.connect(patient.stack.db_url) as database:
+        names = {name for (name,) in database.execute(granted)}
+    assert names == reach.FUNCTIONS
 
 
 def test_a_grant_is_missing(patient: Patient) -> None:
