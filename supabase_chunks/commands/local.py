@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,7 +113,12 @@ def _describe(stack: LocalStack, folder: Path | None) -> None:
         "SUPABASE_PUBLISHABLE_KEY": stack.publishable_key,
         "SUPABASE_DB_URL": stack.postgres_url,
     }.items():
-        click.echo(f"export {name}='{value}'")
+        click.echo(assignment(name, value))
+
+
+def assignment(name: str, value: str) -> str:
+    """Return the line that sets an environment variable in the shell of this system."""
+    return f"$env:{name} = '{value}'" if sys.platform == "win32" else f"export {name}='{value}'"
 
 
 def _say(text: str) -> None:

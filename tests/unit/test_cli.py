@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 
 from supabase_chunks.cli import cli
 from supabase_chunks.commands.arguments import Duration
+from supabase_chunks.commands.local import assignment
 from supabase_chunks.commands.output import facts, table
 from supabase_chunks.demo.failure import DemoError
 from supabase_chunks.demo.imap import Address, _quoted
@@ -144,6 +146,15 @@ def test_columns_line_up_whatever_the_script() -> None:
     lines = table(("NAME", "N"), [("日本", "1"), ("abcd", "2"), ("é\n f", "3")])
     assert lines == ["NAME  N", "日本  1", "abcd  2", "é f   3"]
     assert facts([("a", "1"), ("long", ""), ("bc", "2")]) == ["a     1", "bc    2"]
+
+
+def test_the_environment_is_printed_for_the_shell_that_people_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = {}
+    for system in ("linux", "darwin", "win32"):
+        monkeypatch.setattr("supabase_chunks.commands.local.sys", SimpleNamespace(platform=system))
+        shown[system] = assignment("SUPABASE_URL", "http://127.0.0.1:55321")
+    assert shown["linux"] == shown["darwin"] == "export SUPABASE_URL='http://127.0.0.1:55321'"
+    assert shown["win32"] == "$env:SUPABASE_URL = 'http://127.0.0.1:55321'"
 
 
 def test_a_narrow_screen_shortens_the_column_that_can_bear_it() -> None:
