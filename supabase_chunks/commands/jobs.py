@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from supabase_chunks import Job, Progress
 
 
+# Written out: the models are imported when a command runs, and not for its help.
+_JOB_STATES = ("pending", "running", "paused", "completed", "failed", "cancelled")
+_CHUNK_STATES = ("pending", "processing", "completed", "failed", "cancelled")
+
+
 def _client() -> Any:
     from supabase_chunks import ChunksClient
 
@@ -78,7 +83,7 @@ def trigger(
 
 @click.command()
 @click.argument("job_id", type=click.UUID, metavar="[JOB]", required=False)
-@click.option("--status", help="Only jobs in this state: running, paused, completed, failed, cancelled.")
+@click.option("--status", type=click.Choice(_JOB_STATES), help="Only jobs in this state.")
 @click.option("--kind", help="Only jobs of this kind.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many jobs.")
 @json_option
@@ -123,7 +128,7 @@ def watch(job_id: UUID, timeout: timedelta | None, json_: bool) -> None:
 
 @click.command()
 @job_argument
-@click.option("--status", help="Only those that are pending, processing, completed, failed or cancelled.")
+@click.option("--status", type=click.Choice(_CHUNK_STATES), help="Only those in this state.")
 @click.option("--limit", type=click.IntRange(1), help="How many.")
 @click.option("--timeline", is_flag=True, help="Show when each ran.")
 @json_option
@@ -138,9 +143,14 @@ def chunks(job_id: UUID, status: str | None, limit: int | None, timeline: bool, 
     """
     from supabase_chunks.timeline import Timeline
 
-    found = _client().job(job_id).chunks(status=status, limit=limit)
+    job = _client().job(job_id)
+    found = job.chunks(status=status, limit=limit)
+    if not found:
+        job.progress()  # fails when there is no such job
     if json_:
         click.echo(as_json(found))
+    elif not found:
+        click.echo("There are no such chunks.", err=True)
     elif timeline:
         click.echo(str(Timeline.of(found)))
     else:

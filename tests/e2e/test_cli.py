@@ -113,6 +113,7 @@ def test_a_job_from_its_start_to_its_purge(shell: Shell, kind: str) -> None:
     shell.run("watch", job, code=1)
     assert "Deleted" in shell.run("purge", "--older-than", "0s")
     shell.run("status", job, code=1)
+    shell.run("chunks", job, code=1)
 
 
 def test_waiting_ends_with_the_job_or_the_time(shell: Shell, kind: str) -> None:

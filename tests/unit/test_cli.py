@@ -13,6 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from supabase_chunks import ChunkStatus, JobStatus
 from supabase_chunks.cli import cli
 from supabase_chunks.commands.arguments import Duration
 from supabase_chunks.commands.local import assignment
@@ -99,6 +100,8 @@ def test_an_unreachable_project_is_one_sentence() -> None:
         (["trigger", "email", "--payload", "[1]"], "no object"),
         (["trigger", "email", "--payload", "@missing.json"], "cannot be read"),
         (["trigger", "email", "--priority", "4"], "-3<=x<=3"),
+        (["status", "--status", "running late"], "'running late' is not one of 'pending', 'running'"),
+        (["chunks", JOB, "--status", "running"], "'running' is not one of 'pending', 'processing'"),
         (["watch", JOB, "--timeout", "soon"], "'soon' is not a time such as"),
         (["worker", "tasks", "--kind", "custom"], "MODULE:FUNCTION"),
         (["worker", "no_such_module_at_all:f", "--kind", "custom"], "no module 'no_such_module_at_all'"),
@@ -146,6 +149,15 @@ def test_columns_line_up_whatever_the_script() -> None:
     lines = table(("NAME", "N"), [("日本", "1"), ("abcd", "2"), ("é\n f", "3")])
     assert lines == ["NAME  N", "日本  1", "abcd  2", "é f   3"]
     assert facts([("a", "1"), ("long", ""), ("bc", "2")]) == ["a     1", "bc    2"]
+
+
+def test_all_states_can_be_asked_for() -> None:
+    for command, states in (("status", JobStatus), ("chunks", ChunkStatus)):
+        found = cli.get_command(click.Context(cli), command)
+        assert found is not None
+        (option,) = [option for option in found.params if option.name == "status"]
+        assert isinstance(option.type, click.Choice)
+        assert list(option.type.choices) == [str(state) for state in states]
 
 
 def test_the_environment_is_printed_for_the_shell_that_people_have(monkeypatch: pytest.MonkeyPatch) -> None:
