@@ -254,7 +254,8 @@ class LocalStack:
             root = make_temporary()
         else:
             root = self._data_dir
-            require_entry(root, unprivileged_user())
+            # The folder itself is opened below; those above it are not ours to open.
+            require_entry(root.parent, unprivileged_user())
             root.mkdir(parents=True, exist_ok=True)
         if not WINDOWS:
             # PostgreSQL's user must get through, and nobody may look around.
