@@ -65,7 +65,7 @@ def local(data_dir: Path, port: int, db_port: int, project: Path | None) -> None
     except ImportError as error:
         raise extra_needed(error, "local") from error
     # Before anything is written.
-    require_entry(data_dir.resolve(), unprivileged_user())
+    require_entry(data_dir.resolve().parent, unprivileged_user())
     folder = project / "supabase" if project is not None else _here()
     with interruptible():
         try:

@@ -30,7 +30,7 @@ def make_cluster(data_dir: Path, binaries: Path, user: SystemUser | None) -> Non
     """
     if (data_dir / "cluster").exists():
         return
-    require_entry(data_dir, user)
+    require_entry(data_dir.parent, user)
     data_dir.mkdir(parents=True, exist_ok=True)
     give(data_dir, user)
     # Made beside its place and moved there, so that a start that was cut short leaves no half cluster.
@@ -57,7 +57,7 @@ def make_cluster(data_dir: Path, binaries: Path, user: SystemUser | None) -> Non
 
 
 def require_entry(folder: Path, user: SystemUser | None) -> None:
-    """See to it that the server's user can get to a folder, or to where it will be made.
+    """See to it that the server's user can enter a folder, or those above the place where it will be made.
 
     Args:
         folder: The folder; an absolute path.

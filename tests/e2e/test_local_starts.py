@@ -99,6 +99,13 @@ def test_folder_with_spaces_and_letters_beyond_ascii(project: Path, tmp_path: Pa
         }
 
 
+def test_a_private_folder_is_opened_for_the_servers_user(tmp_path: Path) -> None:
+    let_others_in(tmp_path)
+    (tmp_path / "private").mkdir(mode=0o700)
+    with LocalStack(data_dir=tmp_path / "private", migrations=None, functions=None) as stack:
+        assert stack.running
+
+
 def test_ports_can_be_chosen(project: Path) -> None:
     ports = []
     for _ in range(2):
