@@ -26,7 +26,7 @@ It comes with supabase-chunks; put it there with
     supabase-chunks init          copies the migrations and functions into your Supabase project
     supabase db push --remote     (CLI v3; add --yes in CI)
     supabase db push              (CLI v2)
-    supabase functions deploy
+    supabase functions deploy --use-api
 If you have just done that, wait a moment or run: notify pgrst, 'reload schema';"""
 
 

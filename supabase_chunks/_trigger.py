@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from . import operations, reads
-from ._encode import JSON, encode_object
+from ._encode import JSON, encode, encode_object
 from .errors import PayloadError
 
 if TYPE_CHECKING:
@@ -24,13 +24,16 @@ class Trigger:
         """Check and encode what goes into the first request.
 
         Raises:
-            PayloadError: The payload cannot be sent.
+            PayloadError: The payload, the kind or an option such as job_key cannot be sent.
         """
         self._progress: Progress | None = None
+        encode(kind, "kind")
         self._kind = kind
         self._request_id = uuid4()
         self._payload = None if payload is None else encode_object(payload, "payload")
         self._owner_id = None if owner_id is None else as_uuid(owner_id, "owner_id")
+        for name, value in options.items():
+            encode(value, name)
         self._options = options
 
     def send(self, page: list[JSON] | None, *, last: bool) -> Flow[Progress]:

@@ -318,3 +318,12 @@ async def test_no_error_log_or_repr_holds_a_key_or_a_token(
     for text in seen:
         assert KEY not in text
         assert token not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("kind", "cust\ud800om"), ("job_key", "work\ud800"), ("job_key", "a\x00b")]
+)
+def test_text_that_the_database_cannot_take_is_refused_by_its_name(name: str, value: str) -> None:
+    arguments: dict[str, Any] = {"kind": "custom", name: value}
+    with sync_client() as client, pytest.raises(sc.PayloadError, match=name):
+        client.trigger_sync(arguments.pop("kind"), **arguments)
