@@ -187,8 +187,11 @@ begin
   if lease_seconds not between 1 and 86400 then
     perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
   end if;
-  if parent_sync_job_id is not null and not exists (select from public.sync_jobs j where j.id = parent_sync_job_id) then
-    raise exception using errcode = 'SC001', message = format('there is no sync job %s', parent_sync_job_id);
+  -- Nested: a condition with a query in it runs as a query, also for the claims that name no job.
+  if parent_sync_job_id is not null then
+    if not exists (select from public.sync_jobs j where j.id = parent_sync_job_id) then
+      raise exception using errcode = 'SC001', message = format('there is no sync job %s', parent_sync_job_id);
+    end if;
   end if;
   if claim_id is not null then
     -- The lock makes a repeat wait for a first claim that is still under way.

@@ -176,7 +176,6 @@ declare
   gated uuid[];
   chunk record;
   job record;
-  recovered int := 0;
   freed_of uuid[] := array[]::uuid[];
   freed bigint[] := array[]::bigint[];
 begin
@@ -217,7 +216,6 @@ begin
       if chunk_private.recover_chunk(chunk.id, stuck_after) then
         freed_of := freed_of || chunk.job_id;
         freed := freed || chunk.chunk_index;
-        recovered := recovered + 1;
       end if;
     exception when others then
       raise warning 'supabase-chunks: chunk % could not be recovered: %', chunk.id, sqlerrm;
@@ -276,7 +274,7 @@ begin
   exception when others then
     raise warning 'supabase-chunks: webhooks could not be sent: %', sqlerrm;
   end;
-  return recovered;
+  return cardinality(freed);
 end
 $$;
 comment on function public.cleanup_stuck_chunks is
