@@ -120,10 +120,11 @@ create table if not exists public.chunk_processing_queue (
   updated_at timestamptz not null default now(),
   constraint chunk_processing_queue_parent_fkey foreign key (parent_sync_job_id) references public.sync_jobs (id) on delete cascade,
   constraint chunk_processing_queue_place_key unique (parent_sync_job_id, chunk_index),
-  -- The state machine, in one short constraint: the server reads it anew for each write (the rest is tested).
+  -- The state machine, in one short constraint without long words: the server reads it anew for each write (the rest is
+  -- tested). Pending and processing are the states that begin with p, and have no end.
   constraint chunk_processing_queue_state_machine check (
-    (status in ('pending', 'processing')) = (completed_at is null)
-    and (status = 'processing') = (locked_until is not null)
+    starts_with(status, 'p') = (completed_at is null)
+    and starts_with(status, 'pr') = (locked_until is not null)
     and attempts <= 1 + max_retries
   )
 )
@@ -176,8 +177,7 @@ comment on table chunk_private.lanes is
 create table if not exists chunk_private.slots (
   job_id uuid not null,
   chunk_index bigint not null,
-  kind text not null,
-  priority smallint not null,
+  lane smallint not null,
   ready_at timestamptz not null,
   claimed boolean not null default false,
   claim_id uuid,
@@ -189,12 +189,13 @@ create table if not exists chunk_private.slots (
 with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 comment on table chunk_private.slots is
   'The slots in use: a row a chunk that is released or processing. A job has at most max_concurrency of them, so the cap holds without a check at the claim. A finished chunk''s row passes to the job''s next chunk.';
+comment on column chunk_private.slots.lane is 'Its job''s kind and priority: chunk_private.lanes.id.';
 comment on column chunk_private.slots.ready_at is 'Not claimable before. Claims take the oldest first, so that jobs take turns.';
 comment on column chunk_private.slots.claimed is 'Whether its chunk is processing.';
 comment on column chunk_private.slots.claim_id is 'The claim''s own id, so that a claim whose reply was lost can be repeated.';
 comment on column chunk_private.slots.dispatched_at is 'When a webhook was last sent for the chunk.';
 comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since it was released; the watchdog doubles its interval with each.';
-create index if not exists slots_claim on chunk_private.slots (kind, priority, ready_at, chunk_index) where not claimed;
+create index if not exists slots_claim on chunk_private.slots (lane, ready_at, chunk_index) where not claimed;
 create index if not exists slots_claim_id on chunk_private.slots (claim_id) where claim_id is not null;
 
 create or replace function chunk_private.forget_slots()
@@ -252,8 +253,7 @@ create table if not exists chunk_private.job_counters (
   last_error text,
   last_error_at timestamptz,
   primary key (job_id, shard),
-  constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
-  constraint job_counters_not_negative check (least(open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks) >= 0)
+  constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 comment on table chunk_private.job_counters is

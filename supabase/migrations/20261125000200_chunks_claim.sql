@@ -47,61 +47,7 @@ end
 $$;
 comment on function chunk_private.check_range is 'Raises SC003, naming the argument, when the value lies outside; null passes.';
 
--- The state change of every claim. The slots are locked by the caller's take, and nobody else writes a pending chunk
--- without its slot. A job's first claim makes it running: with SKIP LOCKED, since a claim must not wait; whoever holds the
--- row either does the same or is a control operation that knows better, and the next claim finds what is left.
-create or replace function chunk_private.mark_claimed(
-  job_ids uuid[], chunk_indexes bigint[], worker_id text, lease_seconds int, claim_id uuid
-)
-returns chunk_private.claimed_chunk[]
-language plpgsql
-set search_path = ''
-as $$
-#variable_conflict use_variable
-declare
-  claimed chunk_private.claimed_chunk[];
-  starting uuid[];
-begin
-  with slot as (
-    update chunk_private.slots s
-    set claimed = true, claim_id = claim_id
-    from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
-    where s.job_id = t.job_id and s.chunk_index = t.chunk_index
-    returning s.job_id, s.chunk_index, t.place
-  ),
-  chunk as (
-    update public.chunk_processing_queue q
-    set status = 'processing',
-        attempts = q.attempts + 1,
-        claim_token = gen_random_uuid(),
-        worker_id = worker_id,
-        locked_until = now() + make_interval(secs => coalesce(lease_seconds, k.lease_seconds)),
-        started_at = now(),
-        updated_at = now()
-    from slot t
-    join public.sync_jobs j on j.id = t.job_id
-    join public.sync_kinds k on k.kind = j.kind
-    where q.parent_sync_job_id = t.job_id and q.chunk_index = t.chunk_index
-    returning q.id, q.parent_sync_job_id, q.kind, k.handler, q.chunk_index, q.attempts, q.max_retries, q.payload, j.payload as job_payload,
-      q.owner_id, q.claim_token, q.locked_until, j.status as job_status, t.place
-  )
-  select
-    array_agg(row(c.id, c.parent_sync_job_id, c.kind, c.handler, c.chunk_index, c.attempts, 1 + c.max_retries, c.payload, c.job_payload,
-      c.owner_id, c.claim_token, c.locked_until)::chunk_private.claimed_chunk order by c.place),
-    array_agg(c.parent_sync_job_id) filter (where c.job_status = 'pending')
-  into claimed, starting
-  from chunk c;
-  if starting is not null then
-    update public.sync_jobs j
-    set status = 'running', started_at = now()
-    where j.id = any (array(
-      select s.id from public.sync_jobs s where s.id = any (starting) and s.status = 'pending' for no key update skip locked
-    ));
-  end if;
-  return coalesce(claimed, '{}');
-end
-$$;
-comment on function chunk_private.mark_claimed is 'Claims the chunks of slots that the caller has locked, in the order given.';
+-- Arguments -----------------------------------------------------------------------------------------------------------
 
 create or replace function chunk_private.claimed_by(claim_id uuid)
 returns chunk_private.claimed_chunk[]
@@ -117,7 +63,7 @@ begin
     from chunk_private.slots s
     join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
     join public.sync_jobs j on j.id = s.job_id
-    join public.sync_kinds k on k.kind = s.kind
+    join public.sync_kinds k on k.kind = j.kind
     where s.claim_id = claim_id and s.claimed
     order by s.ready_at, s.chunk_index
   );
@@ -125,61 +71,12 @@ end
 $$;
 comment on function chunk_private.claimed_by is 'What an earlier claim with this id took and still has.';
 
--- Takes up to how_many released chunks of a lane, the longest released first.
---
--- While somebody's long query holds an old snapshot, dead index entries of finished chunks pile up before the first live
--- one. Each session therefore remembers, a lane, from which release time on it last found chunks, and starts there; it
--- looks from the very beginning when it finds too few, and at times in between, for chunks committed late.
-create or replace function chunk_private.take_from_lane(
-  lane_id int, kind text, priority smallint, how_many int, out job_ids uuid[], out chunk_indexes bigint[]
-)
-language plpgsql
-set search_path = ''
-as $$
-#variable_conflict use_variable
-declare
-  setting constant text := 'chunk_private.floor_' || lane_id;
-  beginning constant timestamptz := '-infinity'::timestamptz;
-  lowest timestamptz := beginning;
-  newest timestamptz;
-begin
-  if random() > 0.02 then
-    lowest := coalesce(to_timestamp(nullif(current_setting(setting, true), '')::float8), beginning);
-  end if;
-  loop
-    select array_agg(t.job_id), array_agg(t.chunk_index), max(t.ready_at) into job_ids, chunk_indexes, newest
-    from (
-      select s.job_id, s.chunk_index, s.ready_at from chunk_private.slots s
-      where s.kind = kind and s.priority = priority and not s.claimed and s.ready_at >= lowest and s.ready_at <= now()
-      order by s.ready_at, s.chunk_index
-      limit how_many
-      for no key update skip locked
-    ) t;
-    exit when lowest = beginning or cardinality(job_ids) = how_many;
-    lowest := beginning;
-  end loop;
-  -- A twentieth of a second is near enough, and spares most claims the write.
-  if newest not between lowest and lowest + interval '50 milliseconds' then
-    perform set_config(setting, (extract(epoch from newest) - 0.001)::text, false);
-  end if;
-end
-$$;
-comment on function chunk_private.take_from_lane is 'Locks up to how_many claimable slots of one kind and priority, and returns their places, or nulls.';
-
-create or replace function chunk_private.claim(
-  worker_id text, how_many int, parent_sync_job_id uuid, kinds text[], lease_seconds int, claim_id uuid
-)
+create or replace function chunk_private.begin_claim(worker_id text, parent_sync_job_id uuid, lease_seconds int, claim_id uuid)
 returns chunk_private.claimed_chunk[]
 language plpgsql
 set search_path = ''
 as $$
 #variable_conflict use_variable
-declare
-  lane record;
-  taken record;
-  earlier chunk_private.claimed_chunk[];
-  job_ids uuid[] := array[]::uuid[];
-  chunk_indexes bigint[] := array[]::bigint[];
 begin
   if worker_id is null or length(worker_id) not between 1 and 200 then
     raise exception using errcode = 'SC003', detail = 'worker_id', message = 'worker_id must be a text of 1 to 200 characters';
@@ -187,58 +84,189 @@ begin
   if lease_seconds not between 1 and 86400 then
     perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
   end if;
+  -- A claim need not wait for the disk, and half of a cycle is that wait. If the server dies before the claim is written,
+  -- the chunk is pending again and its token stale; a report cannot be on disk without its claim. Reports go back to what
+  -- the session has set, and a transaction that has written something before the claim is left alone.
+  if pg_current_xact_id_if_assigned() is null and current_setting('synchronous_commit') <> 'off' then
+    perform set_config('chunk_private.synchronous_commit', current_setting('synchronous_commit'), true),
+      set_config('synchronous_commit', 'off', true);
+  end if;
   -- Nested: a condition with a query in it runs as a query, also for the claims that name no job.
   if parent_sync_job_id is not null then
     if not exists (select from public.sync_jobs j where j.id = parent_sync_job_id) then
       raise exception using errcode = 'SC001', message = format('there is no sync job %s', parent_sync_job_id);
     end if;
   end if;
-  if claim_id is not null then
-    -- The lock makes a repeat wait for a first claim that is still under way.
-    perform pg_advisory_xact_lock(uuid_hash_extended(claim_id, 1));
-    earlier := chunk_private.claimed_by(claim_id);
-    if cardinality(earlier) > 0 then
-      return earlier;
-    end if;
-  end if;
-
-  -- Kinds of one priority in random order, so that none waits for ever behind a busy one.
-  for lane in
-    select w.kind, k.kind as known, l.id, l.kind as used, l.priority
-    from unnest(coalesce(kinds, array(select h.kind from public.sync_kinds h where h.handler is not null))) w (kind)
-    left join public.sync_kinds k on k.kind = w.kind
-    left join chunk_private.lanes l on l.kind = k.kind
-    order by l.priority desc nulls first, random()
-  loop
-    if lane.known is null then
-      raise exception using errcode = 'SC002', detail = 'kinds', message = format('no sync kind is named %L', lane.kind),
-        hint = 'save_sync_kind() adds one.';
-    end if;
-    continue when lane.used is null;
-    if parent_sync_job_id is null then
-      taken := chunk_private.take_from_lane(lane.id, lane.kind, lane.priority, how_many - cardinality(job_ids));
-      job_ids := job_ids || taken.job_ids;
-      chunk_indexes := chunk_indexes || taken.chunk_indexes;
-    else
-      chunk_indexes := chunk_indexes || array(
-        select s.chunk_index from chunk_private.slots s
-        where s.job_id = parent_sync_job_id and s.kind = lane.kind and s.priority = lane.priority and not s.claimed and s.ready_at <= now()
-        order by s.ready_at, s.chunk_index
-        limit how_many - cardinality(chunk_indexes)
-        for no key update skip locked
-      );
-      job_ids := array_fill(parent_sync_job_id, array[cardinality(chunk_indexes)]);
-    end if;
-    exit when cardinality(job_ids) = how_many;
-  end loop;
-
-  if cardinality(job_ids) = 0 then
+  if claim_id is null then
     return array[]::chunk_private.claimed_chunk[];
   end if;
-  return chunk_private.mark_claimed(job_ids, chunk_indexes, worker_id, lease_seconds, claim_id);
+  -- The lock makes a repeat wait for a first claim that is still under way.
+  perform pg_advisory_xact_lock(uuid_hash_extended(claim_id, 1));
+  return chunk_private.claimed_by(claim_id);
 end
 $$;
-comment on function chunk_private.claim is 'The body of both claims. kinds null: the kinds that have a handler.';
+comment on function chunk_private.begin_claim is 'Checks a claim''s arguments and lets its commit be asynchronous; returns what an earlier claim with the same id has.';
+
+create or replace function chunk_private.claimable_kinds(kinds text[])
+returns text[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  unknown record;
+begin
+  if kinds is null then
+    return array(select k.kind from public.sync_kinds k where k.handler is not null);
+  end if;
+  if (select count(*) from public.sync_kinds k where k.kind = any (kinds)) <> cardinality(kinds) then
+    select w.kind into unknown from unnest(kinds) w (kind)
+    where not exists (select from public.sync_kinds k where k.kind = w.kind) limit 1;
+    if found then
+      raise exception using errcode = 'SC002', detail = 'kinds', message = format('no sync kind is named %L', unknown.kind),
+        hint = 'save_sync_kind() adds one.';
+    end if;
+  end if;
+  return kinds;
+end
+$$;
+comment on function chunk_private.claimable_kinds is
+  'The kinds that a claim is for: those named, or with null those that have a handler. SC002 when there is no such kind.';
+
+-- While somebody's long query holds an old snapshot, dead index entries of finished chunks pile up before the first live
+-- one. Each session therefore remembers, a lane, from which release time on it last found chunks, and starts there; it
+-- looks from the very beginning when it finds too few, and at times in between, for chunks committed late. A twentieth of a
+-- second is near enough, and spares most claims the write.
+create or replace view chunk_private.claim_lanes
+with (security_invoker = true)
+as
+select l.id, l.kind, l.priority, k.handler, k.lease_seconds,
+  coalesce(to_timestamp(nullif(current_setting('chunk_private.floor_' || l.id, true), '')::float8), '-infinity') as floor
+from chunk_private.lanes l
+join public.sync_kinds k on k.kind = l.kind;
+comment on view chunk_private.claim_lanes is 'Where a claim looks, with what it needs to know of the kind.';
+comment on column chunk_private.claim_lanes.handler is 'The kind''s.';
+comment on column chunk_private.claim_lanes.lease_seconds is 'The kind''s.';
+comment on column chunk_private.claim_lanes.floor is 'The release time from which on this session last found chunks there.';
+
+-- One chunk ------------------------------------------------------------------------------------------------------------
+
+-- The slot is the caller's already, and nobody else writes a pending chunk without its slot. A job's first claim makes it
+-- running: with SKIP LOCKED, since a claim must not wait; whoever holds the row either does the same or is a control
+-- operation that knows better, and the next claim finds what is left.
+create or replace function chunk_private.start_attempt(job_id uuid, chunk_index bigint, worker_id text, handler text, lease_seconds int)
+returns chunk_private.claimed_chunk
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job record;
+  chunk record;
+begin
+  update public.chunk_processing_queue q
+  set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker_id,
+      locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
+  where q.parent_sync_job_id = job_id and q.chunk_index = chunk_index
+  returning q.id, q.kind, q.attempts, q.max_retries, q.payload, q.owner_id, q.claim_token, q.locked_until into chunk;
+  select j.status, j.payload into job from public.sync_jobs j where j.id = job_id;
+  if job.status = 'pending' then
+    update public.sync_jobs j
+    set status = 'running', started_at = now()
+    where j.id = (select s.id from public.sync_jobs s where s.id = job_id and s.status = 'pending' for no key update skip locked);
+  end if;
+  return row(chunk.id, job_id, chunk.kind, handler, chunk_index, chunk.attempts, 1 + chunk.max_retries, chunk.payload, job.payload,
+    chunk.owner_id, chunk.claim_token, chunk.locked_until);
+end
+$$;
+comment on function chunk_private.start_attempt is 'Claims the chunk of a slot that the caller has claimed.';
+
+-- Many chunks ----------------------------------------------------------------------------------------------------------
+
+-- A slot is taken by its ctid, since nobody moves a slot that is not claimed but the watchdog, which then sends another
+-- webhook for it. Kinds of one priority come in random order, so that none waits for ever behind a busy one.
+create or replace function chunk_private.take_slots(
+  lane smallint, floor timestamptz, how_many int, parent_sync_job_id uuid, claim_id uuid, out job_ids uuid[], out chunk_indexes bigint[]
+)
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  taken record;
+begin
+  floor := case when parent_sync_job_id is null and random() > 0.02 then floor else '-infinity' end;
+  loop
+    with slot as (
+      update chunk_private.slots s
+      set claimed = true, claim_id = claim_id
+      where s.ctid = any (case when parent_sync_job_id is null then array(
+          select p.ctid from chunk_private.slots p
+          where p.lane = lane and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
+          order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
+        ) else array(
+          select p.ctid from chunk_private.slots p
+          where p.job_id = parent_sync_job_id and p.lane = lane and not p.claimed and p.ready_at <= now()
+          order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
+        ) end)
+      returning s.job_id, s.chunk_index, s.ready_at
+    )
+    select array_agg(t.job_id order by t.ready_at, t.chunk_index) as job_ids,
+      array_agg(t.chunk_index order by t.ready_at, t.chunk_index) as chunk_indexes, count(*)::int as slots, max(t.ready_at) as newest
+    into taken from slot t;
+    job_ids := job_ids || taken.job_ids;
+    chunk_indexes := chunk_indexes || taken.chunk_indexes;
+    how_many := how_many - taken.slots;
+    if taken.newest > floor + interval '50 milliseconds' and parent_sync_job_id is null then
+      perform set_config('chunk_private.floor_' || lane, (extract(epoch from taken.newest) - 0.001)::text, false);
+    end if;
+    exit when how_many = 0 or floor = '-infinity';
+    floor := '-infinity';
+  end loop;
+end
+$$;
+comment on function chunk_private.take_slots is 'Claims the slots of up to how_many claimable chunks of a lane, the longest released first, and returns their places, or nulls.';
+
+create or replace function chunk_private.start_attempts(
+  job_ids uuid[], chunk_indexes bigint[], worker_id text, handler text, lease_seconds int
+)
+returns chunk_private.claimed_chunk[]
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  claimed chunk_private.claimed_chunk[];
+  starting uuid[];
+begin
+  with chunk as (
+    update public.chunk_processing_queue q
+    set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker_id,
+        locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
+    from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
+    join public.sync_jobs j on j.id = t.job_id
+    where q.parent_sync_job_id = t.job_id and q.chunk_index = t.chunk_index
+    returning q.id, q.parent_sync_job_id, q.kind, q.chunk_index, q.attempts, q.max_retries, q.payload, j.payload as job_payload,
+      q.owner_id, q.claim_token, q.locked_until, j.status as job_status, t.place
+  )
+  select
+    array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, c.payload, c.job_payload,
+      c.owner_id, c.claim_token, c.locked_until)::chunk_private.claimed_chunk order by c.place),
+    array_agg(c.parent_sync_job_id) filter (where c.job_status = 'pending')
+  into claimed, starting
+  from chunk c;
+  if starting is not null then
+    update public.sync_jobs j
+    set status = 'running', started_at = now()
+    where j.id = any (array(
+      select s.id from public.sync_jobs s where s.id = any (starting) and s.status = 'pending' for no key update skip locked
+    ));
+  end if;
+  return claimed;
+end
+$$;
+comment on function chunk_private.start_attempts is 'What start_attempt does, for many chunks: in the order given.';
 
 -- Generic plans: a plan made anew for each list of ids costs more than the claim. And no sequential scans: a plan made
 -- while the tables were empty must not meet them full.
@@ -254,8 +282,58 @@ set enable_seqscan = off
 set jit = off
 as $$
 #variable_conflict use_variable
+declare
+  earlier constant chunk_private.claimed_chunk[] := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
+  lane record;
+  floor timestamptz;
+  slot record;
 begin
-  return query select c.* from unnest(chunk_private.claim(worker_id, 1, parent_sync_job_id, kinds, lease_seconds, claim_id)) c;
+  if cardinality(earlier) > 0 then
+    return next earlier[1];
+    return;
+  end if;
+  if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
+    kinds := chunk_private.claimable_kinds(kinds);
+  end if;
+  for lane in
+    select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
+    from chunk_private.claim_lanes l
+    where l.kind = any (kinds)
+    order by l.priority desc, random()
+  loop
+    floor := case when parent_sync_job_id is null and random() > 0.02 then lane.floor else '-infinity' end;
+    loop
+      if parent_sync_job_id is null then
+        update chunk_private.slots s
+        set claimed = true, claim_id = claim_id
+        where s.ctid = (
+          select p.ctid from chunk_private.slots p
+          where p.lane = lane.id and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
+          order by p.ready_at, p.chunk_index limit 1 for no key update skip locked
+        )
+        returning s.job_id, s.chunk_index, s.ready_at into slot;
+      else
+        update chunk_private.slots s
+        set claimed = true, claim_id = claim_id
+        where s.ctid = (
+          select p.ctid from chunk_private.slots p
+          where p.job_id = parent_sync_job_id and p.lane = lane.id and not p.claimed and p.ready_at <= now()
+          order by p.ready_at, p.chunk_index limit 1 for no key update skip locked
+        )
+        returning s.job_id, s.chunk_index, s.ready_at into slot;
+      end if;
+      if found then
+        if slot.ready_at > floor + interval '50 milliseconds' and parent_sync_job_id is null then
+          perform set_config('chunk_private.floor_' || lane.id, (extract(epoch from slot.ready_at) - 0.001)::text, false);
+        end if;
+        return next chunk_private.start_attempt(slot.job_id, slot.chunk_index, worker_id, lane.handler, lane.lease_seconds);
+        return;
+      end if;
+      exit when floor = '-infinity';
+      floor := '-infinity';
+    end loop;
+  end loop;
+  perform chunk_private.claimable_kinds(kinds);
 end
 $$;
 comment on function public.claim_next_chunk_job_safe is
@@ -273,9 +351,35 @@ set enable_seqscan = off
 set jit = off
 as $$
 #variable_conflict use_variable
+declare
+  earlier constant chunk_private.claimed_chunk[] := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
+  lane record;
+  taken record;
+  claimed chunk_private.claimed_chunk[] := array[]::chunk_private.claimed_chunk[];
 begin
   perform chunk_private.check_range('batch_size', coalesce(batch_size, 0), 1, 100);
-  return to_jsonb(chunk_private.claim(worker_id, batch_size, parent_sync_job_id, kinds, lease_seconds, claim_id));
+  if cardinality(earlier) > 0 then
+    return to_jsonb(earlier);
+  end if;
+  if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
+    kinds := chunk_private.claimable_kinds(kinds);
+  end if;
+  for lane in
+    select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
+    from chunk_private.claim_lanes l
+    where l.kind = any (kinds)
+    order by l.priority desc, random()
+  loop
+    taken := chunk_private.take_slots(lane.id, lane.floor, batch_size - cardinality(claimed), parent_sync_job_id, claim_id);
+    if taken.job_ids is not null then
+      claimed := claimed || chunk_private.start_attempts(taken.job_ids, taken.chunk_indexes, worker_id, lane.handler, lane.lease_seconds);
+      exit when cardinality(claimed) = batch_size;
+    end if;
+  end loop;
+  if claimed = '{}' then
+    perform chunk_private.claimable_kinds(kinds);
+  end if;
+  return to_jsonb(claimed);
 end
 $$;
 comment on function public.claim_chunk_jobs_safe is

@@ -69,168 +69,198 @@ $$;
 comment on function chunk_private.dispatch is
   'Asks pg_net for one webhook a chunk, sent after commit; returns how many it took. URL and key come from the Vault at each call. wait_seconds in it: the chunk''s retry is due then.';
 
--- Picks the chunks that slots go to: returned ones that are due, else those never released, lowest first, else (unless
--- they must be claimable now) the returned ones that are due soonest, which then keep the slot. A single
--- one comes from a stripe that nobody holds; when others hold all that are left it waits for one, so that no slot is lost.
-create or replace function chunk_private.take_next(
-  job public.sync_jobs, how_many int, claimable boolean, out chunk_indexes bigint[], out ready_ats timestamptz[]
+-- What a free slot goes to, in this order: a returned chunk that is due, one that was never released, else the returned one
+-- that is due soonest, which then keeps the slot.
+
+create or replace function chunk_private.take_returned(
+  job_id uuid, due_until timestamptz, how_many int, out chunk_indexes bigint[], out ready_ats timestamptz[]
 )
 language plpgsql
 set search_path = ''
 as $$
 #variable_conflict use_variable
-declare
-  returned record;
-  fresh bigint[];
 begin
   -- Picked in a query of its own: in the delete's `using` it could be run again for each row, and take too many.
   with picked as materialized (
     select w.ready_at, w.chunk_index from chunk_private.returned_chunks w
-    where w.job_id = job.id and w.ready_at <= now()
+    where w.job_id = job_id and w.ready_at <= due_until
     order by w.ready_at, w.chunk_index limit how_many for update skip locked
   ),
-  due as (
+  taken as (
     delete from chunk_private.returned_chunks r
     using picked t
-    where r.job_id = job.id and r.ready_at = t.ready_at and r.chunk_index = t.chunk_index
+    where r.job_id = job_id and r.ready_at = t.ready_at and r.chunk_index = t.chunk_index
     returning r.chunk_index, r.ready_at
   )
-  select coalesce(array_agg(d.chunk_index), '{}'), coalesce(array_agg(d.ready_at), '{}') into chunk_indexes, ready_ats from due d;
-
-  while cardinality(chunk_indexes) < how_many loop
-    if how_many = 1 then
-      update chunk_private.fresh_stripes f
-      set next_index = f.next_index + job.counter_shards
-      where f.job_id = job.id and f.stripe = (
-        select s.stripe from chunk_private.fresh_stripes s
-        where s.job_id = job.id and s.next_index < s.end_index
-        order by s.next_index limit 1 for no key update skip locked
-      )
-      returning array[f.next_index - job.counter_shards] into fresh;
-    else
-      -- Waits, in order: two that each held some of the stripes would wait for each other's once their own are empty.
-      with held as (
-        select s.stripe, s.next_index, s.end_index from chunk_private.fresh_stripes s
-        where s.job_id = job.id and s.next_index < s.end_index
-        order by s.stripe for no key update
-      ),
-      lowest as (
-        select o.stripe, c.chunk_index from held o
-        cross join lateral generate_series(
-          o.next_index, least(o.end_index - 1, o.next_index + job.counter_shards * (how_many - 1)::bigint), job.counter_shards
-        ) c (chunk_index)
-        order by c.chunk_index limit how_many - cardinality(chunk_indexes)
-      ),
-      moved as (
-        update chunk_private.fresh_stripes f
-        set next_index = l.last_index + job.counter_shards
-        from (select w.stripe, max(w.chunk_index) as last_index from lowest w group by w.stripe) l
-        where f.job_id = job.id and f.stripe = l.stripe
-      )
-      select array_agg(l.chunk_index) into fresh from lowest l;
-    end if;
-    if fresh is null then
-      perform 1 from chunk_private.fresh_stripes s
-      where s.job_id = job.id and s.next_index < s.end_index
-      order by s.next_index limit 1 for no key update;
-      exit when not found;
-    else
-      chunk_indexes := chunk_indexes || fresh;
-      ready_ats := ready_ats || array_fill(now(), array[cardinality(fresh)]);
-      fresh := null;
-    end if;
-  end loop;
-
-  if cardinality(chunk_indexes) < how_many and not claimable then
-    with picked as materialized (
-      select w.ready_at, w.chunk_index from chunk_private.returned_chunks w
-      where w.job_id = job.id
-      order by w.ready_at, w.chunk_index limit how_many - cardinality(chunk_indexes) for update skip locked
-    ),
-    soonest as (
-      delete from chunk_private.returned_chunks r
-      using picked t
-      where r.job_id = job.id and r.ready_at = t.ready_at and r.chunk_index = t.chunk_index
-      returning r.chunk_index, r.ready_at
-    )
-    select array_agg(d.chunk_index) as chunk_indexes, array_agg(d.ready_at) as ready_ats into returned from soonest d;
-    chunk_indexes := chunk_indexes || returned.chunk_indexes;
-    ready_ats := ready_ats || returned.ready_ats;
-  end if;
+  select coalesce(array_agg(t.chunk_index), '{}'), coalesce(array_agg(t.ready_at), '{}') into chunk_indexes, ready_ats from taken t;
 end
 $$;
-comment on function chunk_private.take_next is 'Takes the chunks of a job that free slots go to: their places, and from when on each may be claimed.';
+comment on function chunk_private.take_returned is
+  'Takes up to how_many returned chunks of a job that are due by then, the longest due first: their places, and from when on each may be claimed.';
 
--- pg_net cannot send later. So the webhook of a retry that is due soon goes out at once, and the processor waits; else the
--- last retries of a job, when no report follows that could start them, would wait for the watchdog.
-create or replace function chunk_private.give_slots(
-  job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], claimed_now bigint[]
-)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-#variable_conflict use_variable
-declare
-  has_handler constant boolean := (select k.handler is not null from public.sync_kinds k where k.kind = job.kind);
-  to_dispatch bigint[];
-begin
-  if has_handler then
-    to_dispatch := array(
-      select n.chunk_index from unnest(chunk_indexes, ready_ats) n (chunk_index, ready_at)
-      where n.ready_at <= now() + interval '25 seconds' and n.chunk_index <> all (claimed_now)
-    );
-  end if;
-  insert into chunk_private.slots (job_id, chunk_index, kind, priority, ready_at, dispatched_at, dispatch_count)
-  select job.id, n.chunk_index, job.kind, job.priority, n.ready_at,
-    case when n.chunk_index = any (to_dispatch) then now() end, coalesce((n.chunk_index = any (to_dispatch))::int, 0)
-  from unnest(chunk_indexes, ready_ats) n (chunk_index, ready_at);
-  if cardinality(to_dispatch) > 0 then
-    perform chunk_private.dispatch(job, to_dispatch);
-  end if;
-end
-$$;
-comment on function chunk_private.give_slots is
-  'Releases chunks: each gets a slot and, unless the caller claims it now (or has it waited for) or it is not due soon, a webhook.';
-
--- What a report does with the slots it has freed, under a shared gate: each goes to at most one chunk, so the cap holds
--- without counting.
-create or replace function chunk_private.pass_slots_on(job public.sync_jobs, freed bigint[], wanted int)
+-- Locks the stripes in order: two that each held some of them would wait for each other's once their own are empty.
+create or replace function chunk_private.take_lowest(job public.sync_jobs, how_many int)
 returns bigint[]
 language plpgsql
 set search_path = ''
 as $$
 #variable_conflict use_variable
 declare
-  next record;
-  later record;
+  chunk_indexes bigint[];
+begin
+  with held as (
+    select s.stripe, s.next_index, s.end_index from chunk_private.fresh_stripes s
+    where s.job_id = job.id and s.next_index < s.end_index
+    order by s.stripe for no key update
+  ),
+  lowest as (
+    select o.stripe, c.chunk_index from held o
+    cross join lateral generate_series(
+      o.next_index, least(o.end_index - 1, o.next_index + job.counter_shards * (how_many - 1)::bigint), job.counter_shards
+    ) c (chunk_index)
+    order by c.chunk_index limit how_many
+  ),
+  moved as (
+    update chunk_private.fresh_stripes f
+    set next_index = l.last_index + job.counter_shards
+    from (select w.stripe, max(w.chunk_index) as last_index from lowest w group by w.stripe) l
+    where f.job_id = job.id and f.stripe = l.stripe
+  )
+  select array_agg(l.chunk_index) into chunk_indexes from lowest l;
+  return coalesce(chunk_indexes, '{}');
+end
+$$;
+comment on function chunk_private.take_lowest is 'Takes the up to how_many lowest chunks of a job that were never released, and returns their places.';
+
+-- For reports, of which many come at once: from one stripe, that nobody holds, so that they do not wait for each other; and
+-- the chunks of one batch then share a counter when they are reported. Only when no stripe has enough is there more to
+-- hold, or nothing left.
+create or replace function chunk_private.take_fresh(job public.sync_jobs, how_many int)
+returns bigint[]
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  span constant bigint := job.counter_shards * how_many::bigint;
+  first_index bigint;
+begin
+  loop
+    update chunk_private.fresh_stripes f
+    set next_index = f.next_index + span
+    where f.job_id = job.id and f.stripe = (
+      select s.stripe from chunk_private.fresh_stripes s
+      where s.job_id = job.id and s.next_index + span < s.end_index + job.counter_shards
+      order by s.next_index limit 1 for no key update skip locked
+    )
+    returning f.next_index - span into first_index;
+    exit when found;
+    -- Others hold those that have enough: wait for one, so that no slot is lost, and in order, since one that turns out
+    -- to be empty stays locked.
+    perform 1 from chunk_private.fresh_stripes s
+    where s.job_id = job.id and s.next_index + span < s.end_index + job.counter_shards
+    order by s.stripe limit 1 for no key update;
+    if not found then
+      return chunk_private.take_lowest(job, how_many);
+    end if;
+  end loop;
+  return array(select generate_series(first_index, first_index + span - 1, job.counter_shards));
+end
+$$;
+comment on function chunk_private.take_fresh is 'Takes up to how_many chunks of a job that were never released, and returns their places.';
+
+-- pg_net cannot send later. So the webhook of a retry that is due soon goes out at once, and the processor waits; else the
+-- last retries of a job, when no report follows that could start them, would wait for the watchdog.
+create or replace function chunk_private.give_slots(
+  job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], claim_ids uuid[], sent_until timestamptz
+)
+returns int
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  claims constant int := cardinality(claim_ids);
+  lane record;
+  to_dispatch bigint[] := array[]::bigint[];
+begin
+  select l.id, k.handler into lane
+  from chunk_private.lanes l
+  join public.sync_kinds k on k.kind = l.kind
+  where l.kind = job.kind and l.priority = job.priority;
+  if lane.handler is not null then
+    to_dispatch := array(
+      select n.chunk_index from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place)
+      where n.ready_at <= sent_until and n.place > claims
+    );
+  end if;
+  insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, claim_id, dispatched_at, dispatch_count)
+  select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, claim_ids[n.place],
+    case when n.chunk_index = any (to_dispatch) then now() end, (n.chunk_index = any (to_dispatch))::int
+  from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place);
+  return case when cardinality(to_dispatch) > 0 then chunk_private.dispatch(job, to_dispatch) else 0 end;
+end
+$$;
+comment on function chunk_private.give_slots is
+  'Releases chunks: each gets a slot and, if it may be claimed by sent_until, a webhook. The first ones are claimed at once, with the claim ids given. Returns how many webhooks went out.';
+
+-- What a report does with the slots it has freed, under a shared gate: each goes to at most one chunk, so the cap holds
+-- without counting.
+create or replace function chunk_private.pass_slots_on(job public.sync_jobs, freed bigint[], claim_ids uuid[])
+returns bigint[]
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  free int := cardinality(freed);
+  returned record;
+  fresh bigint[];
+  chunk_indexes bigint[];
+  ready_ats timestamptz[];
   to_claim bigint[];
+  waiting bigint[];
 begin
   delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (freed);
   if job.status not in ('pending', 'running') then
     return array[]::bigint[];
   end if;
-  next := chunk_private.take_next(job, cardinality(freed), wanted > 0);
-  to_claim := next.chunk_indexes[1:wanted];
-  if wanted > cardinality(to_claim) then
-    -- Chunks that have slots already, for want of others; then the freed slots may go to retries that are not due yet.
-    to_claim := to_claim || array(
+  returned := chunk_private.take_returned(job.id, now(), free);
+  chunk_indexes := returned.chunk_indexes;
+  ready_ats := returned.ready_ats;
+  free := free - cardinality(chunk_indexes);
+  if free > 0 then
+    fresh := chunk_private.take_fresh(job, free);
+    chunk_indexes := chunk_indexes || fresh;
+    ready_ats := ready_ats || array_fill(now(), array[cardinality(fresh)]);
+    free := free - cardinality(fresh);
+  end if;
+  to_claim := chunk_indexes[1:cardinality(claim_ids)];
+  if free > 0 then
+    -- Nothing else is claimable: claim chunks that have slots already. The free slots wait with retries that are not due.
+    waiting := array(
       select s.chunk_index from chunk_private.slots s
       where s.job_id = job.id and not s.claimed and s.ready_at <= now()
-      order by s.ready_at, s.chunk_index limit wanted - cardinality(to_claim) for no key update skip locked
+      order by s.ready_at, s.chunk_index limit cardinality(claim_ids) - cardinality(to_claim) for no key update skip locked
     );
-    later := chunk_private.take_next(job, cardinality(freed) - cardinality(next.chunk_indexes), false);
-    next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
-    next.ready_ats := next.ready_ats || later.ready_ats;
+    update chunk_private.slots s
+    set claimed = true, claim_id = w.claim_id
+    from unnest(waiting, claim_ids[cardinality(to_claim) + 1:]) w (chunk_index, claim_id)
+    where s.job_id = job.id and s.chunk_index = w.chunk_index;
+    claim_ids := claim_ids[1:cardinality(to_claim)];
+    to_claim := to_claim || waiting;
+    returned := chunk_private.take_returned(job.id, 'infinity', free);
+    chunk_indexes := chunk_indexes || returned.chunk_indexes;
+    ready_ats := ready_ats || returned.ready_ats;
   end if;
-  if cardinality(next.chunk_indexes) > 0 then
-    perform chunk_private.give_slots(job, next.chunk_indexes, next.ready_ats, to_claim);
+  if cardinality(chunk_indexes) > 0 then
+    perform chunk_private.give_slots(job, chunk_indexes, ready_ats, claim_ids, now() + interval '25 seconds');
   end if;
   return to_claim;
 end
 $$;
 comment on function chunk_private.pass_slots_on is
-  'Gives the slots of finished chunks to the job''s next ones, if it still runs. Returns up to wanted chunks, locked, for the caller to claim.';
+  'Gives the slots of finished chunks to the job''s next ones, if it still runs. Returns up to as many chunks as there are claim ids, their slots claimed: the caller starts their attempts.';
 
 -- Only under the job's exclusive gate: with shared ones two transactions would each count the same free slot.
 create or replace function chunk_private.fill_slots(job_id uuid)
@@ -241,7 +271,11 @@ as $$
 #variable_conflict use_variable
 declare
   job public.sync_jobs;
-  next record;
+  free int;
+  returned record;
+  fresh bigint[];
+  chunk_indexes bigint[];
+  ready_ats timestamptz[];
 begin
   select j.* into job from public.sync_jobs j where j.id = job_id and j.status in ('pending', 'running');
   if not found then
@@ -260,14 +294,17 @@ begin
   )
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
   select job_id, g.ready_at, g.chunk_index from given_up g;
-  next := chunk_private.take_next(
-    job, greatest(0, job.max_concurrency - (select count(*)::int from chunk_private.slots s where s.job_id = job_id)), false
-  );
-  -- What is not due yet was waited for since it failed, or is the watchdog's.
-  perform chunk_private.give_slots(job, next.chunk_indexes, next.ready_ats, array(
-    select n.chunk_index from unnest(next.chunk_indexes, next.ready_ats) n (chunk_index, ready_at) where n.ready_at > now()
-  ));
-  return cardinality(next.chunk_indexes);
+  free := greatest(0, job.max_concurrency - (select count(*)::int from chunk_private.slots s where s.job_id = job_id));
+  returned := chunk_private.take_returned(job_id, now(), free);
+  chunk_indexes := returned.chunk_indexes;
+  ready_ats := returned.ready_ats;
+  fresh := chunk_private.take_lowest(job, free - cardinality(chunk_indexes));
+  chunk_indexes := chunk_indexes || fresh;
+  ready_ats := ready_ats || array_fill(now(), array[cardinality(fresh)]);
+  returned := chunk_private.take_returned(job_id, 'infinity', free - cardinality(chunk_indexes));
+  -- What is not due yet was waited for since it failed, or is the watchdog's: no webhook.
+  perform chunk_private.give_slots(job, chunk_indexes || returned.chunk_indexes, ready_ats || returned.ready_ats, '{}', now());
+  return cardinality(chunk_indexes) + cardinality(returned.chunk_indexes);
 end
 $$;
 comment on function chunk_private.fill_slots is

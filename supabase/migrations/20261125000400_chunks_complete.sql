@@ -128,7 +128,7 @@ comment on function chunk_private.check_chunks is 'Raises SC003 or SC004, naming
 create or replace function chunk_private.check_report(
   success boolean, retry_after_seconds int, next_chunks jsonb, items_processed bigint, items_total bigint
 )
-returns void
+returns boolean
 language plpgsql
 immutable
 set search_path = ''
@@ -151,10 +151,13 @@ begin
     if not success and jsonb_array_length(next_chunks) > 0 then
       raise exception using errcode = 'SC003', detail = 'next_chunks', message = 'next_chunks goes with success only';
     end if;
+    return next_chunks <> '[]';
   end if;
+  return false;
 end
 $$;
-comment on function chunk_private.check_report is 'Raises SC003 or SC004, naming the argument, for a report that makes no sense.';
+comment on function chunk_private.check_report is
+  'Raises SC003 or SC004, naming the argument, for a report that makes no sense; says whether it appends chunks.';
 
 create or replace function chunk_private.backoff(retry_delay_seconds int, attempts int)
 returns interval
@@ -254,17 +257,22 @@ set jit = off
 as $$
 #variable_conflict use_variable
 declare
-  appends boolean;
+  appends constant boolean := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total);
   lease_seconds int;
-  chunk public.chunk_processing_queue;
-  counted record;
-  job public.sync_jobs;
+  ended record;
+  job record;
   outcome text := 'completed';
-  to_claim bigint[];
+  open_here bigint;
+  remaining bigint;
+  fresh_index bigint;
+  to_claim bigint;
+  sends boolean;
   next jsonb;
 begin
-  perform chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total);
-  appends := next_chunks is not null and next_chunks <> '[]';
+  -- What is reported is on disk at commit, also when its claim is in the same transaction.
+  if current_setting('chunk_private.synchronous_commit', true) <> '' then
+    perform set_config('synchronous_commit', current_setting('chunk_private.synchronous_commit'), true);
+  end if;
   select greatest(1, extract(epoch from q.locked_until - q.updated_at))::int into lease_seconds
   from public.chunk_processing_queue q
   where q.id = chunk_id and case when appends
@@ -277,63 +285,94 @@ begin
 
   if success then
     update public.chunk_processing_queue q
-    set status = 'completed', result = result, error = null, locked_until = null, items_processed = coalesce(items_processed, q.items_processed),
-        items_total = coalesce(items_total, q.items_total), completed_at = now(), updated_at = now()
+    set status = 'completed', result = result, error = null, locked_until = null,
+        items_processed = coalesce(items_processed, q.items_processed), items_total = coalesce(items_total, q.items_total),
+        completed_at = now(), updated_at = now()
     where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
-    returning q.* into chunk;
+    returning q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.items_processed, q.worker_id into ended;
   else
-    select q.* into chunk from public.chunk_processing_queue q
+    select q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.items_processed, q.worker_id into ended
+    from public.chunk_processing_queue q
     where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
     for no key update;
   end if;
-  if chunk.id is null then
+  if not found then
     return chunk_private.answer_again(chunk_id, claim_token);
   end if;
+  select j.id, j.status, j.counter_shards as shards, l.id as lane, k.handler into job
+  from public.sync_jobs j
+  join chunk_private.lanes l on l.kind = j.kind and l.priority = j.priority
+  join public.sync_kinds k on k.kind = j.kind
+  where j.id = ended.job_id;
 
   if success then
-    -- One statement for the count, what is left and the job: this is the path of every chunk.
     update chunk_private.job_counters c
     set open_chunks = c.open_chunks - 1,
         completed_chunks = c.completed_chunks + 1,
-        retrying_chunks = c.retrying_chunks - (chunk.attempts > 1)::int,
-        items_processed = c.items_processed + coalesce(chunk.items_processed, 0),
+        retrying_chunks = c.retrying_chunks - (ended.attempts > 1)::int,
+        items_processed = c.items_processed + coalesce(ended.items_processed, 0),
         last_activity_at = now()
-    from public.sync_jobs j
-    where j.id = chunk.parent_sync_job_id and c.job_id = j.id and c.shard = chunk.chunk_index % j.counter_shards
-    returning j as job, (select sum(o.open_chunks)::bigint - 1 from chunk_private.job_counters o where o.job_id = j.id) as remaining,
-      c.open_chunks as open_here
-    into counted;
+    where c.job_id = job.id and c.shard = ended.chunk_index % job.shards
+    returning c.open_chunks, (select sum(o.open_chunks)::bigint - 1 from chunk_private.job_counters o where o.job_id = job.id)
+    into open_here, remaining;
     if appends then
-      perform chunk_private.add_chunks((counted.job).id, next_chunks, items_total);
-      counted.remaining := counted.remaining + jsonb_array_length(next_chunks);
-      counted.open_here := null;
+      perform chunk_private.add_chunks(job.id, next_chunks, items_total);
+      remaining := remaining + jsonb_array_length(next_chunks);
+      open_here := null;
     elsif items_total is not null then
-      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + items_total where j.id = (counted.job).id;
+      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + items_total where j.id = job.id;
     end if;
   else
-    outcome := chunk_private.end_attempt(chunk, 'error', coalesce(error, 'the worker gave no error text'), retryable, retry_after_seconds);
-    select j as job, sum(c.open_chunks)::bigint as remaining,
-      (sum(c.open_chunks) filter (where c.shard = chunk.chunk_index % j.counter_shards))::bigint as open_here
-    into counted
-    from public.sync_jobs j join chunk_private.job_counters c on c.job_id = j.id
-    where j.id = chunk.parent_sync_job_id
-    group by j.id;
+    outcome := chunk_private.end_attempt(
+      (select q from public.chunk_processing_queue q where q.id = chunk_id), 'error', coalesce(error, 'the worker gave no error text'), retryable, retry_after_seconds
+    );
+    select sum(c.open_chunks), sum(c.open_chunks) filter (where c.shard = ended.chunk_index % job.shards)
+    into remaining, open_here
+    from chunk_private.job_counters c where c.job_id = job.id;
   end if;
-  job := counted.job;
-  if counted.open_here = 0 then
+  if open_here = 0 then
     job.status := chunk_private.finish_if_done(job.id);
   end if;
 
-  to_claim := chunk_private.pass_slots_on(job, array[chunk.chunk_index], coalesce(claim_next, false)::int);
-  if cardinality(to_claim) > 0 then
-    next := to_jsonb(chunk_private.mark_claimed(array[job.id], to_claim, chunk.worker_id, lease_seconds, claim_token)) -> 0;
+  -- The chunk's slot goes to the next one. In most reports the job runs on, no retry is due, and a stripe is free; all else
+  -- is pass_slots_on's.
+  if job.status in ('pending', 'running') then
+    if not exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.ready_at <= now()) then
+      update chunk_private.fresh_stripes f
+      set next_index = f.next_index + job.shards
+      where f.job_id = job.id and f.stripe = (
+        select s.stripe from chunk_private.fresh_stripes s
+        where s.job_id = job.id and s.next_index < s.end_index
+        order by s.next_index limit 1 for no key update skip locked
+      )
+      returning f.next_index - job.shards into fresh_index;
+    end if;
+  end if;
+  if fresh_index is null then
+    to_claim := (chunk_private.pass_slots_on(
+      (select j from public.sync_jobs j where j.id = job.id), array[ended.chunk_index],
+      case when claim_next then array[claim_token] else array[]::uuid[] end
+    ))[1];
+  else
+    to_claim := case when claim_next then fresh_index end;
+    sends := to_claim is null and job.handler is not null;
+    delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = ended.chunk_index;
+    insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, claim_id, dispatched_at, dispatch_count)
+    values (job.id, fresh_index, job.lane, now(), to_claim is not null, case when claim_next then claim_token end,
+      case when sends then now() end, sends::int);
+    if sends then
+      perform chunk_private.dispatch(j, array[fresh_index]) from public.sync_jobs j where j.id = job.id;
+    end if;
+  end if;
+  if to_claim is not null then
+    next := to_jsonb(chunk_private.start_attempt(job.id, to_claim, ended.worker_id, job.handler, lease_seconds));
   end if;
   if appends then
     perform chunk_private.fill_slots(job.id);
   end if;
   return jsonb_build_object(
     'chunk_id', chunk_id, 'outcome', outcome, 'job_status', job.status, 'next', next,
-    'remaining', case when job.status in ('completed', 'failed') then 0 else counted.remaining end,
+    'remaining', case when job.status in ('completed', 'failed') then 0 else remaining end,
     'chunk_status', case outcome when 'retrying' then 'pending' else outcome end
   );
 end
@@ -347,7 +386,9 @@ do $$
 begin
   if to_regtype('chunk_private.report') is null then
     create type chunk_private.report as (
-      place bigint,
+      place int,
+      job_id uuid,
+      lease_seconds int,
       chunk_id bigint,
       claim_token uuid,
       success boolean,
@@ -361,26 +402,27 @@ begin
       claim_next boolean
     );
     create type chunk_private.accepted_report as (
-      place bigint,
+      place int,
       job_id uuid,
+      chunk_id bigint,
       chunk_index bigint,
-      shard int,
       success boolean,
       had_failed boolean,
       items bigint,
       claim_next boolean,
       appends boolean,
       items_total bigint,
+      claim_token uuid,
       worker_id text,
       lease_seconds int
     );
   end if;
 end
 $$;
-comment on type chunk_private.report is 'One item of a bulk report: the arguments of complete_chunk_job_safe and its place in the list.';
+comment on type chunk_private.report is 'One item of a bulk report: its place in the list, its chunk''s job and length of lease, and the arguments of complete_chunk_job_safe.';
 comment on type chunk_private.accepted_report is 'What the rest of a bulk report needs of an item whose claim holds, without its payload and result.';
 
-create or replace function chunk_private.read_reports(completions jsonb, first_place bigint)
+create or replace function chunk_private.read_reports(completions jsonb, first_place int)
 returns chunk_private.report[]
 language plpgsql
 set search_path = ''
@@ -391,15 +433,19 @@ declare
 begin
   reports := array(
     select row(
-      first_place + c.place - 1, r.chunk_id, r.claim_token, coalesce(r.success, true), nullif(c.item -> 'result', 'null'), r.error,
-      coalesce(r.retryable, true), r.retry_after_seconds, nullif(nullif(r.next_chunks, 'null'), '[]'), r.items_processed, r.items_total,
-      coalesce(r.claim_next, false)
+      first_place + r.place - 1, q.parent_sync_job_id, greatest(1, extract(epoch from q.locked_until - q.updated_at)), r.chunk_id,
+      r.claim_token, coalesce(r.success, true), r.result, r.error, coalesce(r.retryable, true), r.retry_after_seconds,
+      nullif(r.next_chunks, '[]'), r.items_processed, r.items_total, coalesce(r.claim_next, false)
     )::chunk_private.report
-    from jsonb_array_elements(completions) with ordinality c (item, place)
-    cross join lateral jsonb_to_record(c.item) r (
-      chunk_id bigint, claim_token uuid, success boolean, error text, retryable boolean, retry_after_seconds int,
+    from rows from (jsonb_to_recordset(completions) as (
+      chunk_id bigint, claim_token uuid, success boolean, result jsonb, error text, retryable boolean, retry_after_seconds int,
       next_chunks jsonb, items_processed bigint, items_total bigint, claim_next boolean
+    )) with ordinality r (
+      chunk_id, claim_token, success, result, error, retryable, retry_after_seconds, next_chunks, items_processed, items_total,
+      claim_next, place
     )
+    left join public.chunk_processing_queue q on q.id = r.chunk_id
+    order by r.chunk_id, r.place
   );
   perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total)
   from unnest(reports) r
@@ -410,7 +456,8 @@ begin
   return reports;
 end
 $$;
-comment on function chunk_private.read_reports is 'The items of a bulk report, checked, with the defaults of complete_chunk_job_safe.';
+comment on function chunk_private.read_reports is
+  'The items of a bulk report in order of their chunks, checked, with the defaults of complete_chunk_job_safe.';
 
 create or replace function public.complete_chunk_jobs_safe(completions jsonb)
 returns jsonb
@@ -424,39 +471,47 @@ as $$
 declare
   reports chunk_private.report[];
   accepted chunk_private.accepted_report[];
-  refused jsonb := '{}'::jsonb;
-  answers jsonb := '{}'::jsonb;
+  answers jsonb[];
+  outcomes text[];
   item record;
   job record;
+  open_here bigint;
   to_claim bigint[];
+  claimed chunk_private.claimed_chunk[];
 begin
+  -- What is reported is on disk at commit, also when its claim is in the same transaction.
+  if current_setting('chunk_private.synchronous_commit', true) <> '' then
+    perform set_config('synchronous_commit', current_setting('chunk_private.synchronous_commit'), true);
+  end if;
   if jsonb_typeof(completions) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'completions', message = 'completions must be a JSON array of objects';
   end if;
   perform chunk_private.check_length('completions', completions, 1000);
+  answers := array_fill(null::jsonb, array[jsonb_array_length(completions)]);
   begin
     reports := chunk_private.read_reports(completions, 1);
   exception when others then
     -- One is bad: read them one by one, so that only it is refused.
     reports := array[]::chunk_private.report[];
-    for item in select c.value, c.place from jsonb_array_elements(completions) with ordinality c (value, place) loop
+    for item in select c.value, c.place::int from jsonb_array_elements(completions) with ordinality c (value, place) loop
       begin
         reports := reports || chunk_private.read_reports(jsonb_build_array(item.value), item.place);
       exception when others then
-        refused := refused || jsonb_build_object(item.place::text, jsonb_build_object(
+        answers[item.place] := jsonb_build_object(
           'chunk_id', case when jsonb_typeof(item.value) = 'object' then item.value -> 'chunk_id' end,
           'outcome', 'error', 'code', sqlstate, 'message', sqlerrm
-        ));
+        );
       end;
     end loop;
+    reports := array(select r from unnest(reports) r order by r.chunk_id, r.place);
   end;
 
   for job in
-    select q.parent_sync_job_id as id, bool_or(r.next_chunks is not null) as appends
+    select r.job_id as id, bool_or(r.next_chunks is not null) as appends
     from unnest(reports) r
-    join public.chunk_processing_queue q on q.id = r.chunk_id
-    group by q.parent_sync_job_id
-    order by q.parent_sync_job_id
+    where r.job_id is not null
+    group by r.job_id
+    order by r.job_id
   loop
     if job.appends then
       perform pg_advisory_xact_lock(uuid_hash_extended(job.id, 0));
@@ -465,72 +520,67 @@ begin
     end if;
   end loop;
 
-  -- Lock in order of id what holds, and no chunk that is somebody else's by now: they take theirs in no order. Of two
-  -- reports for one chunk the first counts.
-  perform 1 from public.chunk_processing_queue q
-  where q.id = any (array(select r.chunk_id from unnest(reports) r))
-    and q.claim_token = any (array(select r.claim_token from unnest(reports) r)) and q.completed_at is null
-  order by q.id
-  for no key update;
-  accepted := array(
-    select row(
-      a.place, a.job_id, a.chunk_index, a.chunk_index % j.counter_shards, a.success, a.attempts > 1, a.items, a.claim_next, a.appends,
-      a.items_total, a.worker_id, a.lease_seconds
-    )::chunk_private.accepted_report
-    from (
-      select distinct on (r.chunk_id) r.place, q.parent_sync_job_id as job_id, q.chunk_index, r.success, q.attempts,
-        coalesce(r.items_processed, q.items_processed, 0) as items, r.claim_next, r.next_chunks is not null as appends, r.items_total,
-        q.worker_id, greatest(1, extract(epoch from q.locked_until - q.updated_at))::int as lease_seconds
-      from unnest(reports) r
-      join public.chunk_processing_queue q on q.id = r.chunk_id and q.claim_token = r.claim_token and q.completed_at is null
-      order by r.chunk_id, r.place
-    ) a
-    join public.sync_jobs j on j.id = a.job_id
-  );
-  perform 1 from chunk_private.job_counters c
-  where (c.job_id, c.shard) in (select a.job_id, a.shard from unnest(accepted) a)
-  order by c.job_id, c.shard
-  for no key update;
+  -- In order of id, as they stand in the array, and no chunk that is somebody else's by now: those take theirs in no order.
+  -- Of two reports for one chunk the first counts. What failed is written again below.
+  with ended as (
+    update public.chunk_processing_queue q
+    set status = case when r.success then 'completed' else q.status end, result = case when r.success then r.result end, error = null,
+        locked_until = case when not r.success then q.locked_until end, completed_at = case when r.success then now() end,
+        items_processed = coalesce(case when r.success then r.items_processed end, q.items_processed),
+        items_total = coalesce(case when r.success then r.items_total end, q.items_total), updated_at = now()
+    from unnest(reports) r
+    where q.id = r.chunk_id and q.claim_token = r.claim_token and q.completed_at is null
+    returning row(
+      r.place, q.parent_sync_job_id, q.id, q.chunk_index, r.success, q.attempts > 1, coalesce(q.items_processed, 0), r.claim_next,
+      r.next_chunks is not null, r.items_total, q.claim_token, q.worker_id, r.lease_seconds
+    )::chunk_private.accepted_report as report
+  )
+  select array_agg(e.report) into accepted from ended e;
 
-  update public.chunk_processing_queue q
-  set status = 'completed', result = r.result, error = null, locked_until = null,
-      items_processed = coalesce(r.items_processed, q.items_processed), items_total = coalesce(r.items_total, q.items_total),
-      completed_at = now(), updated_at = now()
-  from unnest(accepted) a
-  join unnest(reports) r on r.place = a.place
-  where q.id = r.chunk_id and a.success;
-  update chunk_private.job_counters c
-  set open_chunks = c.open_chunks - d.done,
-      completed_chunks = c.completed_chunks + d.done,
-      retrying_chunks = c.retrying_chunks - d.retried,
-      items_processed = c.items_processed + d.items,
-      last_activity_at = now()
-  from (
-    select a.job_id, a.shard, count(*) as done, count(*) filter (where a.had_failed) as retried, sum(a.items)::bigint as items
-    from unnest(accepted) a
-    where a.success
-    group by a.job_id, a.shard
-  ) d
-  where c.job_id = d.job_id and c.shard = d.shard;
-  for item in
-    select q as chunk, r.error, r.retryable, r.retry_after_seconds
-    from unnest(accepted) a
-    join unnest(reports) r on r.place = a.place
-    join public.chunk_processing_queue q on q.id = r.chunk_id
-    where not a.success
-  loop
-    perform chunk_private.end_attempt(
-      item.chunk, 'error', coalesce(item.error, 'the worker gave no error text'), item.retryable, item.retry_after_seconds
-    );
-  end loop;
-
-  -- Jobs, all of them before the first slot is passed on.
+  -- Counters and jobs, all of them before the first slot is passed on.
   for job in
-    select a.job_id as id, bool_or(a.appends) as appends, sum(a.items_total) filter (where a.success and not a.appends) as items_total
+    select j.id, j.counter_shards as shards, bool_or(not a.success) as fails, bool_or(a.appends) as appends,
+      sum(a.items_total) filter (where a.success and not a.appends) as items_total
     from unnest(accepted) a
-    group by a.job_id
-    order by a.job_id
+    join public.sync_jobs j on j.id = a.job_id
+    group by j.id
+    order by j.id
   loop
+    if job.fails then
+      perform 1 from chunk_private.job_counters c
+      where c.job_id = job.id and c.shard in (select a.chunk_index % job.shards from unnest(accepted) a where a.job_id = job.id)
+      order by c.shard
+      for no key update;
+      for item in
+        select a.place, q as chunk, r.error, r.retryable, r.retry_after_seconds
+        from unnest(accepted) a
+        join unnest(reports) r on r.place = a.place
+        join public.chunk_processing_queue q on q.id = a.chunk_id
+        where a.job_id = job.id and not a.success
+      loop
+        outcomes[item.place] := chunk_private.end_attempt(
+          item.chunk, 'error', coalesce(item.error, 'the worker gave no error text'), item.retryable, item.retry_after_seconds
+        );
+      end loop;
+    end if;
+    with counted as (
+      update chunk_private.job_counters c
+      set open_chunks = c.open_chunks - d.done,
+          completed_chunks = c.completed_chunks + d.done,
+          retrying_chunks = c.retrying_chunks - d.retried,
+          items_processed = c.items_processed + d.items,
+          last_activity_at = now()
+      from (
+        select a.chunk_index % job.shards as shard, count(*) as done, count(*) filter (where a.had_failed) as retried, sum(a.items)::bigint as items
+        from unnest(accepted) a
+        where a.job_id = job.id and a.success
+        group by 1
+        order by 1
+      ) d
+      where c.job_id = job.id and c.shard = d.shard
+      returning c.open_chunks
+    )
+    select min(n.open_chunks) into open_here from counted n;
     if job.appends then
       perform chunk_private.add_chunks(job.id, r.next_chunks, r.items_total)
       from unnest(accepted) a
@@ -540,62 +590,61 @@ begin
     if job.items_total is not null then
       update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + job.items_total where j.id = job.id;
     end if;
-    if exists (select from chunk_private.job_counters c where c.job_id = job.id and c.open_chunks = 0) then
+    if job.fails or open_here = 0 then
       perform chunk_private.finish_if_done(job.id);
     end if;
   end loop;
 
   for job in
-    select j as row, d.freed, d.appends, d.wanting,
+    select j as row, d.freed, d.appends, d.wanting, d.claim_ids,
       (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = j.id)::bigint as remaining
     from (
       select a.job_id, array_agg(a.chunk_index) as freed, bool_or(a.appends) as appends,
-        array_agg(a.place) filter (where a.claim_next) as wanting
+        coalesce(array_agg(a.place) filter (where a.claim_next), '{}') as wanting,
+        coalesce(array_agg(a.claim_token) filter (where a.claim_next), '{}') as claim_ids
       from unnest(accepted) a
       group by a.job_id
     ) d
     join public.sync_jobs j on j.id = d.job_id
     order by j.id
   loop
-    answers := answers || jsonb_build_object(
-      (job.row).id::text, jsonb_build_object('job_status', (job.row).status, 'remaining', job.remaining, 'next', null)
-    );
-    to_claim := chunk_private.pass_slots_on(job.row, job.freed, coalesce(cardinality(job.wanting), 0));
     for item in
-      select a.place, r.claim_token, a.worker_id, a.lease_seconds, n.chunk_index
-      from unnest(to_claim, job.wanting) n (chunk_index, place)
-      join unnest(accepted) a on a.place = n.place
-      join unnest(reports) r on r.place = n.place
-      where n.chunk_index is not null
+      select a.place, jsonb_build_object(
+        'chunk_id', a.chunk_id, 'outcome', o.outcome, 'job_status', (job.row).status, 'next', null, 'remaining', job.remaining,
+        'chunk_status', case o.outcome when 'retrying' then 'pending' else o.outcome end
+      ) as answer
+      from unnest(accepted) a
+      cross join lateral (select coalesce(outcomes[a.place], 'completed') as outcome) o
+      where a.job_id = (job.row).id
     loop
-      answers := answers || jsonb_build_object(item.place::text, to_jsonb(chunk_private.mark_claimed(
-        array[(job.row).id], array[item.chunk_index], item.worker_id, item.lease_seconds, item.claim_token
-      )) -> 0);
+      answers[item.place] := item.answer;
+    end loop;
+    to_claim := chunk_private.pass_slots_on(job.row, job.freed, job.claim_ids);
+    for item in
+      select a.worker_id, a.lease_seconds, array_agg(n.chunk_index order by n.nr) as chunk_indexes, array_agg(a.place order by n.nr) as places
+      from unnest(to_claim, job.wanting) with ordinality n (chunk_index, place, nr)
+      join unnest(accepted) a on a.place = n.place
+      where n.chunk_index is not null
+      group by a.worker_id, a.lease_seconds
+    loop
+      claimed := chunk_private.start_attempts(
+        array_fill((job.row).id, array[cardinality(item.places)]), item.chunk_indexes, item.worker_id, (
+          select k.handler from public.sync_kinds k where k.kind = (job.row).kind
+        ), item.lease_seconds
+      );
+      for i in 1..cardinality(claimed) loop
+        answers[item.places[i]] := answers[item.places[i]] || jsonb_build_object('next', claimed[i]);
+      end loop;
     end loop;
     if job.appends then
       perform chunk_private.fill_slots((job.row).id);
     end if;
   end loop;
 
-  return (
-    select coalesce(jsonb_agg(e.answer order by e.place), '[]')
-    from (
-      select r.place, case
-        when a.place is null then chunk_private.answer_again(r.chunk_id, r.claim_token)
-        else (answers -> a.job_id::text) || jsonb_build_object('chunk_id', r.chunk_id, 'outcome', o.outcome,
-          'chunk_status', case o.outcome when 'retrying' then 'pending' else o.outcome end, 'next', answers -> r.place::text)
-      end as answer
-      from unnest(reports) r
-      left join unnest(accepted) a on a.place = r.place
-      cross join lateral (
-        select case when r.success then 'completed' else (
-          select t.outcome from chunk_private.chunk_attempts t where t.chunk_id = r.chunk_id and t.claim_token = r.claim_token
-        ) end as outcome
-      ) o
-      union all
-      select f.key::bigint, f.value from jsonb_each(refused) f
-    ) e
-  );
+  for item in select r.place, r.chunk_id, r.claim_token from unnest(reports) r where answers[r.place] is null loop
+    answers[item.place] := chunk_private.answer_again(item.chunk_id, item.claim_token);
+  end loop;
+  return to_jsonb(answers);
 end
 $$;
 comment on function public.complete_chunk_jobs_safe is
@@ -723,7 +772,7 @@ begin
   if job.status = 'paused' then
     insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index) values (job.id, now(), chunk.chunk_index);
   else
-    perform chunk_private.give_slots(job, array[chunk.chunk_index], array[now()], '{}');
+    perform chunk_private.give_slots(job, array[chunk.chunk_index], array[now()], '{}', now() + interval '25 seconds');
   end if;
   return jsonb_build_object('chunk_id', chunk_id, 'outcome', 'released', 'chunk_status', 'pending', 'job_status', job.status);
 end

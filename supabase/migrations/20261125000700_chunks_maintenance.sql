@@ -92,7 +92,8 @@ begin
   for page in
     with overdue as (
       select s.job_id, s.chunk_index from chunk_private.slots s
-      join public.sync_kinds k on k.kind = s.kind
+      join chunk_private.lanes l on l.id = s.lane
+      join public.sync_kinds k on k.kind = l.kind
       where not s.claimed and s.ready_at <= now() and k.handler is not null
         and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
         and (not overdue_only or s.dispatched_at is null
@@ -103,7 +104,7 @@ begin
               join chunk_private.dispatches d on d.created_at = s.dispatched_at and d.chunk_id = q.id
               where q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index and d.error is not null
             ))
-      order by s.priority desc, s.ready_at, s.chunk_index
+      order by l.priority desc, s.ready_at, s.chunk_index
       limit budget
       for no key update of s skip locked
     ),
@@ -238,7 +239,7 @@ begin
     order by j.id
   loop
     begin
-      perform chunk_private.pass_slots_on(job.row, job.freed, 0);
+      perform chunk_private.pass_slots_on(job.row, job.freed, array[]::uuid[]);
     exception when others then
       raise warning 'supabase-chunks: the slots of job % could not be passed on: %', (job.row).id, sqlerrm;
     end;
@@ -500,7 +501,7 @@ as $$
       from chunk_private.lanes l
       cross join lateral (
         select s.ready_at from chunk_private.slots s
-        where s.kind = l.kind and s.priority = l.priority and not s.claimed and s.ready_at <= now()
+        where s.lane = l.id and not s.claimed and s.ready_at <= now()
         order by s.ready_at limit 1
       ) f),
     'dead_tuples', (select t.n_dead_tup from pg_stat_all_tables t

@@ -17,6 +17,7 @@ grant usage on schema chunk_private to authenticated, service_role;
 revoke all on all tables in schema chunk_private from public, anon, authenticated, service_role;
 grant select on chunk_private.job_counters, chunk_private.slots, chunk_private.dispatches to authenticated; -- what the view reads
 grant select, insert, update, delete on all tables in schema chunk_private to service_role;
+revoke insert, update, delete on chunk_private.claim_lanes from service_role;
 
 -- Sequences of identity columns need no grant to insert.
 revoke all on all sequences in schema chunk_private from public, anon, authenticated, service_role;

@@ -34,8 +34,9 @@ with chunks as (
 ),
 slots as (
   select s.job_id, count(*) as taken, count(*) filter (where not s.claimed) as released,
-    bool_and(s.kind = j.kind and s.priority = j.priority) as copied
-  from chunk_private.slots s join public.sync_jobs j on j.id = s.job_id group by s.job_id
+    bool_and((l.kind, l.priority) = (j.kind, j.priority)) as copied
+  from chunk_private.slots s join public.sync_jobs j on j.id = s.job_id left join chunk_private.lanes l on l.id = s.lane
+  group by s.job_id
 ),
 counters as (
   select c.job_id, sum(c.open_chunks) as open, sum(c.completed_chunks) as completed, sum(c.failed_chunks) as failed,

@@ -56,6 +56,7 @@ RELATIONS = {
     "public.synced_emails": (READ, ALL),
     "chunk_private.settings": (set(), ALL),
     "chunk_private.lanes": (set(), ALL),
+    "chunk_private.claim_lanes": (set(), READ),
     "chunk_private.slots": (READ, ALL),
     "chunk_private.fresh_stripes": (set(), ALL),
     "chunk_private.returned_chunks": (set(), ALL),
