@@ -184,8 +184,6 @@ comment on function chunk_private.start_attempt is 'Claims the chunk of a slot t
 
 -- Many chunks ----------------------------------------------------------------------------------------------------------
 
--- A slot is taken by its ctid, since nobody moves a slot that is not claimed but the watchdog, which then sends another
--- webhook for it. Kinds of one priority come in random order, so that none waits for ever behind a busy one.
 create or replace function chunk_private.take_slots(
   lane smallint, floor timestamptz, how_many int, parent_sync_job_id uuid, claim_id uuid, out job_ids uuid[], out chunk_indexes bigint[]
 )
@@ -268,9 +266,14 @@ end
 $$;
 comment on function chunk_private.start_attempts is 'What start_attempt does, for many chunks: in the order given.';
 
+-- The two claims -------------------------------------------------------------------------------------------------------
+
 -- Generic plans: a plan made anew for each list of ids costs more than the claim. And no sequential scans: a plan made
 -- while the tables were empty must not meet them full.
 -- And no compiling: up to PostgreSQL 17 a scan that is forbidden counts as so dear that each new plan would be compiled.
+--
+-- A slot is taken by its ctid, since nobody moves a slot that is not claimed but the watchdog, which then sends another
+-- webhook for it. Kinds of one priority come in random order, so that none waits for ever behind a busy one.
 create or replace function public.claim_next_chunk_job_safe(
   worker_id text, parent_sync_job_id uuid default null, kinds text[] default null, lease_seconds int default null, claim_id uuid default null
 )

@@ -324,7 +324,8 @@ begin
     end if;
   else
     outcome := chunk_private.end_attempt(
-      (select q from public.chunk_processing_queue q where q.id = chunk_id), 'error', coalesce(error, 'the worker gave no error text'), retryable, retry_after_seconds
+      (select q from public.chunk_processing_queue q where q.id = chunk_id), 'error',
+      coalesce(error, 'the worker gave no error text'), retryable, retry_after_seconds
     );
     select sum(c.open_chunks), sum(c.open_chunks) filter (where c.shard = ended.chunk_index % job.shards)
     into remaining, open_here
@@ -476,6 +477,7 @@ declare
   item record;
   job record;
   open_here bigint;
+  changing uuid[];
   to_claim bigint[];
   claimed chunk_private.claimed_chunk[];
 begin
@@ -524,8 +526,8 @@ begin
   -- Of two reports for one chunk the first counts. What failed is written again below.
   with ended as (
     update public.chunk_processing_queue q
-    set status = case when r.success then 'completed' else q.status end, result = case when r.success then r.result end, error = null,
-        locked_until = case when not r.success then q.locked_until end, completed_at = case when r.success then now() end,
+    set status = case when r.success then 'completed' else q.status end, result = case when r.success then r.result end,
+        error = null, locked_until = case when not r.success then q.locked_until end, completed_at = case when r.success then now() end,
         items_processed = coalesce(case when r.success then r.items_processed end, q.items_processed),
         items_total = coalesce(case when r.success then r.items_total end, q.items_total), updated_at = now()
     from unnest(reports) r
@@ -537,10 +539,10 @@ begin
   )
   select array_agg(e.report) into accepted from ended e;
 
-  -- Counters and jobs, all of them before the first slot is passed on.
+  -- All counters before the first job, all jobs before the first slot is passed on.
   for job in
-    select j.id, j.counter_shards as shards, bool_or(not a.success) as fails, bool_or(a.appends) as appends,
-      sum(a.items_total) filter (where a.success and not a.appends) as items_total
+    select j.id, j.counter_shards as shards, bool_or(not a.success) as fails,
+      bool_or(a.appends or a.success and a.items_total is not null) as grows
     from unnest(accepted) a
     join public.sync_jobs j on j.id = a.job_id
     group by j.id
@@ -571,7 +573,8 @@ begin
           items_processed = c.items_processed + d.items,
           last_activity_at = now()
       from (
-        select a.chunk_index % job.shards as shard, count(*) as done, count(*) filter (where a.had_failed) as retried, sum(a.items)::bigint as items
+        select a.chunk_index % job.shards as shard, count(*) as done, count(*) filter (where a.had_failed) as retried,
+          sum(a.items)::bigint as items
         from unnest(accepted) a
         where a.job_id = job.id and a.success
         group by 1
@@ -581,6 +584,20 @@ begin
       returning c.open_chunks
     )
     select min(n.open_chunks) into open_here from counted n;
+    if job.fails then
+      open_here := (select min(c.open_chunks) from chunk_private.job_counters c where c.job_id = job.id);
+    end if;
+    if job.grows or open_here = 0 then
+      changing := changing || job.id;
+    end if;
+  end loop;
+  for job in
+    select a.job_id as id, bool_or(a.appends) as appends, sum(a.items_total) filter (where a.success and not a.appends) as items_total
+    from unnest(accepted) a
+    where a.job_id = any (changing)
+    group by a.job_id
+    order by a.job_id
+  loop
     if job.appends then
       perform chunk_private.add_chunks(job.id, r.next_chunks, r.items_total)
       from unnest(accepted) a
@@ -590,9 +607,7 @@ begin
     if job.items_total is not null then
       update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + job.items_total where j.id = job.id;
     end if;
-    if job.fails or open_here = 0 then
-      perform chunk_private.finish_if_done(job.id);
-    end if;
+    perform chunk_private.finish_if_done(job.id);
   end loop;
 
   for job in

@@ -106,3 +106,50 @@ def test_batches_that_share_the_last_fresh_chunks_lose_no_slot(db: Database, ser
         {"slots": left}
     ]
     invariants.check(service)
+
+
+def _reports(batch: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{"chunk_id": chunk["chunk_id"], "claim_token": chunk["claim_token"]} for chunk in batch]
+
+
+def test_reports_of_the_same_chunks_in_opposite_orders_both_get_their_answer(
+    db: Database, service: Session
+) -> None:
+    """As when a worker repeats a call whose first one is still under way."""
+    service.start(chunks=[{}] * 1000, max_concurrency=1000)
+    hands = [
+        _reports(service.call("claim_chunk_jobs_safe", worker_id="w", batch_size=40, kinds=["plain"]))
+        for _ in range(25)
+    ]
+    lined_up = threading.Barrier(2, timeout=20)
+
+    def work(session: Session, number: int) -> None:
+        for hand in hands:
+            lined_up.wait()
+            answers = session.call("complete_chunk_jobs_safe", completions=hand[:: 1 - 2 * number])
+            assert {answer["outcome"] for answer in answers} == {"completed"}
+
+    together(db, 2, work)
+    assert service.rows("select status, finishes from public.sync_jobs") == [
+        {"status": "completed", "finishes": 1}
+    ]
+    invariants.check(service)
+
+
+def test_batches_of_one_job_do_not_wait_for_each_other(db: Database, service: Session) -> None:
+    """Once under way: a batch's slots go to chunks that are counted in one place."""
+    service.start(chunks=[{}] * 2000, max_concurrency=100)
+
+    def claim() -> list[dict[str, str]]:
+        batch: list[dict[str, str]] = service.call(
+            "claim_chunk_jobs_safe", worker_id="w", batch_size=10, kinds=["plain"]
+        )
+        return batch
+
+    for _ in range(10):
+        service.call("complete_chunk_jobs_safe", completions=_reports(claim()))
+    batches = [claim() for _ in range(8)]
+    for batch in batches:
+        session = db.connect(autocommit=False, settings="-c lock_timeout=5s")
+        answers = session.call("complete_chunk_jobs_safe", completions=_reports(batch))
+        assert {answer["outcome"] for answer in answers} == {"completed"}
