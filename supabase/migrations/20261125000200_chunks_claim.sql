@@ -162,21 +162,21 @@ set search_path = ''
 as $$
 #variable_conflict use_variable
 declare
-  job record;
   chunk record;
 begin
   update public.chunk_processing_queue q
   set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker_id,
       locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
-  where q.parent_sync_job_id = job_id and q.chunk_index = chunk_index
-  returning q.id, q.kind, q.attempts, q.max_retries, q.payload, q.owner_id, q.claim_token, q.locked_until into chunk;
-  select j.status, j.payload into job from public.sync_jobs j where j.id = job_id;
-  if job.status = 'pending' then
+  from public.sync_jobs j
+  where j.id = job_id and q.parent_sync_job_id = job_id and q.chunk_index = chunk_index
+  returning q.id, q.kind, q.attempts, q.max_retries, q.payload, q.owner_id, q.claim_token, q.locked_until, j.payload as job_payload,
+    j.status as job_status into chunk;
+  if chunk.job_status = 'pending' then
     update public.sync_jobs j
     set status = 'running', started_at = now()
     where j.id = (select s.id from public.sync_jobs s where s.id = job_id and s.status = 'pending' for no key update skip locked);
   end if;
-  return row(chunk.id, job_id, chunk.kind, handler, chunk_index, chunk.attempts, 1 + chunk.max_retries, chunk.payload, job.payload,
+  return row(chunk.id, job_id, chunk.kind, handler, chunk_index, chunk.attempts, 1 + chunk.max_retries, chunk.payload, chunk.job_payload,
     chunk.owner_id, chunk.claim_token, chunk.locked_until);
 end
 $$;

@@ -260,13 +260,12 @@ declare
   appends constant boolean := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total);
   lease_seconds int;
   ended record;
-  job record;
   outcome text := 'completed';
   open_here bigint;
   remaining bigint;
   fresh_index bigint;
-  to_claim bigint;
   sends boolean;
+  to_claim bigint;
   next jsonb;
 begin
   -- What is reported is on disk at commit, also when its claim is in the same transaction.
@@ -288,22 +287,25 @@ begin
     set status = 'completed', result = result, error = null, locked_until = null,
         items_processed = coalesce(items_processed, q.items_processed), items_total = coalesce(items_total, q.items_total),
         completed_at = now(), updated_at = now()
-    where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
-    returning q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.items_processed, q.worker_id into ended;
+    from public.sync_jobs j
+    join public.sync_kinds k on k.kind = j.kind
+    where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null and j.id = q.parent_sync_job_id
+    returning q.chunk_index, q.attempts, q.items_processed, q.worker_id, j.id as job_id, j.status as job_status,
+      j.counter_shards as shards, k.handler
+    into ended;
   else
-    select q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.items_processed, q.worker_id into ended
+    select q.chunk_index, q.attempts, q.items_processed, q.worker_id, j.id as job_id, j.status as job_status,
+      j.counter_shards as shards, k.handler
+    into ended
     from public.chunk_processing_queue q
+    join public.sync_jobs j on j.id = q.parent_sync_job_id
+    join public.sync_kinds k on k.kind = j.kind
     where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
-    for no key update;
+    for no key update of q;
   end if;
   if not found then
     return chunk_private.answer_again(chunk_id, claim_token);
   end if;
-  select j.id, j.status, j.counter_shards as shards, l.id as lane, k.handler into job
-  from public.sync_jobs j
-  join chunk_private.lanes l on l.kind = j.kind and l.priority = j.priority
-  join public.sync_kinds k on k.kind = j.kind
-  where j.id = ended.job_id;
 
   if success then
     update chunk_private.job_counters c
@@ -312,68 +314,70 @@ begin
         retrying_chunks = c.retrying_chunks - (ended.attempts > 1)::int,
         items_processed = c.items_processed + coalesce(ended.items_processed, 0),
         last_activity_at = now()
-    where c.job_id = job.id and c.shard = ended.chunk_index % job.shards
-    returning c.open_chunks, (select sum(o.open_chunks)::bigint - 1 from chunk_private.job_counters o where o.job_id = job.id)
+    where c.job_id = ended.job_id and c.shard = ended.chunk_index % ended.shards
+    returning c.open_chunks, (select sum(o.open_chunks)::bigint - 1 from chunk_private.job_counters o where o.job_id = ended.job_id)
     into open_here, remaining;
     if appends then
-      perform chunk_private.add_chunks(job.id, next_chunks, items_total);
+      perform chunk_private.add_chunks(ended.job_id, next_chunks, items_total);
       remaining := remaining + jsonb_array_length(next_chunks);
       open_here := null;
     elsif items_total is not null then
-      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + items_total where j.id = job.id;
+      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + items_total where j.id = ended.job_id;
     end if;
   else
     outcome := chunk_private.end_attempt(
       (select q from public.chunk_processing_queue q where q.id = chunk_id), 'error',
       coalesce(error, 'the worker gave no error text'), retryable, retry_after_seconds
     );
-    select sum(c.open_chunks), sum(c.open_chunks) filter (where c.shard = ended.chunk_index % job.shards)
+    select sum(c.open_chunks), sum(c.open_chunks) filter (where c.shard = ended.chunk_index % ended.shards)
     into remaining, open_here
-    from chunk_private.job_counters c where c.job_id = job.id;
+    from chunk_private.job_counters c where c.job_id = ended.job_id;
   end if;
   if open_here = 0 then
-    job.status := chunk_private.finish_if_done(job.id);
+    ended.job_status := chunk_private.finish_if_done(ended.job_id);
   end if;
 
   -- The chunk's slot goes to the next one. In most reports the job runs on, no retry is due, and a stripe is free; all else
   -- is pass_slots_on's.
-  if job.status in ('pending', 'running') then
-    if not exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.ready_at <= now()) then
-      update chunk_private.fresh_stripes f
-      set next_index = f.next_index + job.shards
-      where f.job_id = job.id and f.stripe = (
-        select s.stripe from chunk_private.fresh_stripes s
-        where s.job_id = job.id and s.next_index < s.end_index
-        order by s.next_index limit 1 for no key update skip locked
-      )
-      returning f.next_index - job.shards into fresh_index;
-    end if;
+  if ended.job_status in ('pending', 'running') then
+    update chunk_private.fresh_stripes f
+    set next_index = f.next_index + ended.shards
+    where f.job_id = ended.job_id and f.stripe = (
+      select s.stripe from chunk_private.fresh_stripes s
+      where s.job_id = ended.job_id and s.next_index < s.end_index
+        and not exists (select from chunk_private.returned_chunks r where r.job_id = ended.job_id and r.ready_at <= now())
+      order by s.next_index limit 1 for no key update skip locked
+    )
+    returning f.next_index - ended.shards into fresh_index;
   end if;
   if fresh_index is null then
     to_claim := (chunk_private.pass_slots_on(
-      (select j from public.sync_jobs j where j.id = job.id), array[ended.chunk_index],
+      (select j from public.sync_jobs j where j.id = ended.job_id), array[ended.chunk_index],
       case when claim_next then array[claim_token] else array[]::uuid[] end
     ))[1];
   else
     to_claim := case when claim_next then fresh_index end;
-    sends := to_claim is null and job.handler is not null;
-    delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = ended.chunk_index;
-    insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, claim_id, dispatched_at, dispatch_count)
-    values (job.id, fresh_index, job.lane, now(), to_claim is not null, case when claim_next then claim_token end,
-      case when sends then now() end, sends::int);
-    if sends then
-      perform chunk_private.dispatch(j, array[fresh_index]) from public.sync_jobs j where j.id = job.id;
+    sends := to_claim is null and ended.handler is not null;
+    update chunk_private.slots s
+    set chunk_index = fresh_index, ready_at = now(), claimed = to_claim is not null, claim_id = case when claim_next then claim_token end,
+        dispatched_at = case when sends then now() end, dispatch_count = sends::int
+    where s.job_id = ended.job_id and s.chunk_index = ended.chunk_index;
+    if not found then -- somebody has deleted it
+      to_claim := null;
+      perform chunk_private.give_slots(j, array[fresh_index], array[now()], '{}', now()) from public.sync_jobs j where j.id = ended.job_id;
+    elsif sends then
+      perform chunk_private.dispatch(j, array[fresh_index]) from public.sync_jobs j where j.id = ended.job_id;
     end if;
   end if;
   if to_claim is not null then
-    next := to_jsonb(chunk_private.start_attempt(job.id, to_claim, ended.worker_id, job.handler, lease_seconds));
+    next := to_jsonb(chunk_private.start_attempt(ended.job_id, to_claim, ended.worker_id, ended.handler, lease_seconds));
   end if;
   if appends then
-    perform chunk_private.fill_slots(job.id);
+    perform chunk_private.fill_slots(ended.job_id);
   end if;
   return jsonb_build_object(
-    'chunk_id', chunk_id, 'outcome', outcome, 'job_status', job.status, 'next', next,
-    'remaining', case when job.status in ('completed', 'failed') then 0 else remaining end,
+    'chunk_id', chunk_id, 'outcome', outcome, 'job_status', ended.job_status, 'next', next,
+    'remaining', case when ended.job_status in ('completed', 'failed') then 0 else remaining end,
     'chunk_status', case outcome when 'retrying' then 'pending' else outcome end
   );
 end

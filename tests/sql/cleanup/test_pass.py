@@ -153,6 +153,18 @@ def test_free_slots_that_nobody_filled_are_filled(service: Session) -> None:
     invariants.check(service)
 
 
+@pytest.mark.parametrize("claim_next", [False, True])
+def test_a_report_whose_slot_was_deleted_goes_on_with_the_next_chunk(
+    service: Session, claim_next: bool
+) -> None:
+    job = service.start(chunks=[{}] * 5, max_concurrency=1)["id"]
+    chunk = service.claimed(job)
+    service.execute("delete from chunk_private.slots")
+    assert service.complete(chunk, claim_next=claim_next)["next"] is None
+    assert service.drain(job) == 4
+    invariants.check(service)
+
+
 def test_nothing_to_do_costs_next_to_nothing(service: Session) -> None:
     """With a thousand active jobs that are at work, a pass takes milliseconds: the best of some, against a busy machine."""
     for _ in range(100):
