@@ -340,7 +340,7 @@ begin
 end
 $$;
 comment on function public.claim_next_chunk_job_safe is
-  'Claims the next chunk: 0 or 1 rows. kinds null means the kinds that have a handler. lease_seconds null means the kind''s. A claim repeated with the same claim_id returns the chunk that it already has.';
+  'Claims the next chunk: 0 or 1 rows. kinds null means the kinds that have a handler. lease_seconds null means the kind''s. A claim repeated with the same claim_id returns the chunk that it already has. Its commit does not wait for the disk.';
 
 create or replace function public.claim_chunk_jobs_safe(
   worker_id text, batch_size int, parent_sync_job_id uuid default null, kinds text[] default null, lease_seconds int default null,
