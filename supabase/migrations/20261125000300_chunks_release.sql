@@ -133,8 +133,7 @@ $$;
 comment on function chunk_private.take_lowest is 'Takes the up to how_many lowest chunks of a job that were never released, and returns their places.';
 
 -- For reports, of which many come at once: from one stripe, that nobody holds, so that they do not wait for each other; and
--- the chunks of one batch then share a counter when they are reported. Only when no stripe has enough is there more to
--- hold, or nothing left.
+-- the chunks of one batch then share a counter when they are reported.
 create or replace function chunk_private.take_fresh(job public.sync_jobs, how_many int)
 returns bigint[]
 language plpgsql
@@ -155,13 +154,16 @@ begin
     )
     returning f.next_index - span into first_index;
     exit when found;
-    -- Others hold those that have enough: wait for one, so that no slot is lost, and in order, since one that turns out
-    -- to be empty stays locked.
+    -- Others hold those that have enough, or none has. No slot may be lost, so this waits, and always in order of stripes:
+    -- one that turns out to be empty stays locked.
+    if how_many > 1 then
+      return chunk_private.take_lowest(job, how_many);
+    end if;
     perform 1 from chunk_private.fresh_stripes s
-    where s.job_id = job.id and s.next_index + span < s.end_index + job.counter_shards
+    where s.job_id = job.id and s.next_index < s.end_index
     order by s.stripe limit 1 for no key update;
     if not found then
-      return chunk_private.take_lowest(job, how_many);
+      return array[]::bigint[];
     end if;
   end loop;
   return array(select generate_series(first_index, first_index + span - 1, job.counter_shards));

@@ -15,9 +15,11 @@ from tests.sql.model.expected import ACTIVE, Chunk, Job
 
 
 class Board(RuleBasedStateMachine):
-    """A few jobs in the database and in the model; `session` is set by the test."""
+    """A few jobs in the database and in the model; the sessions are set by the test."""
 
     session: Session
+    admin: Session
+    played = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,8 +29,11 @@ class Board(RuleBasedStateMachine):
 
     @initialize()
     def empty(self) -> None:
-        """Each example begins without jobs."""
+        """Each example begins without jobs; what earlier ones have left in the tables is cleared away at times."""
         self.session.execute("delete from public.sync_jobs")
+        type(self).played += 1
+        if self.played % 100 == 0:
+            self.admin.execute("vacuum")
 
     # What must always be so
 

@@ -249,7 +249,7 @@ def play(db: Database, *, examples: int, steps: int) -> None:
     """Run the machine on a database."""
     session = db.connect()
     session.call("save_sync_kind", kind=KIND, max_concurrency=4, retry_delay_seconds=0)
-    machine = type("Machine", (QueueMachine,), {"session": session})
+    machine = type("Machine", (QueueMachine,), {"session": session, "admin": db.connect("supabase_admin")})
     run_state_machine_as_test(
         machine,
         settings=settings(
