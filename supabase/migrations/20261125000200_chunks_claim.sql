@@ -84,13 +84,6 @@ begin
   if lease_seconds not between 1 and 86400 then
     perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
   end if;
-  -- A claim need not wait for the disk, and half of a cycle is that wait. If the server dies before the claim is written,
-  -- the chunk is pending again and its token stale; a report cannot be on disk without its claim. Reports go back to what
-  -- the session has set, and a transaction that has written something before the claim is left alone.
-  if pg_current_xact_id_if_assigned() is null and current_setting('synchronous_commit') <> 'off' then
-    perform set_config('chunk_private.synchronous_commit', current_setting('synchronous_commit'), true),
-      set_config('synchronous_commit', 'off', true);
-  end if;
   -- Nested: a condition with a query in it runs as a query, also for the claims that name no job.
   if parent_sync_job_id is not null then
     if not exists (select from public.sync_jobs j where j.id = parent_sync_job_id) then
@@ -105,7 +98,7 @@ begin
   return chunk_private.claimed_by(claim_id);
 end
 $$;
-comment on function chunk_private.begin_claim is 'Checks a claim''s arguments and lets its commit be asynchronous; returns what an earlier claim with the same id has.';
+comment on function chunk_private.begin_claim is 'Checks a claim''s arguments; returns what an earlier claim with the same id has.';
 
 create or replace function chunk_private.claimable_kinds(kinds text[])
 returns text[]
@@ -340,7 +333,7 @@ begin
 end
 $$;
 comment on function public.claim_next_chunk_job_safe is
-  'Claims the next chunk: 0 or 1 rows. kinds null means the kinds that have a handler. lease_seconds null means the kind''s. A claim repeated with the same claim_id returns the chunk that it already has. Its commit does not wait for the disk.';
+  'Claims the next chunk: 0 or 1 rows. kinds null means the kinds that have a handler. lease_seconds null means the kind''s. A claim repeated with the same claim_id returns the chunk that it already has.';
 
 create or replace function public.claim_chunk_jobs_safe(
   worker_id text, batch_size int, parent_sync_job_id uuid default null, kinds text[] default null, lease_seconds int default null,

@@ -268,10 +268,6 @@ declare
   to_claim bigint;
   next jsonb;
 begin
-  -- What is reported is on disk at commit, also when its claim is in the same transaction.
-  if current_setting('chunk_private.synchronous_commit', true) <> '' then
-    perform set_config('synchronous_commit', current_setting('chunk_private.synchronous_commit'), true);
-  end if;
   select greatest(1, extract(epoch from q.locked_until - q.updated_at))::int into lease_seconds
   from public.chunk_processing_queue q
   where q.id = chunk_id and case when appends
@@ -485,10 +481,6 @@ declare
   to_claim bigint[];
   claimed chunk_private.claimed_chunk[];
 begin
-  -- What is reported is on disk at commit, also when its claim is in the same transaction.
-  if current_setting('chunk_private.synchronous_commit', true) <> '' then
-    perform set_config('synchronous_commit', current_setting('chunk_private.synchronous_commit'), true);
-  end if;
   if jsonb_typeof(completions) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'completions', message = 'completions must be a JSON array of objects';
   end if;
