@@ -1,7 +1,10 @@
-"""Stacks to hurt, and a job on them."""
+"""Stacks to hurt, and a job on them; and what waits for a clock, which is begun before all else."""
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,13 +13,53 @@ from supabase_chunks import ChunksClient
 from tests.chaos.trial import Trial, marking, write_functions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from supabase_chunks.local import LocalStack
 
 # Few enough that a job of 200 chunks is handed over by webhook some ten times.
 CHUNKS_PER_INVOCATION = 20
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the tests of this folder those come last that are begun first."""
+    places = [place for place, item in enumerate(items) if item.path.parent == HERE]
+    ours = sorted((items[place] for place in places), key=lambda item: _scenario(item) is not None)
+    for place, item in zip(places, ours, strict=True):
+        items[place] = item
+
+
+def _scenario(item: pytest.Item) -> Callable[[], None] | None:
+    marker = item.get_closest_marker("meanwhile")
+    return marker.kwargs["scenario"] if marker else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def begun(request: pytest.FixtureRequest) -> dict[str, Future[None]]:
+    """The scenarios that run meanwhile, by their tests: each has servers of its own, and mostly waits."""
+    return {item.nodeid: _begin(scenario) for item in request.session.items if (scenario := _scenario(item))}
+
+
+def _begin(scenario: Callable[[], None]) -> Future[None]:
+    outcome: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(scenario())
+        except BaseException as error:  # to be raised by the test, skipping included
+            outcome.set_exception(error)
+
+    # When the session is interrupted nobody waits for its end: the servers end with this process.
+    threading.Thread(target=run, daemon=True).start()
+    return outcome
+
+
+@pytest.fixture
+def scenario(begun: dict[str, Future[None]], request: pytest.FixtureRequest) -> Future[None]:
+    """The test's own, under way since the first trial or over."""
+    return begun[request.node.nodeid]
 
 
 @pytest.fixture(scope="session")

@@ -6,25 +6,49 @@ Run with `-s` to see how long each took after the last fault.
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos.trial import CHUNKS
+from supabase_chunks import ChunksClient
+from tests.chaos.conftest import CHUNKS_PER_INVOCATION
+from tests.chaos.trial import CHUNKS, Trial, marking, until, write_functions
 
 if TYPE_CHECKING:
-    from tests.chaos.trial import Trial
+    from collections.abc import Iterator
+    from concurrent.futures import Future
 
 # A pass of the watchdog comes every 30 s and sends again what has led to nothing for 28 s.
 TWO_PASSES = 75.0
 
 
-def test_webhooks_lost_by_chance(trial: Trial) -> None:
-    trial.stack.set_webhooks(drop=0.3)
-    trial.start(ms=10)
-    # Four chains of webhooks, each broken with a chance of 0.3 at each of its links: even with nobody's help the
-    # passes of the cron bring it home.
-    trial.comes_home(within=3 * TWO_PASSES)
+@contextmanager
+def own_trial(name: str) -> Iterator[Trial]:
+    """A trial on a stack of its own, which drains as that of the others does."""
+    with TemporaryDirectory() as folder:
+        functions = write_functions(Path(folder) / "functions")
+        with (
+            marking(functions, CHUNKS_PER_INVOCATION=str(CHUNKS_PER_INVOCATION)) as stack,
+            ChunksClient(stack.url, stack.secret_key) as client,
+        ):
+            yield Trial(stack, client, name)
+
+
+def webhooks_lost_by_chance() -> None:
+    with own_trial("test_webhooks_lost_by_chance") as trial:
+        trial.stack.set_webhooks(drop=0.3)
+        trial.start(ms=10)
+        # Four chains of webhooks, each broken with a chance of 0.3 at each of its links: even with nobody's help the
+        # passes of the cron bring it home.
+        trial.comes_home(within=3 * TWO_PASSES)
+
+
+@pytest.mark.meanwhile(scenario=webhooks_lost_by_chance)
+def test_webhooks_lost_by_chance(scenario: Future[None]) -> None:
+    scenario.result()
 
 
 @pytest.mark.soak
@@ -33,10 +57,6 @@ def test_webhooks_lost_by_chance_with_one_for_each_chunk(chained: Trial) -> None
     chained.start()
     # Some sixty webhooks are lost: four, one for each slot, between two passes of the watchdog.
     chained.comes_home(within=30 * TWO_PASSES)
-
-
-def test_all_webhooks_lost_for_a_while(trial: Trial) -> None:
-    lose_all_webhooks(trial, seconds=10)
 
 
 @pytest.mark.soak
@@ -49,7 +69,8 @@ def lose_all_webhooks(trial: Trial, *, seconds: float) -> None:
     trial.start(ms=10)
     trial.done(20)
     trial.stack.set_webhooks(drop=1.0)
-    time.sleep(1)  # until the last invocation has handed over to nobody
+    until(lambda: trial.progress().processing_chunks == 0, "the last invocation has handed over to nobody")
+    time.sleep(1)  # in which a webhook that was on its way would be at work
     trial.restart_clock_of_watchdog()
     stood_at = trial.progress()
     assert (stood_at.ended, stood_at.processing_chunks) == (False, 0)
@@ -58,6 +79,16 @@ def lose_all_webhooks(trial: Trial, *, seconds: float) -> None:
     trial.stack.set_webhooks(drop=0.0)
     trial.fault()
     trial.comes_home(within=TWO_PASSES + 2 * seconds)
+
+
+def all_webhooks_lost_for_a_while() -> None:
+    with own_trial("test_all_webhooks_lost_for_a_while") as trial:
+        lose_all_webhooks(trial, seconds=10)
+
+
+@pytest.mark.meanwhile(scenario=all_webhooks_lost_for_a_while)
+def test_all_webhooks_lost_for_a_while(scenario: Future[None]) -> None:
+    scenario.result()
 
 
 def test_the_last_chunk_fails_and_no_pass_of_the_watchdog_is_near(trial: Trial) -> None:

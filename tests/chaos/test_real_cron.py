@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from tests.sql.database import Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from concurrent.futures import Future
 
 BIN_DIR = Path("/usr/lib/postgresql/15/bin")
 SETTINGS = {
@@ -47,8 +48,8 @@ with psycopg.connect(sys.argv[1], autocommit=True, options="-c role=service_role
 """
 
 
-@pytest.fixture
-def database() -> Iterator[str]:
+@contextmanager
+def migrated() -> Iterator[str]:
     """A migrated database with the real pg_cron, as a superuser's DSN."""
     if not (BIN_DIR.parent / "lib" / "pg_cron.so").exists() and not os.environ.get("CI"):
         pytest.skip("PostgreSQL 15 with pg_cron is missing (Debian: postgresql-15-cron)")
@@ -105,7 +106,8 @@ async def sending(dsn: str) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_job_of_a_killed_worker_comes_home_by_itself(database: str) -> None:
+async def lose_a_worker(database: str) -> None:
+    """Start a job, kill its worker in the middle of a chunk, and see what has come of it."""
     calls: list[Any] = []
     async with answering(database, calls) as url:
         await call(database, "configure_chunk_processing", project_url=url, processor_key=KEY)
@@ -148,3 +150,14 @@ async def read(dsn: str, job: str) -> dict[str, Any]:
     (row,) = await call(dsn, "get_sync_job_progress_safe", parent_sync_job_id=job)
     progress: dict[str, Any] = row["get_sync_job_progress_safe"]
     return progress
+
+
+def a_worker_is_lost() -> None:
+    """On a server of its own, since that is waited for until pg_cron's minute is full."""
+    with migrated() as database:
+        asyncio.run(lose_a_worker(database))
+
+
+@pytest.mark.meanwhile(scenario=a_worker_is_lost)
+def test_a_job_of_a_killed_worker_comes_home_by_itself(scenario: Future[None]) -> None:
+    scenario.result()
