@@ -249,14 +249,27 @@ def test_on_another_platform_it_says_what_to_bring(tmp_path: Path) -> None:
         assert run.traces.left_after(5) == []
 
 
+@pytest.fixture
+def hurried(stack: LocalStack) -> Iterator[None]:
+    """The stack's cron runs the watchdog each second instead of each half minute."""
+    with psycopg.connect(stack.postgres_url, autocommit=True) as owner:
+        owner.execute(
+            "select cron.schedule(jobname, '1 second', command) from cron.job where jobname like '%-watchdog'"
+        )
+        yield
+        owner.execute("select chunk_private.schedule_watchdog()")
+
+
 @pytest.mark.parametrize("part", ["background-sync-processor", "sync-emails"])
-def test_a_killed_function_loses_no_message(part: str, stack: LocalStack, mail: MailServer) -> None:
+def test_a_killed_function_loses_no_message(
+    part: str, stack: LocalStack, mail: MailServer, hurried: None
+) -> None:
     client = ChunksClient(stack.url, stack.secret_key)
     kind = next(kind for kind in client.kinds() if kind.kind == "email")
     # What a chunk waits for when its worker is gone, and before a retry.
     client.save_kind(**kind.model_dump() | {"lease_seconds": 4, "retry_delay_seconds": 1})
     with Mailbox(mail.address) as mailbox:
-        mailbox.fill(made_up(1500))
+        mailbox.fill(made_up(300))
         mailbox.select()
         total = mailbox.count(below=mailbox.next_uid())
     address = mail.address
@@ -268,7 +281,7 @@ def test_a_killed_function_loses_no_message(part: str, stack: LocalStack, mail: 
         username=address.username,
         password=address.password,
     )
-    job = client.trigger_sync("email", payload={"account": part, "batch_size": 50})
+    job = client.trigger_sync("email", payload={"account": part, "batch_size": 20})
     for progress in job.watch(timeout=60):
         if progress.completed_chunks >= 3:
             stack.kill(part)
@@ -288,7 +301,7 @@ def test_a_killed_function_loses_no_message(part: str, stack: LocalStack, mail: 
     assert rows == total
     assert again >= 1
 
-    second = client.trigger_sync("email", payload={"account": part, "batch_size": 50})
+    second = client.trigger_sync("email", payload={"account": part, "batch_size": 20})
     assert second.wait(timeout=60).total_chunks == 1
     with psycopg.connect(stack.db_url) as database:
         (after,) = database.execute(  # type: ignore[misc]
