@@ -63,6 +63,9 @@ class Proxy:
 
     def _serve(self, near: socket.socket) -> None:
         with near, socket.create_connection(self._target) as far, contextlib.suppress(OSError):
+            for connection in (near, far):
+                # Else a request in two pieces waits for an acknowledgement that the other side delays.
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._open |= {near, far}
             losing = threading.Event()

@@ -88,7 +88,7 @@ async def test_a_token_that_expires_while_watching_ends_the_watching(
     async with both(which, stack.url, stack.publishable_key) as app:
         job = await done(app.as_user(token_for(stack, ann)).trigger_sync(kind, chunks=[{"n": 1}]))
         # PostgREST grants 30 s of clock skew, so this token is just good enough now.
-        soon = token_for(stack, ann, seconds=-28)
+        soon = token_for(stack, ann, seconds=-29)
         with pytest.raises(sc.AuthenticationError):
             await listed(app.as_user(soon).job(job.id).watch(timeout=15))
 
@@ -177,13 +177,13 @@ def test_an_async_client_is_shared_by_the_loops_of_several_threads(stack: LocalS
 
 
 @BOTH
-async def test_thousands_of_polls_leave_no_file_open(stack: LocalStack, kind: str, which: str) -> None:
+async def test_hundreds_of_polls_leave_no_file_open(stack: LocalStack, kind: str, which: str) -> None:
     async with both(which, stack.url, stack.secret_key) as client:
         job = await done(client.trigger_sync(kind, chunks=[{"n": 1}]))
         await done(job.progress())
         gc.collect()
         before = len(os.listdir("/proc/self/fd"))
-        for _ in range(2000):
+        for _ in range(500):
             await done(job.progress())
         assert len(os.listdir("/proc/self/fd")) <= before + 2
 
