@@ -36,6 +36,9 @@ class CuttingProxy:
     def serve(self, client: socket.socket) -> None:
         """Pass one connection on, until either side or the marker ends it."""
         with client, socket.create_connection((HOST, self.target)) as server:
+            for end in (client, server):
+                # Else a command in two pieces waits for an acknowledgement that the other side delays.
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             upward = threading.Thread(target=self._pump, args=(client, server, None), daemon=True)
             upward.start()
             self._pump(server, client, self.marker)

@@ -49,15 +49,15 @@ _BOTH = [
 ]
 
 
-class Deployment:
-    """A project on the disk, and the empty database that it is deployed to."""
+class Project:
+    """A fresh project on the disk, and the CLI that is used on it."""
 
-    def __init__(self, folder: Path, stack: LocalStack, program: str, flag: str) -> None:
+    def __init__(self, folder: Path, program: str, flag: str) -> None:
         self.folder = folder
-        self.stack = stack
         self.version = 3 if flag == "--remote" else 2
         self._program = program
         self._flag = flag
+        folder.mkdir()
         self.supabase("init")
 
     def supabase(self, *arguments: str) -> str:
@@ -75,13 +75,6 @@ class Deployment:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def push(self) -> list[str]:
-        """Push, and return the migrations that were applied."""
-        said = self.supabase("db", "push", "--yes", f"{self._flag}={self.stack.postgres_url}?sslmode=disable")
-        return [
-            line.split()[2].rstrip(".") for line in said.splitlines() if line.startswith("Applying migration")
-        ]
-
     def init(self, *options: str) -> str:
         """Install, and return what was said."""
         done = CliRunner().invoke(cli, ["init", str(self.folder), *options])
@@ -94,13 +87,32 @@ class Deployment:
         (migrations / name).write_text(sql)
 
 
+class Deployment(Project):
+    """And the empty database that it is deployed to."""
+
+    def __init__(self, folder: Path, program: str, flag: str, stack: LocalStack) -> None:
+        super().__init__(folder, program, flag)
+        self.stack = stack
+
+    def push(self) -> list[str]:
+        """Push, and return the migrations that were applied."""
+        said = self.supabase("db", "push", "--yes", f"{self._flag}={self.stack.postgres_url}?sslmode=disable")
+        return [
+            line.split()[2].rstrip(".") for line in said.splitlines() if line.startswith("Applying migration")
+        ]
+
+
+@pytest.fixture(params=_BOTH)
+def project(tmp_path: Path, request: pytest.FixtureRequest) -> Project:
+    """A fresh one."""
+    return Project(tmp_path / "mein Projekt", *request.param)
+
+
 @pytest.fixture(params=_BOTH)
 def deployment(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """A fresh project, and a database with the platform's roles and nothing of ours."""
-    folder = tmp_path / "mein Projekt"
-    folder.mkdir()
     with LocalStack(migrations=None, functions=None) as stack:
-        yield Deployment(folder, stack, *request.param)
+        yield Deployment(tmp_path / "mein Projekt", *request.param, stack)
 
 
 def _works(stack: LocalStack) -> bool:
@@ -130,15 +142,15 @@ def test_a_fresh_project_is_deployed_and_works(deployment: Deployment) -> None:
     assert deployment.push() == []
 
 
-def test_the_commands_that_come_next_are_those_of_the_cli(deployment: Deployment) -> None:
-    said = deployment.init()
-    assert f"  cd {shlex.quote(str(deployment.folder))}\n" in said
+def test_the_commands_that_come_next_are_those_of_the_cli(project: Project) -> None:
+    said = project.init()
+    assert f"  cd {shlex.quote(str(project.folder))}\n" in said
     # Of the two forms of `db push` the one with --remote is for version 3.
     named = re.findall(r"supabase (db push|functions deploy)((?: --[a-z-]+)*)", said)
     assert named == [("db push", ""), ("db push", " --remote"), ("functions deploy", " --use-api")]
     for words, flags in named:
-        known = deployment.supabase(*words.split(), "--help")
-        if flags != " --remote" or deployment.version == 3:
+        known = project.supabase(*words.split(), "--help")
+        if flags != " --remote" or project.version == 3:
             assert all(flag in known for flag in flags.split()), words
 
 
@@ -181,11 +193,11 @@ def test_a_project_with_a_history_goes_on_and_is_upgraded(
     assert tables == (6,)
 
 
-def test_the_cli_reads_the_configuration(deployment: Deployment) -> None:
-    deployment.init()
-    config = deployment.folder / "supabase" / "config.toml"
+def test_the_cli_reads_the_configuration(project: Project) -> None:
+    project.init()
+    config = project.folder / "supabase" / "config.toml"
     assert "[functions.background-sync-processor]" in config.read_text()
     # Any command that loads the project reads the file, and refuses one that it does not understand.
-    deployment.supabase("migration", "new", "later")
-    newest = sorted(path.name for path in (deployment.folder / "supabase" / "migrations").iterdir())[-1]
+    project.supabase("migration", "new", "later")
+    newest = sorted(path.name for path in (project.folder / "supabase" / "migrations").iterdir())[-1]
     assert newest.endswith("_later.sql")
