@@ -156,7 +156,7 @@ async def test_a_handler_that_exits_or_interrupts_fails_its_chunk_only(client: A
 
 async def test_the_lease_is_kept_alive_while_the_handler_keeps_the_cpu_busy(client: Any, kind: str) -> None:
     def handler(chunk: sc.Chunk) -> int:
-        until_ = time.monotonic() + 3.0
+        until_ = time.monotonic() + 2.0
         rounds = 0
         while time.monotonic() < until_:
             rounds += sum(range(1000))
@@ -172,7 +172,7 @@ async def test_the_lease_is_kept_alive_while_the_handler_keeps_the_cpu_busy(clie
 
 async def test_an_async_handler_that_blocks_the_loop_keeps_its_lease(stack: LocalStack, kind: str) -> None:
     async def handler(chunk: sc.Chunk) -> int:
-        time.sleep(2.5)
+        time.sleep(2.0)
         return chunk.attempt
 
     async with sc.AsyncChunksClient(stack.url, stack.secret_key) as client:
