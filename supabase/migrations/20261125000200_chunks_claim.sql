@@ -143,11 +143,38 @@ comment on column chunk_private.claim_lanes.handler is 'The kind''s.';
 comment on column chunk_private.claim_lanes.lease_seconds is 'The kind''s.';
 comment on column chunk_private.claim_lanes.floor is 'The release time from which on this session last found chunks there.';
 
+create or replace function chunk_private.remember_floor(lane smallint, found_at timestamptz)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform set_config('chunk_private.floor_' || lane, (extract(epoch from found_at) - 0.001)::text, false);
+end
+$$;
+comment on function chunk_private.remember_floor is 'Remembers for this session at which release time a claim has found chunks of a lane.';
+
+-- With SKIP LOCKED, since a claim must not wait; whoever holds the row either does the same or is a control operation that
+-- knows better, and the next claim finds what is left.
+create or replace function chunk_private.start_jobs(job_ids uuid[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  update public.sync_jobs j
+  set status = 'running', started_at = now()
+  where j.id = any (array(
+    select s.id from public.sync_jobs s where s.id = any (job_ids) and s.status = 'pending' for no key update skip locked
+  ));
+end
+$$;
+comment on function chunk_private.start_jobs is 'Makes pending jobs running: a chunk of theirs is claimed.';
+
 -- One chunk ------------------------------------------------------------------------------------------------------------
 
--- The slot is the caller's already, and nobody else writes a pending chunk without its slot. A job's first claim makes it
--- running: with SKIP LOCKED, since a claim must not wait; whoever holds the row either does the same or is a control
--- operation that knows better, and the next claim finds what is left.
+-- The slot is the caller's already, and nobody else writes a pending chunk without its slot.
 create or replace function chunk_private.start_attempt(job_id uuid, chunk_index bigint, worker_id text, handler text, lease_seconds int)
 returns chunk_private.claimed_chunk
 language plpgsql
@@ -165,9 +192,7 @@ begin
   returning q.id, q.kind, q.attempts, q.max_retries, q.payload, q.owner_id, q.claim_token, q.locked_until, j.payload as job_payload,
     j.status as job_status into chunk;
   if chunk.job_status = 'pending' then
-    update public.sync_jobs j
-    set status = 'running', started_at = now()
-    where j.id = (select s.id from public.sync_jobs s where s.id = job_id and s.status = 'pending' for no key update skip locked);
+    perform chunk_private.start_jobs(array[job_id]);
   end if;
   return row(chunk.id, job_id, chunk.kind, handler, chunk_index, chunk.attempts, 1 + chunk.max_retries, chunk.payload, chunk.job_payload,
     chunk.owner_id, chunk.claim_token, chunk.locked_until);
@@ -210,7 +235,7 @@ begin
     chunk_indexes := chunk_indexes || taken.chunk_indexes;
     how_many := how_many - taken.slots;
     if taken.newest > floor + interval '50 milliseconds' and parent_sync_job_id is null then
-      perform set_config('chunk_private.floor_' || lane, (extract(epoch from taken.newest) - 0.001)::text, false);
+      perform chunk_private.remember_floor(lane, taken.newest);
     end if;
     exit when how_many = 0 or floor = '-infinity';
     floor := '-infinity';
@@ -248,11 +273,7 @@ begin
   into claimed, starting
   from chunk c;
   if starting is not null then
-    update public.sync_jobs j
-    set status = 'running', started_at = now()
-    where j.id = any (array(
-      select s.id from public.sync_jobs s where s.id = any (starting) and s.status = 'pending' for no key update skip locked
-    ));
+    perform chunk_private.start_jobs(starting);
   end if;
   return claimed;
 end
@@ -320,7 +341,7 @@ begin
       end if;
       if found then
         if slot.ready_at > floor + interval '50 milliseconds' and parent_sync_job_id is null then
-          perform set_config('chunk_private.floor_' || lane.id, (extract(epoch from slot.ready_at) - 0.001)::text, false);
+          perform chunk_private.remember_floor(lane.id, slot.ready_at);
         end if;
         return next chunk_private.start_attempt(slot.job_id, slot.chunk_index, worker_id, lane.handler, lane.lease_seconds);
         return;

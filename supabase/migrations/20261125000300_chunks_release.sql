@@ -171,12 +171,36 @@ end
 $$;
 comment on function chunk_private.take_fresh is 'Takes up to how_many chunks of a job that were never released, and returns their places.';
 
+create or replace function chunk_private.take_claimable(
+  job public.sync_jobs, how_many int, lowest boolean, out chunk_indexes bigint[], out ready_ats timestamptz[]
+)
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  due constant record := chunk_private.take_returned(job.id, now(), how_many);
+  fresh bigint[];
+begin
+  chunk_indexes := due.chunk_indexes;
+  ready_ats := due.ready_ats;
+  how_many := how_many - cardinality(chunk_indexes);
+  if how_many > 0 then
+    fresh := case when lowest then chunk_private.take_lowest(job, how_many) else chunk_private.take_fresh(job, how_many) end;
+    chunk_indexes := chunk_indexes || fresh;
+    ready_ats := ready_ats || array_fill(now(), array[cardinality(fresh)]);
+  end if;
+end
+$$;
+comment on function chunk_private.take_claimable is
+  'Takes up to how_many chunks of a job that may be claimed now, of those never released the lowest or any: their places, and since when.';
+
 -- pg_net cannot send later. So the webhook of a retry that is due soon goes out at once, and the processor waits; else the
 -- last retries of a job, when no report follows that could start them, would wait for the watchdog.
 create or replace function chunk_private.give_slots(
   job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], claim_ids uuid[], sent_until timestamptz
 )
-returns int
+returns void
 language plpgsql
 set search_path = ''
 as $$
@@ -200,11 +224,13 @@ begin
   select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, claim_ids[n.place],
     case when n.chunk_index = any (to_dispatch) then now() end, (n.chunk_index = any (to_dispatch))::int
   from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place);
-  return case when cardinality(to_dispatch) > 0 then chunk_private.dispatch(job, to_dispatch) else 0 end;
+  if cardinality(to_dispatch) > 0 then
+    perform chunk_private.dispatch(job, to_dispatch);
+  end if;
 end
 $$;
 comment on function chunk_private.give_slots is
-  'Releases chunks: each gets a slot and, if it may be claimed by sent_until, a webhook. The first ones are claimed at once, with the claim ids given. Returns how many webhooks went out.';
+  'Releases chunks: each gets a slot and, if it may be claimed by sent_until, a webhook. The first ones are claimed at once, with the claim ids given.';
 
 -- What a report does with the slots it has freed, under a shared gate: each goes to at most one chunk, so the cap holds
 -- without counting.
@@ -215,11 +241,9 @@ set search_path = ''
 as $$
 #variable_conflict use_variable
 declare
-  free int := cardinality(freed);
-  returned record;
-  fresh bigint[];
-  chunk_indexes bigint[];
-  ready_ats timestamptz[];
+  next record;
+  free int;
+  later record;
   to_claim bigint[];
   waiting bigint[];
 begin
@@ -227,17 +251,9 @@ begin
   if job.status not in ('pending', 'running') then
     return array[]::bigint[];
   end if;
-  returned := chunk_private.take_returned(job.id, now(), free);
-  chunk_indexes := returned.chunk_indexes;
-  ready_ats := returned.ready_ats;
-  free := free - cardinality(chunk_indexes);
-  if free > 0 then
-    fresh := chunk_private.take_fresh(job, free);
-    chunk_indexes := chunk_indexes || fresh;
-    ready_ats := ready_ats || array_fill(now(), array[cardinality(fresh)]);
-    free := free - cardinality(fresh);
-  end if;
-  to_claim := chunk_indexes[1:cardinality(claim_ids)];
+  next := chunk_private.take_claimable(job, cardinality(freed), false);
+  free := cardinality(freed) - cardinality(next.chunk_indexes);
+  to_claim := next.chunk_indexes[1:cardinality(claim_ids)];
   if free > 0 then
     -- Nothing else is claimable: claim chunks that have slots already. The free slots wait with retries that are not due.
     waiting := array(
@@ -251,12 +267,12 @@ begin
     where s.job_id = job.id and s.chunk_index = w.chunk_index;
     claim_ids := claim_ids[1:cardinality(to_claim)];
     to_claim := to_claim || waiting;
-    returned := chunk_private.take_returned(job.id, 'infinity', free);
-    chunk_indexes := chunk_indexes || returned.chunk_indexes;
-    ready_ats := ready_ats || returned.ready_ats;
+    later := chunk_private.take_returned(job.id, 'infinity', free);
+    next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
+    next.ready_ats := next.ready_ats || later.ready_ats;
   end if;
-  if cardinality(chunk_indexes) > 0 then
-    perform chunk_private.give_slots(job, chunk_indexes, ready_ats, claim_ids, now() + interval '25 seconds');
+  if cardinality(next.chunk_indexes) > 0 then
+    perform chunk_private.give_slots(job, next.chunk_indexes, next.ready_ats, claim_ids, now() + interval '25 seconds');
   end if;
   return to_claim;
 end
@@ -274,10 +290,8 @@ as $$
 declare
   job public.sync_jobs;
   free int;
-  returned record;
-  fresh bigint[];
-  chunk_indexes bigint[];
-  ready_ats timestamptz[];
+  next record;
+  later record;
 begin
   select j.* into job from public.sync_jobs j where j.id = job_id and j.status in ('pending', 'running');
   if not found then
@@ -297,16 +311,12 @@ begin
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
   select job_id, g.ready_at, g.chunk_index from given_up g;
   free := greatest(0, job.max_concurrency - (select count(*)::int from chunk_private.slots s where s.job_id = job_id));
-  returned := chunk_private.take_returned(job_id, now(), free);
-  chunk_indexes := returned.chunk_indexes;
-  ready_ats := returned.ready_ats;
-  fresh := chunk_private.take_lowest(job, free - cardinality(chunk_indexes));
-  chunk_indexes := chunk_indexes || fresh;
-  ready_ats := ready_ats || array_fill(now(), array[cardinality(fresh)]);
-  returned := chunk_private.take_returned(job_id, 'infinity', free - cardinality(chunk_indexes));
+  next := chunk_private.take_claimable(job, free, true);
+  later := chunk_private.take_returned(job_id, 'infinity', free - cardinality(next.chunk_indexes));
+  next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
   -- What is not due yet was waited for since it failed, or is the watchdog's: no webhook.
-  perform chunk_private.give_slots(job, chunk_indexes || returned.chunk_indexes, ready_ats || returned.ready_ats, '{}', now());
-  return cardinality(chunk_indexes) + cardinality(returned.chunk_indexes);
+  perform chunk_private.give_slots(job, next.chunk_indexes, next.ready_ats || later.ready_ats, '{}', now());
+  return cardinality(next.chunk_indexes);
 end
 $$;
 comment on function chunk_private.fill_slots is

@@ -333,8 +333,8 @@ begin
     ended.job_status := chunk_private.finish_if_done(ended.job_id);
   end if;
 
-  -- The chunk's slot goes to the next one. In most reports the job runs on, no retry is due, and a stripe is free; all else
-  -- is pass_slots_on's.
+  -- The chunk's slot goes to the next one. In most reports the job runs on, no retry is due, and a stripe is free: that in
+  -- two statements, since calling take_fresh and give_slots would cost a tenth of the report. All else is pass_slots_on's.
   if ended.job_status in ('pending', 'running') then
     update chunk_private.fresh_stripes f
     set next_index = f.next_index + ended.shards
