@@ -183,6 +183,11 @@ class Session:
             self.connection.execute(f"update {table} set {moved}", {"by": by})
 
 
+def reports(batch: Sequence[Row]) -> list[Row]:
+    """Return what says of each claimed chunk that it is done, or in a heartbeat that it is held."""
+    return [{"chunk_id": chunk["chunk_id"], "claim_token": chunk["claim_token"]} for chunk in batch]
+
+
 class Database:
     """One database of a server; closes what was opened through it."""
 

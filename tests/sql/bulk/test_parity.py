@@ -9,7 +9,7 @@ import pytest
 
 from tests.sql import invariants
 from tests.sql.cleanup.hooks import configure, sent
-from tests.sql.database import Database, Row, Session
+from tests.sql.database import Database, Row, Session, reports
 
 # What is reported on each of a job's first chunks; each script runs on a job of its own.
 SCRIPTS: dict[str, list[dict[str, Any]]] = {
@@ -147,8 +147,7 @@ def test_reports_on_many_jobs_finish_each_of_them_once(service: Session) -> None
     jobs = [service.start(chunks=[{}] * 5)["id"] for _ in range(8)]
     batch = service.call("claim_chunk_jobs_safe", worker_id="w", batch_size=100, kinds=["plain"])
     assert len(batch) == 40
-    completions = [{"chunk_id": c["chunk_id"], "claim_token": c["claim_token"]} for c in batch]
-    answers = service.call("complete_chunk_jobs_safe", completions=completions)
+    answers = service.call("complete_chunk_jobs_safe", completions=reports(batch))
     assert {(a["outcome"], a["job_status"], a["remaining"]) for a in answers} == {
         ("completed", "completed", 0)
     }

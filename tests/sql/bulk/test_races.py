@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.sql import invariants
-from tests.sql.database import Database, Session
+from tests.sql.database import Database, Row, Session, reports
 from tests.sql.threads import together
 
 
@@ -33,7 +33,7 @@ def test_batches_never_deadlock_and_bring_all_to_the_end(
             idle = 0 if batch else idle + 1
             dice.shuffle(batch)
             while batch:
-                reports = [
+                batch_reports = [
                     {
                         "chunk_id": chunk["chunk_id"],
                         "claim_token": chunk["claim_token"],
@@ -42,7 +42,7 @@ def test_batches_never_deadlock_and_bring_all_to_the_end(
                     }
                     for chunk in batch
                 ]
-                answers = session.call("complete_chunk_jobs_safe", completions=reports)
+                answers = session.call("complete_chunk_jobs_safe", completions=batch_reports)
                 assert {answer["outcome"] for answer in answers} <= {"completed", "retrying"}
                 done += sum(answer["outcome"] == "completed" for answer in answers)
                 batch = [answer["next"] for answer in answers if answer["next"]]
@@ -64,7 +64,7 @@ def test_singles_batches_and_heartbeats_together(db: Database, service: Session)
         while idle < 20:
             batch = session.call("claim_chunk_jobs_safe", worker_id="w", batch_size=10, kinds=["plain"])
             idle = 0 if batch else idle + 1
-            held = [{"chunk_id": chunk["chunk_id"], "claim_token": chunk["claim_token"]} for chunk in batch]
+            held = reports(batch)
             session.call("extend_chunk_leases", leases=held[::-1])
             if number % 2:
                 for report in held:
@@ -97,9 +97,8 @@ def test_batches_that_share_the_last_fresh_chunks_lose_no_slot(db: Database, ser
     def work(session: Session, number: int) -> None:
         for hand in hands:
             mine = hand[number * size : (number + 1) * size]
-            reports = [{"chunk_id": c["chunk_id"], "claim_token": c["claim_token"]} for c in mine]
             lined_up.wait()
-            session.call("complete_chunk_jobs_safe", completions=reports)
+            session.call("complete_chunk_jobs_safe", completions=reports(mine))
 
     together(db, workers, work)
     assert service.rows("select distinct count(*) as slots from chunk_private.slots group by job_id") == [
@@ -108,17 +107,13 @@ def test_batches_that_share_the_last_fresh_chunks_lose_no_slot(db: Database, ser
     invariants.check(service)
 
 
-def _reports(batch: list[dict[str, str]]) -> list[dict[str, str]]:
-    return [{"chunk_id": chunk["chunk_id"], "claim_token": chunk["claim_token"]} for chunk in batch]
-
-
 def test_reports_of_the_same_chunks_in_opposite_orders_both_get_their_answer(
     db: Database, service: Session
 ) -> None:
     """As when a worker repeats a call whose first one is still under way."""
     service.start(chunks=[{}] * 1000, max_concurrency=1000)
     hands = [
-        _reports(service.call("claim_chunk_jobs_safe", worker_id="w", batch_size=40, kinds=["plain"]))
+        reports(service.call("claim_chunk_jobs_safe", worker_id="w", batch_size=40, kinds=["plain"]))
         for _ in range(25)
     ]
     lined_up = threading.Barrier(2, timeout=20)
@@ -140,16 +135,16 @@ def test_batches_of_one_job_do_not_wait_for_each_other(db: Database, service: Se
     """Once under way: a batch's slots go to chunks that are counted in one place."""
     service.start(chunks=[{}] * 2000, max_concurrency=100)
 
-    def claim() -> list[dict[str, str]]:
-        batch: list[dict[str, str]] = service.call(
+    def claim() -> list[Row]:
+        batch: list[Row] = service.call(
             "claim_chunk_jobs_safe", worker_id="w", batch_size=10, kinds=["plain"]
         )
         return batch
 
     for _ in range(10):
-        service.call("complete_chunk_jobs_safe", completions=_reports(claim()))
+        service.call("complete_chunk_jobs_safe", completions=reports(claim()))
     batches = [claim() for _ in range(8)]
     for batch in batches:
         session = db.connect(autocommit=False, settings="-c lock_timeout=5s")
-        answers = session.call("complete_chunk_jobs_safe", completions=_reports(batch))
+        answers = session.call("complete_chunk_jobs_safe", completions=reports(batch))
         assert {answer["outcome"] for answer in answers} == {"completed"}

@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 
 from tests.sql import invariants
-from tests.sql.database import Database, Session
+from tests.sql.database import Database, Session, reports
 from tests.sql.threads import together
 
 # Both figures in one statement, hence of one moment.
@@ -96,8 +96,7 @@ def test_percent_is_a_hundred_only_when_nothing_is_open(service: Session) -> Non
     job = service.start(chunks=[{}] * 2000, max_concurrency=1000)["id"]
     for _ in range(2):
         batch = service.call("claim_chunk_jobs_safe", worker_id="w", batch_size=100, kinds=["plain"])
-        reports = [{"chunk_id": c["chunk_id"], "claim_token": c["claim_token"]} for c in batch]
-        service.call("complete_chunk_jobs_safe", completions=reports)
+        service.call("complete_chunk_jobs_safe", completions=reports(batch))
     assert service.progress(job)["percent_complete"] == 10
     service.execute("update public.sync_jobs set total_chunks = 200000")  # as if there were so many
     assert service.progress(job)["percent_complete"] == 0.1
