@@ -120,11 +120,13 @@ create table if not exists public.chunk_processing_queue (
   updated_at timestamptz not null default now(),
   constraint chunk_processing_queue_parent_fkey foreign key (parent_sync_job_id) references public.sync_jobs (id) on delete cascade,
   constraint chunk_processing_queue_place_key unique (parent_sync_job_id, chunk_index),
-  -- The state machine, in one short constraint without long words: the server reads it anew for each write (the rest is
-  -- tested). Pending and processing are the states that begin with p, and have no end.
+  -- The state machine, in one short constraint: the server reads it anew for each write (the rest is tested).
   constraint chunk_processing_queue_state_machine check (
-    starts_with(status, 'p') = (completed_at is null)
-    and starts_with(status, 'pr') = (locked_until is not null)
+    case status
+      when 'processing' then locked_until is not null and completed_at is null
+      when 'pending' then locked_until is null and completed_at is null
+      else locked_until is null and completed_at is not null
+    end
     and attempts <= 1 + max_retries
   )
 )
@@ -253,7 +255,8 @@ create table if not exists chunk_private.job_counters (
   last_error text,
   last_error_at timestamptz,
   primary key (job_id, shard),
-  constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+  constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
+  constraint job_counters_not_negative check (least(open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks) >= 0)
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 comment on table chunk_private.job_counters is

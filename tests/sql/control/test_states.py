@@ -127,3 +127,28 @@ def test_a_paused_pending_job_resumes_as_pending(service: Session) -> None:
     assert service.claim(job) is None
     assert service.control("resume_sync_job", job)["status"] == "pending"
     assert service.claim(job) is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "status = 'paused'",
+        "status = 'pending'",
+        "status = 'completed'",
+        "locked_until = null",
+        "attempts = 2 + max_retries",
+    ],
+)
+def test_no_hand_brings_a_processing_chunk_into_a_state_that_does_not_exist(
+    service: Session, change: str
+) -> None:
+    service.start(chunks=[{}])
+    service.claimed()
+    with refused("23514"):
+        service.execute(f"update public.chunk_processing_queue set {change}")
+
+
+def test_no_count_goes_below_zero(service: Session) -> None:
+    service.start(chunks=[{}])
+    with refused("23514"):
+        service.execute("update chunk_private.job_counters set open_chunks = -1")
