@@ -120,13 +120,9 @@ create table if not exists public.chunk_processing_queue (
   updated_at timestamptz not null default now(),
   constraint chunk_processing_queue_parent_fkey foreign key (parent_sync_job_id) references public.sync_jobs (id) on delete cascade,
   constraint chunk_processing_queue_place_key unique (parent_sync_job_id, chunk_index),
-  -- The state machine, in one short constraint: the server reads it anew for each write (the rest is tested).
+  -- The state machine, in one short constraint, and with an array for `in`: the server reads it anew for each write.
   constraint chunk_processing_queue_state_machine check (
-    case status
-      when 'processing' then locked_until is not null and completed_at is null
-      when 'pending' then locked_until is null and completed_at is null
-      else locked_until is null and completed_at is not null
-    end
+    (status = 'processing') = (locked_until is not null) and (status = any ('{pending,processing}')) = (completed_at is null)
     and attempts <= 1 + max_retries
   )
 )

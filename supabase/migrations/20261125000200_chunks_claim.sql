@@ -300,14 +300,17 @@ set jit = off
 as $$
 #variable_conflict use_variable
 declare
-  earlier constant chunk_private.claimed_chunk[] := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
+  earlier chunk_private.claimed_chunk[];
   lane record;
   floor timestamptz;
   slot record;
 begin
-  if cardinality(earlier) > 0 then
-    return next earlier[1];
-    return;
+  if num_nonnulls(parent_sync_job_id, lease_seconds, claim_id) > 0 or (length(worker_id) between 1 and 200) is not true then
+    earlier := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
+    if cardinality(earlier) > 0 then
+      return next earlier[1];
+      return;
+    end if;
   end if;
   if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
     kinds := chunk_private.claimable_kinds(kinds);

@@ -257,49 +257,47 @@ set jit = off
 as $$
 #variable_conflict use_variable
 declare
-  appends constant boolean := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total);
+  appends boolean := false;
   lease_seconds int;
-  ended record;
+  chunk record;
+  job record;
   outcome text := 'completed';
-  open_here bigint;
-  remaining bigint;
   fresh_index bigint;
   sends boolean;
   to_claim bigint;
   next jsonb;
 begin
-  select greatest(1, extract(epoch from q.locked_until - q.updated_at))::int into lease_seconds
-  from public.chunk_processing_queue q
-  where q.id = chunk_id and case when appends
-    then pg_advisory_xact_lock(uuid_hash_extended(q.parent_sync_job_id, 0))::text
-    else pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text
-  end is not null;
-  if not found then
-    raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
+  if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total) > 0 then
+    appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total);
+  end if;
+  if claim_next then
+    select greatest(1, extract(epoch from q.locked_until - q.updated_at))::int into lease_seconds
+    from public.chunk_processing_queue q where q.id = chunk_id;
   end if;
 
+  -- The gate stands in the `where`, behind the fence: it is entered before the chunk is locked, in one statement with it. What
+  -- this statement reads may be older than the gate; the job is therefore read by the next one.
   if success then
     update public.chunk_processing_queue q
     set status = 'completed', result = result, error = null, locked_until = null,
         items_processed = coalesce(items_processed, q.items_processed), items_total = coalesce(items_total, q.items_total),
         completed_at = now(), updated_at = now()
-    from public.sync_jobs j
-    join public.sync_kinds k on k.kind = j.kind
-    where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null and j.id = q.parent_sync_job_id
-    returning q.chunk_index, q.attempts, q.items_processed, q.worker_id, j.id as job_id, j.status as job_status,
-      j.counter_shards as shards, k.handler
-    into ended;
+    where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null and case when appends
+      then pg_advisory_xact_lock(uuid_hash_extended(q.parent_sync_job_id, 0))::text
+      else pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text
+    end is not null
+    returning q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.items_processed, q.worker_id into chunk;
   else
-    select q.chunk_index, q.attempts, q.items_processed, q.worker_id, j.id as job_id, j.status as job_status,
-      j.counter_shards as shards, k.handler
-    into ended
+    select q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.items_processed, q.worker_id into chunk
     from public.chunk_processing_queue q
-    join public.sync_jobs j on j.id = q.parent_sync_job_id
-    join public.sync_kinds k on k.kind = j.kind
     where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
-    for no key update of q;
+      and pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text is not null
+    for no key update;
   end if;
   if not found then
+    if not exists (select from public.chunk_processing_queue q where q.id = chunk_id) then
+      raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
+    end if;
     return chunk_private.answer_again(chunk_id, claim_token);
   end if;
 
@@ -307,73 +305,81 @@ begin
     update chunk_private.job_counters c
     set open_chunks = c.open_chunks - 1,
         completed_chunks = c.completed_chunks + 1,
-        retrying_chunks = c.retrying_chunks - (ended.attempts > 1)::int,
-        items_processed = c.items_processed + coalesce(ended.items_processed, 0),
+        retrying_chunks = c.retrying_chunks - (chunk.attempts > 1)::int,
+        items_processed = c.items_processed + coalesce(chunk.items_processed, 0),
         last_activity_at = now()
-    where c.job_id = ended.job_id and c.shard = ended.chunk_index % ended.shards
-    returning c.open_chunks, (select sum(o.open_chunks)::bigint - 1 from chunk_private.job_counters o where o.job_id = ended.job_id)
-    into open_here, remaining;
+    from public.sync_jobs j
+    join public.sync_kinds k on k.kind = j.kind
+    where j.id = chunk.job_id and c.job_id = j.id and c.shard = chunk.chunk_index % j.counter_shards
+    returning j.id, j.status, j.counter_shards as shards, k.handler, c.open_chunks as open_here,
+      (select sum(o.open_chunks)::bigint - 1 from chunk_private.job_counters o where o.job_id = j.id) as remaining
+    into job;
     if appends then
-      perform chunk_private.add_chunks(ended.job_id, next_chunks, items_total);
-      remaining := remaining + jsonb_array_length(next_chunks);
-      open_here := null;
+      perform chunk_private.add_chunks(job.id, next_chunks, items_total);
+      job.remaining := job.remaining + jsonb_array_length(next_chunks);
+      job.open_here := null;
     elsif items_total is not null then
-      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + items_total where j.id = ended.job_id;
+      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + items_total where j.id = job.id;
     end if;
   else
     outcome := chunk_private.end_attempt(
       (select q from public.chunk_processing_queue q where q.id = chunk_id), 'error',
       coalesce(error, 'the worker gave no error text'), retryable, retry_after_seconds
     );
-    select sum(c.open_chunks), sum(c.open_chunks) filter (where c.shard = ended.chunk_index % ended.shards)
-    into remaining, open_here
-    from chunk_private.job_counters c where c.job_id = ended.job_id;
+    select j.id, j.status, j.counter_shards as shards, k.handler, o.open_here, o.remaining into job
+    from public.sync_jobs j
+    join public.sync_kinds k on k.kind = j.kind
+    cross join lateral (
+      select sum(c.open_chunks)::bigint as remaining, min(c.open_chunks) filter (where c.shard = chunk.chunk_index % j.counter_shards) as open_here
+      from chunk_private.job_counters c where c.job_id = j.id
+    ) o
+    where j.id = chunk.job_id;
   end if;
-  if open_here = 0 then
-    ended.job_status := chunk_private.finish_if_done(ended.job_id);
+  if job.open_here = 0 then
+    job.status := chunk_private.finish_if_done(job.id);
   end if;
 
   -- The chunk's slot goes to the next one. In most reports the job runs on, no retry is due, and a stripe is free: that in
   -- two statements, since calling take_fresh and give_slots would cost a tenth of the report. All else is pass_slots_on's.
-  if ended.job_status in ('pending', 'running') then
+  if job.status in ('pending', 'running') then
     update chunk_private.fresh_stripes f
-    set next_index = f.next_index + ended.shards
-    where f.job_id = ended.job_id and f.stripe = (
+    set next_index = f.next_index + job.shards
+    where f.job_id = job.id and f.stripe = (
       select s.stripe from chunk_private.fresh_stripes s
-      where s.job_id = ended.job_id and s.next_index < s.end_index
-        and not exists (select from chunk_private.returned_chunks r where r.job_id = ended.job_id and r.ready_at <= now())
+      where s.job_id = job.id and s.next_index < s.end_index
+        and not exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.ready_at <= now())
       order by s.next_index limit 1 for no key update skip locked
     )
-    returning f.next_index - ended.shards into fresh_index;
+    returning f.next_index - job.shards into fresh_index;
   end if;
   if fresh_index is null then
     to_claim := (chunk_private.pass_slots_on(
-      (select j from public.sync_jobs j where j.id = ended.job_id), array[ended.chunk_index],
+      (select j from public.sync_jobs j where j.id = job.id), array[chunk.chunk_index],
       case when claim_next then array[claim_token] else array[]::uuid[] end
     ))[1];
   else
     to_claim := case when claim_next then fresh_index end;
-    sends := to_claim is null and ended.handler is not null;
+    sends := to_claim is null and job.handler is not null;
     update chunk_private.slots s
     set chunk_index = fresh_index, ready_at = now(), claimed = to_claim is not null, claim_id = case when claim_next then claim_token end,
         dispatched_at = case when sends then now() end, dispatch_count = sends::int
-    where s.job_id = ended.job_id and s.chunk_index = ended.chunk_index;
+    where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
     if not found then -- somebody has deleted it
       to_claim := null;
-      perform chunk_private.give_slots(j, array[fresh_index], array[now()], '{}', now()) from public.sync_jobs j where j.id = ended.job_id;
+      perform chunk_private.give_slots(j, array[fresh_index], array[now()], '{}', now()) from public.sync_jobs j where j.id = job.id;
     elsif sends then
-      perform chunk_private.dispatch(j, array[fresh_index]) from public.sync_jobs j where j.id = ended.job_id;
+      perform chunk_private.dispatch(j, array[fresh_index]) from public.sync_jobs j where j.id = job.id;
     end if;
   end if;
   if to_claim is not null then
-    next := to_jsonb(chunk_private.start_attempt(ended.job_id, to_claim, ended.worker_id, ended.handler, lease_seconds));
+    next := to_jsonb(chunk_private.start_attempt(job.id, to_claim, chunk.worker_id, job.handler, lease_seconds));
   end if;
   if appends then
-    perform chunk_private.fill_slots(ended.job_id);
+    perform chunk_private.fill_slots(job.id);
   end if;
   return jsonb_build_object(
-    'chunk_id', chunk_id, 'outcome', outcome, 'job_status', ended.job_status, 'next', next,
-    'remaining', case when ended.job_status in ('completed', 'failed') then 0 else remaining end,
+    'chunk_id', chunk_id, 'outcome', outcome, 'job_status', job.status, 'next', next,
+    'remaining', case when job.status in ('completed', 'failed') then 0 else job.remaining end,
     'chunk_status', case outcome when 'retrying' then 'pending' else outcome end
   );
 end
