@@ -6,10 +6,11 @@ PYTHON ?= $(firstword $(shell for name in python3 python3.14 python3.13 python3.
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test lint bench soak clean
+.PHONY: help demo test quick lint bench soak clean
 help:
 	@echo "make demo    sync a real mailbox through the queue, on this machine (options: ARGS='--messages 5000')"
 	@echo "make test    run the tests"
+	@echo "make quick   run the unit and sql tests only, side by side"
 	@echo "make lint    check style and types"
 	@echo "make bench   measure against pgmq and procrastinate"
 	@echo "make soak    run the queue for a long time, with failures"
@@ -20,6 +21,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	@$(PYTEST) -q $(ARGS)
+
+quick: $(VENV)/.dev
+	@$(PYTEST) -q -n auto tests/unit tests/sql $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

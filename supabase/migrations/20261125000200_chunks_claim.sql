@@ -8,7 +8,8 @@
 --      recovery. Exclusive: cancel, pause, resume, retry, append, seal, settle, and a completion with next_chunks
 --   2. slots of claimable chunks   3. chunks by id   4. counters by (job, shard)   5. jobs by id
 --   6. what a freed slot goes to: returned chunks and stripes; nothing waits after them
--- A claim enters no gate: it takes slots with SKIP LOCKED and then writes chunks that only it can hold.
+-- A claim enters no gate, and never waits: it takes slots with SKIP LOCKED, and then chunks that only it can hold, or only
+-- for a moment somebody with an outdated claim (hold_returned).
 
 do $$
 begin
@@ -172,6 +173,38 @@ end
 $$;
 comment on function chunk_private.start_jobs is 'Makes pending jobs running: a chunk of theirs is claimed.';
 
+-- A report, or a heartbeat, that has waited for a chunk and then found its claim outdated has locked it all the same until it
+-- ends, and may wait for other chunks meanwhile. A claim that waited for it could close a circle.
+create or replace function chunk_private.hold_returned(job_id uuid, chunk_index bigint)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  perform 1 from public.chunk_processing_queue q
+  where q.parent_sync_job_id = job_id and q.chunk_index = chunk_index for no key update skip locked;
+  return found;
+end
+$$;
+comment on function chunk_private.hold_returned is
+  'Locks a chunk that was claimed before, unless somebody with an outdated claim holds it just now; says whether it did.';
+
+create or replace function chunk_private.put_off(job_ids uuid[], chunk_indexes bigint[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  update chunk_private.slots s
+  set claimed = false, claim_id = null, ready_at = now() + interval '1 second'
+  from unnest(job_ids, chunk_indexes) t (job_id, chunk_index)
+  where s.job_id = t.job_id and s.chunk_index = t.chunk_index;
+end
+$$;
+comment on function chunk_private.put_off is 'Gives back the slots of chunks that could not be held: to be claimed a second later.';
+
 -- One chunk ------------------------------------------------------------------------------------------------------------
 
 -- The slot is the caller's already, and nobody else writes a pending chunk without its slot.
@@ -189,8 +222,13 @@ begin
       locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
   from public.sync_jobs j
   where j.id = job_id and q.parent_sync_job_id = job_id and q.chunk_index = chunk_index
+    and (q.started_at is null or chunk_private.hold_returned(job_id, chunk_index))
   returning q.id, q.kind, q.attempts, q.max_retries, q.payload, q.owner_id, q.claim_token, q.locked_until, j.payload as job_payload,
     j.status as job_status into chunk;
+  if not found then
+    perform chunk_private.put_off(array[job_id], array[chunk_index]);
+    return null;
+  end if;
   if chunk.job_status = 'pending' then
     perform chunk_private.start_jobs(array[job_id]);
   end if;
@@ -198,7 +236,7 @@ begin
     chunk.owner_id, chunk.claim_token, chunk.locked_until);
 end
 $$;
-comment on function chunk_private.start_attempt is 'Claims the chunk of a slot that the caller has claimed.';
+comment on function chunk_private.start_attempt is 'Claims the chunk of a slot that the caller has claimed; null when it cannot be held.';
 
 -- Many chunks ----------------------------------------------------------------------------------------------------------
 
@@ -263,22 +301,28 @@ begin
     from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
     join public.sync_jobs j on j.id = t.job_id
     where q.parent_sync_job_id = t.job_id and q.chunk_index = t.chunk_index
+      and (q.started_at is null or chunk_private.hold_returned(t.job_id, t.chunk_index)) -- of t: after the join, not for all chunks
     returning q.id, q.parent_sync_job_id, q.kind, q.chunk_index, q.attempts, q.max_retries, q.payload, j.payload as job_payload,
       q.owner_id, q.claim_token, q.locked_until, j.status as job_status, t.place
   )
   select
-    array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, c.payload, c.job_payload,
-      c.owner_id, c.claim_token, c.locked_until)::chunk_private.claimed_chunk order by c.place),
+    coalesce(array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, c.payload,
+      c.job_payload, c.owner_id, c.claim_token, c.locked_until)::chunk_private.claimed_chunk order by c.place), '{}'),
     array_agg(c.parent_sync_job_id) filter (where c.job_status = 'pending')
   into claimed, starting
   from chunk c;
   if starting is not null then
     perform chunk_private.start_jobs(starting);
   end if;
+  if cardinality(claimed) < cardinality(job_ids) then
+    perform chunk_private.put_off(array_agg(t.job_id), array_agg(t.chunk_index))
+    from unnest(job_ids, chunk_indexes) t (job_id, chunk_index)
+    where (t.job_id, t.chunk_index) not in (select c.parent_sync_job_id, c.chunk_index from unnest(claimed) c);
+  end if;
   return claimed;
 end
 $$;
-comment on function chunk_private.start_attempts is 'What start_attempt does, for many chunks: in the order given.';
+comment on function chunk_private.start_attempts is 'What start_attempt does, for many chunks: in the order given, without those that cannot be held.';
 
 -- The two claims -------------------------------------------------------------------------------------------------------
 
@@ -304,6 +348,7 @@ declare
   lane record;
   floor timestamptz;
   slot record;
+  claimed chunk_private.claimed_chunk;
 begin
   if num_nonnulls(parent_sync_job_id, lease_seconds, claim_id) > 0 or (length(worker_id) between 1 and 200) is not true then
     earlier := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
@@ -346,11 +391,15 @@ begin
         if slot.ready_at > floor + interval '50 milliseconds' and parent_sync_job_id is null then
           perform chunk_private.remember_floor(lane.id, slot.ready_at);
         end if;
-        return next chunk_private.start_attempt(slot.job_id, slot.chunk_index, worker_id, lane.handler, lane.lease_seconds);
-        return;
+        claimed := chunk_private.start_attempt(slot.job_id, slot.chunk_index, worker_id, lane.handler, lane.lease_seconds);
+        if claimed.chunk_id is not null then
+          return next claimed;
+          return;
+        end if;
+      else
+        exit when floor = '-infinity';
+        floor := '-infinity';
       end if;
-      exit when floor = '-infinity';
-      floor := '-infinity';
     end loop;
   end loop;
   perform chunk_private.claimable_kinds(kinds);

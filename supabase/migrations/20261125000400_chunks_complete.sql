@@ -486,6 +486,7 @@ declare
   changing uuid[];
   to_claim bigint[];
   claimed chunk_private.claimed_chunk[];
+  place int;
 begin
   if jsonb_typeof(completions) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'completions', message = 'completions must be a JSON array of objects';
@@ -650,7 +651,8 @@ begin
         ), item.lease_seconds
       );
       for i in 1..cardinality(claimed) loop
-        answers[item.places[i]] := answers[item.places[i]] || jsonb_build_object('next', claimed[i]);
+        place := item.places[array_position(item.chunk_indexes, claimed[i].chunk_index)];
+        answers[place] := answers[place] || jsonb_build_object('next', claimed[i]);
       end loop;
     end loop;
     if job.appends then

@@ -62,7 +62,7 @@ def tools(folder: Path, *names: str, **scripts: str) -> str:
 def test_help_is_what_make_says_alone(clone: Path) -> None:
     code, text = make(clone)
     assert code == 0
-    assert re.findall(r"^make (\w+) ", text, re.M) == ["demo", "test", "lint", "bench", "soak", "clean"]
+    assert re.findall(r"^make (\w+) ", text, re.M) == ["demo", "test", "quick", "lint", "bench", "soak", "clean"]
 
 
 @pytest.mark.parametrize("command", ["demo", "test"])
@@ -103,10 +103,23 @@ def test_without_a_network_pip_is_not_left_to_speak_alone(clone: Path) -> None:
     assert not (clone / ".venv" / ".demo").exists()
 
 
-def test_ctrl_c_in_the_terminal_ends_make_and_all_it_started() -> None:
-    installed = Path(sys.executable).parent
-    if not (installed / "supabase-chunks").exists() or installed.parent != ROOT / ".venv":
+@pytest.fixture
+def _installed() -> None:
+    """Only where these tests run in the environment that make has made."""
+    programs = Path(sys.executable).parent
+    if not (programs / "supabase-chunks").exists() or programs.parent != ROOT / ".venv":
         pytest.skip("needs the environment that make test has made")
+
+
+@pytest.mark.usefixtures("_installed")
+def test_quick_runs_tests_of_both_suites_side_by_side() -> None:
+    code, text = make(ROOT, "quick", "ARGS=-v -k 'test_a_report_on_no_chunk or test_temporary_cluster_is_gone'")
+    assert code == 0, text
+    assert set(re.findall(r"PASSED tests/(\w+)/", text)) == {"unit", "sql"}, text
+
+
+@pytest.mark.usefixtures("_installed")
+def test_ctrl_c_in_the_terminal_ends_make_and_all_it_started() -> None:
     names = {name: value for name, value in os.environ.items() if not name.startswith(_FROM_MAKE)}
     running = subprocess.Popen(
         ["make", "-C", str(ROOT), "demo"],

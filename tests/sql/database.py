@@ -185,7 +185,7 @@ class Session:
 
 def reports(batch: Sequence[Row]) -> list[Row]:
     """Return what says of each claimed chunk that it is done, or in a heartbeat that it is held."""
-    return [{"chunk_id": chunk["chunk_id"], "claim_token": chunk["claim_token"]} for chunk in batch]
+    return [{"chunk_id": chunk["chunk_id"], "claim_token": str(chunk["claim_token"])} for chunk in batch]
 
 
 class Database:

@@ -164,16 +164,20 @@ def test_unknown_jobs(service: Session) -> None:
         service.call("append_sync_chunks", parent_sync_job_id=nobody, chunks=[{}])
 
 
+# The same in every run, since it is part of the trials' names.
+NOBODYS_TOKEN = str(uuid.UUID(int=1))
+
+
 @pytest.mark.parametrize(
     "leases",
     [
         {},
         ["text"],
         [5],
-        [{"chunk_id": "x", "claim_token": str(uuid.uuid4())}],
+        [{"chunk_id": "x", "claim_token": NOBODYS_TOKEN}],
         [{"chunk_id": 1, "claim_token": "no uuid"}],
-        [{"chunk_id": 1, "claim_token": str(uuid.uuid4()), "items_processed": "many"}],
-        [{"chunk_id": 1, "claim_token": str(uuid.uuid4())}] * 1001,
+        [{"chunk_id": 1, "claim_token": NOBODYS_TOKEN, "items_processed": "many"}],
+        [{"chunk_id": 1, "claim_token": NOBODYS_TOKEN}] * 1001,
     ],
     ids=lambda value: str(value)[:40],
 )

@@ -87,7 +87,7 @@ def test_a_storm_of_everything_at_once(db: Database, service: Session) -> None:
         max_retries=50,
         retry_delay_seconds=0,
     )
-    _storm(db, service, seconds=4.0)
+    _storm(db, service, seconds=2.0)
 
 
 @pytest.mark.soak
