@@ -8,8 +8,8 @@
 --      recovery. Exclusive: cancel, pause, resume, retry, append, seal, settle, and a completion with next_chunks
 --   2. slots of claimable chunks   3. chunks by id   4. counters by (job, shard)   5. jobs by id
 --   6. what a freed slot goes to: returned chunks and stripes; nothing waits after them
--- A claim enters no gate, and never waits: it takes slots with SKIP LOCKED, and then chunks that only it can hold, or only
--- for a moment somebody with an outdated claim (hold_returned).
+-- A claim enters no gate and waits for nothing: it takes slots with SKIP LOCKED, then writes chunks that nobody else writes,
+-- and leaves one that an outdated report still holds (hold_returned).
 
 do $$
 begin
