@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from . import _flow, operations, reads
 from ._credentials import AsyncToken, Credentials, FixedCredentials, SupabaseCredentials, Token, environment
 from ._flow import Flow, Retry, retried
-from ._html import JobList
 from ._http import AsyncHttpTransport, HttpTransport
 from ._pages import Chunks, pages, pages_async
 from ._pool import AsyncPool, Pool
@@ -218,6 +217,8 @@ class ChunksClient:
             ...     job.retry_failed()
         """
         flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
+        from ._html import JobList
+
         return JobList(Job(self, progress.id, progress) for progress in self._run(flow))
 
     def save_kind(
@@ -478,6 +479,8 @@ class AsyncChunksClient:
     ) -> list[AsyncJob]:
         """Read the jobs, newest first; each has its `snapshot`."""
         flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
+        from ._html import JobList
+
         return JobList(AsyncJob(self, progress.id, progress) for progress in await self._run(flow))
 
     async def save_kind(

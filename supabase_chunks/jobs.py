@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import operations, reads
-from ._html import ChunkList, progress_line
 from ._rpc import decode
 from ._watch import ERRORS_SHOWN, Notices, Watch, describe, failure, how_to_find, why_unclaimed
 from .models import ChunkRecord, ChunkStatus, Progress
@@ -45,7 +44,7 @@ class _Handle:
     def _repr_html_(self) -> str:
         if self.snapshot is None:
             return f"<code>{self.id}</code>"
-        return progress_line(self.snapshot)
+        return self.snapshot._repr_html_()
 
     def _seen(self, progress: Progress) -> Progress:
         created = self.created
@@ -214,6 +213,8 @@ class Job(_Handle):
             [{'page': 1}, {'page': 2}]
         """
         flow = reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
+        from ._html import ChunkList
+
         return ChunkList(self._client._run(flow))
 
     @overload
@@ -353,6 +354,8 @@ class AsyncJob(_Handle):
     async def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
         """Read the chunks in their order, all of them or those in a state."""
         flow = reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
+        from ._html import ChunkList
+
         return ChunkList(await self._client._run(flow))
 
     @overload

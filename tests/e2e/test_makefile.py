@@ -62,7 +62,15 @@ def tools(folder: Path, *names: str, **scripts: str) -> str:
 def test_help_is_what_make_says_alone(clone: Path) -> None:
     code, text = make(clone)
     assert code == 0
-    assert re.findall(r"^make (\w+) ", text, re.M) == ["demo", "test", "quick", "lint", "bench", "soak", "clean"]
+    assert re.findall(r"^make (\w+) ", text, re.M) == [
+        "demo",
+        "test",
+        "quick",
+        "lint",
+        "bench",
+        "soak",
+        "clean",
+    ]
 
 
 @pytest.mark.parametrize("command", ["demo", "test"])
@@ -113,7 +121,9 @@ def _installed() -> None:
 
 @pytest.mark.usefixtures("_installed")
 def test_quick_runs_tests_of_both_suites_side_by_side() -> None:
-    code, text = make(ROOT, "quick", "ARGS=-v -k 'test_a_report_on_no_chunk or test_temporary_cluster_is_gone'")
+    code, text = make(
+        ROOT, "quick", "ARGS=-v -k 'test_a_report_on_no_chunk or test_temporary_cluster_is_gone'"
+    )
     assert code == 0, text
     assert set(re.findall(r"PASSED tests/(\w+)/", text)) == {"unit", "sql"}, text
 

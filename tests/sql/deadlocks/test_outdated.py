@@ -31,7 +31,9 @@ def complete_and_claim(session: Session, own: Row) -> list[Row]:
 
 
 def complete_in_bulk_and_claim(session: Session, own: Row) -> list[Row]:
-    (answer,) = session.call("complete_chunk_jobs_safe", completions=[reports([own])[0] | {"claim_next": True}])
+    (answer,) = session.call(
+        "complete_chunk_jobs_safe", completions=[reports([own])[0] | {"claim_next": True}]
+    )
     return [answer["next"]] if answer["next"] else []
 
 
