@@ -8,8 +8,7 @@
 --      recovery. Exclusive: cancel, pause, resume, retry, append, seal, settle, and a completion with next_chunks
 --   2. slots of claimable chunks   3. chunks by id   4. counters by (job, shard)   5. jobs by id
 --   6. what a freed slot goes to: returned chunks and stripes; nothing waits after them
--- A claim enters no gate and waits for nothing: it takes slots with SKIP LOCKED, then writes chunks that nobody else writes,
--- and leaves one that an outdated report still holds (hold_returned).
+-- A claim enters no gate: it takes slots with SKIP LOCKED, and then writes chunks that nobody else writes.
 
 do $$
 begin
@@ -173,8 +172,9 @@ end
 $$;
 comment on function chunk_private.start_jobs is 'Makes pending jobs running: a chunk of theirs is claimed.';
 
--- A report, or a heartbeat, that has waited for a chunk and then found its claim outdated has locked it all the same until it
--- ends, and may wait for other chunks meanwhile. A claim that waited for it could close a circle.
+-- Reports and heartbeats that had to wait for a chunk, and then find their claim outdated, have locked it all the same until
+-- they end, and may meanwhile wait for other chunks. So a claim that has locks which they could wait for (of other chunks, of
+-- counters) waits for no chunk.
 create or replace function chunk_private.hold_returned(job_id uuid, chunk_index bigint)
 returns boolean
 language plpgsql
@@ -190,7 +190,7 @@ $$;
 comment on function chunk_private.hold_returned is
   'Locks a chunk that was claimed before, unless somebody with an outdated claim holds it just now; says whether it did.';
 
-create or replace function chunk_private.put_off(job_ids uuid[], chunk_indexes bigint[])
+create or replace function chunk_private.unclaim(job_ids uuid[], chunk_indexes bigint[])
 returns void
 language plpgsql
 set search_path = ''
@@ -198,17 +198,19 @@ as $$
 #variable_conflict use_variable
 begin
   update chunk_private.slots s
-  set claimed = false, claim_id = null, ready_at = now() + interval '1 second'
+  set claimed = false, claim_id = null
   from unnest(job_ids, chunk_indexes) t (job_id, chunk_index)
   where s.job_id = t.job_id and s.chunk_index = t.chunk_index;
 end
 $$;
-comment on function chunk_private.put_off is 'Gives back the slots of chunks that could not be held: to be claimed a second later.';
+comment on function chunk_private.unclaim is 'Gives back the slots of chunks that could not be held.';
 
 -- One chunk ------------------------------------------------------------------------------------------------------------
 
 -- The slot is the caller's already, and nobody else writes a pending chunk without its slot.
-create or replace function chunk_private.start_attempt(job_id uuid, chunk_index bigint, worker_id text, handler text, lease_seconds int)
+create or replace function chunk_private.start_attempt(
+  job_id uuid, chunk_index bigint, worker_id text, handler text, lease_seconds int, waits boolean
+)
 returns chunk_private.claimed_chunk
 language plpgsql
 set search_path = ''
@@ -222,11 +224,13 @@ begin
       locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
   from public.sync_jobs j
   where j.id = job_id and q.parent_sync_job_id = job_id and q.chunk_index = chunk_index
-    and (q.started_at is null or chunk_private.hold_returned(job_id, chunk_index))
+    and (waits or q.started_at is null or chunk_private.hold_returned(job_id, chunk_index))
   returning q.id, q.kind, q.attempts, q.max_retries, q.payload, q.owner_id, q.claim_token, q.locked_until, j.payload as job_payload,
     j.status as job_status into chunk;
-  if not found then
-    perform chunk_private.put_off(array[job_id], array[chunk_index]);
+  if not found then -- or, if it may wait, deleted by somebody: its slot stays claimed, and no other claim finds it
+    if not waits then
+      perform chunk_private.unclaim(array[job_id], array[chunk_index]);
+    end if;
     return null;
   end if;
   if chunk.job_status = 'pending' then
@@ -236,7 +240,7 @@ begin
     chunk.owner_id, chunk.claim_token, chunk.locked_until);
 end
 $$;
-comment on function chunk_private.start_attempt is 'Claims the chunk of a slot that the caller has claimed; null when it cannot be held.';
+comment on function chunk_private.start_attempt is 'Claims the chunk of a slot that the caller has claimed; null when it cannot be held and the caller may not wait.';
 
 -- Many chunks ----------------------------------------------------------------------------------------------------------
 
@@ -315,7 +319,7 @@ begin
     perform chunk_private.start_jobs(starting);
   end if;
   if cardinality(claimed) < cardinality(job_ids) then
-    perform chunk_private.put_off(array_agg(t.job_id), array_agg(t.chunk_index))
+    perform chunk_private.unclaim(array_agg(t.job_id), array_agg(t.chunk_index))
     from unnest(job_ids, chunk_indexes) t (job_id, chunk_index)
     where (t.job_id, t.chunk_index) not in (select c.parent_sync_job_id, c.chunk_index from unnest(claimed) c);
   end if;
@@ -391,7 +395,7 @@ begin
         if slot.ready_at > floor + interval '50 milliseconds' and parent_sync_job_id is null then
           perform chunk_private.remember_floor(lane.id, slot.ready_at);
         end if;
-        claimed := chunk_private.start_attempt(slot.job_id, slot.chunk_index, worker_id, lane.handler, lane.lease_seconds);
+        claimed := chunk_private.start_attempt(slot.job_id, slot.chunk_index, worker_id, lane.handler, lane.lease_seconds, true);
         if claimed.chunk_id is not null then
           return next claimed;
           return;

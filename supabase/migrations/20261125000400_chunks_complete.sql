@@ -372,7 +372,7 @@ begin
     end if;
   end if;
   if to_claim is not null then
-    next := to_jsonb(chunk_private.start_attempt(job.id, to_claim, chunk.worker_id, job.handler, lease_seconds));
+    next := to_jsonb(chunk_private.start_attempt(job.id, to_claim, chunk.worker_id, job.handler, lease_seconds, false));
   end if;
   if appends then
     perform chunk_private.fill_slots(job.id);

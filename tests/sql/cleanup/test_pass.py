@@ -153,6 +153,13 @@ def test_free_slots_that_nobody_filled_are_filled(service: Session) -> None:
     invariants.check(service)
 
 
+def test_a_claim_passes_over_a_chunk_that_was_deleted(service: Session) -> None:
+    job = service.start(chunks=[{}] * 2, max_concurrency=2)["id"]
+    service.execute("delete from public.chunk_processing_queue where chunk_index = 0")
+    assert service.claimed(job)["chunk_index"] == 1
+    assert service.claim(job) is None
+
+
 @pytest.mark.parametrize("claim_next", [False, True])
 def test_a_report_whose_slot_was_deleted_goes_on_with_the_next_chunk(
     service: Session, claim_next: bool
