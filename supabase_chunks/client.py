@@ -216,9 +216,9 @@ class ChunksClient:
             >>> for job in client.jobs(kind="reports", status="failed"):
             ...     job.retry_failed()
         """
-        flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
         from ._html import JobList
 
+        flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
         return JobList(Job(self, progress.id, progress) for progress in self._run(flow))
 
     def save_kind(
@@ -478,9 +478,9 @@ class AsyncChunksClient:
         limit: int | None = 100,
     ) -> list[AsyncJob]:
         """Read the jobs, newest first; each has its `snapshot`."""
-        flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
         from ._html import JobList
 
+        flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
         return JobList(AsyncJob(self, progress.id, progress) for progress in await self._run(flow))
 
     async def save_kind(

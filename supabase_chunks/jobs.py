@@ -212,9 +212,9 @@ class Job(_Handle):
             >>> [chunk.payload for chunk in job.chunks(status="pending")]
             [{'page': 1}, {'page': 2}]
         """
-        flow = reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
         from ._html import ChunkList
 
+        flow = reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
         return ChunkList(self._client._run(flow))
 
     @overload
@@ -353,9 +353,9 @@ class AsyncJob(_Handle):
 
     async def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
         """Read the chunks in their order, all of them or those in a state."""
-        flow = reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
         from ._html import ChunkList
 
+        flow = reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
         return ChunkList(await self._client._run(flow))
 
     @overload

@@ -42,12 +42,16 @@ declare
   job public.sync_jobs;
 begin
   select j.* into job from public.sync_jobs j where j.id = job_id;
-  if not found or not chunk_private.is_service() and job.owner_id is distinct from chunk_private.signed_in_user() then
+  if found and (chunk_private.is_service() or job.owner_id is not distinct from chunk_private.signed_in_user()) then
+    perform pg_advisory_xact_lock(uuid_hash_extended(job_id, 0));
+    select j.* into job from public.sync_jobs j where j.id = job_id;
+  else
+    job := null;
+  end if;
+  if job.id is null then -- there was none, or it was purged while this waited
     raise exception using errcode = 'SC001', message = format('there is no sync job %s', coalesce(job_id::text, '(null)')),
       hint = 'Or it belongs to another user.';
   end if;
-  perform pg_advisory_xact_lock(uuid_hash_extended(job_id, 0));
-  select j.* into job from public.sync_jobs j where j.id = job_id;
   return job;
 end
 $$;

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
+import pytest
+
 from tests.sql import invariants
-from tests.sql.database import Database, Session
+from tests.sql.database import Database, Session, refused
+from tests.sql.threads import blocked, until
 
 DAYS = timedelta(days=1)
 
@@ -84,3 +88,27 @@ def test_empty_jobs_go_too(service: Session) -> None:
     while service.call("purge_sync_jobs", older_than=timedelta(0), batch_size=2)["more"]:
         pass
     assert service.value("select count(*) from public.sync_jobs") == 0
+
+
+@pytest.mark.parametrize(
+    ("action", "arguments"),
+    [
+        ("append_sync_chunks", {"chunks": [{}], "request_id": "11111111-1111-1111-1111-111111111111"}),
+        ("cancel_sync_job", {}),
+        ("pause_sync_job", {}),
+        ("resume_sync_job", {}),
+        ("retry_failed_chunks", {}),
+    ],
+)
+def test_steering_a_job_that_is_being_purged_finds_none(
+    db: Database, service: Session, admin: Session, action: str, arguments: dict[str, object]
+) -> None:
+    job = ended(service, 1)
+    purging, steering = db.connect(autocommit=False), db.connect()
+    assert purging.call("purge_sync_jobs", older_than=timedelta(0))["jobs"] == 1
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(steering.call, action, parent_sync_job_id=job, **arguments)
+        until(lambda: blocked(admin))
+        purging.connection.commit()
+        with refused("SC001"):
+            late.result(10)
