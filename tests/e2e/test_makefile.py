@@ -122,7 +122,7 @@ def _installed() -> None:
 @pytest.mark.usefixtures("_installed")
 def test_quick_runs_tests_of_both_suites_side_by_side() -> None:
     code, text = make(
-        ROOT, "quick", "ARGS=-v -k 'test_a_report_on_no_chunk or test_temporary_cluster_is_gone'"
+        ROOT, "quick", "ARGS=-rp -k 'test_a_report_on_no_chunk or test_temporary_cluster_is_gone'"
     )
     assert code == 0, text
     assert set(re.findall(r"PASSED tests/(\w+)/", text)) == {"unit", "sql"}, text
