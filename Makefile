@@ -12,7 +12,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make quick   run the unit and sql tests only, side by side"
 	@echo "make lint    check style and types"
-	@echo "make bench   measure against pgmq and procrastinate"
+	@echo "make bench   measure against pgmq and procrastinate (half an hour)"
 	@echo "make soak    run the queue for a long time, with failures"
 	@echo "make clean   remove .venv"
 

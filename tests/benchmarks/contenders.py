@@ -97,7 +97,7 @@ one_job = Contender(
     OURS_LEFT,
 )
 draining = Contender(
-    "ours, 1 job, claim_next (one call a cycle)",
+    "ours, 1 job, claim_next",
     create_ours,
     lambda dsn, n: fill_jobs(dsn, n, jobs=1, cap=1000),
     OURS_DRAINING,
@@ -218,7 +218,7 @@ def fill_floor(dsn: str, rows: int) -> None:
 
 
 floor = Contender(
-    "plain SKIP LOCKED (the floor)",
+    "plain SKIP LOCKED",
     create_floor,
     fill_floor,
     "update queue set status = 'processing' where id = (select id from queue where status = 'pending'"

@@ -1,7 +1,8 @@
 """The common ground of all measurements: one PostgreSQL on disk, a database each contender, pgbench as client.
 
 Figures of different runs, or machines, cannot be compared; ratios within one run can. Contenders therefore take
-turns in short rounds on the same server, and a ratio is the median over the rounds.
+turns on the same server, and a ratio is the median over the rounds. A round lasts longer than a turn of autovacuum (a
+minute): a queue runs for hours, and what it does on freshly vacuumed tables does not last. That is shown too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from supabase_chunks.local.postgres import PostgresServer
 ROOT = Path(__file__).resolve().parents[2]
 MIGRATIONS = ROOT / "supabase" / "migrations"
 CLIENTS = 8
+FRESH_SECONDS = 5
 
 
 @dataclass
@@ -104,46 +106,43 @@ def create_database(postgres: PostgresServer, name: str, *, with_queue: bool = F
     return dsn
 
 
-def pgbench(
-    dsn: str, script: str, *, seconds: float = 0, transactions: int = 0, clients: int = CLIENTS
-) -> float:
-    """Run a script with pgbench and return transactions a second.
+@dataclass(frozen=True)
+class Speed:
+    """Transactions a second: over all of a round, and in its first seconds, when the tables are freshly vacuumed."""
 
-    Args:
-        dsn: Where.
-        script: The transaction, in pgbench's language.
-        seconds: How long; or
-        transactions: how many a client.
-        clients: Connections.
-    """
-    bin_dir = embedded_bin_dir()
+    sustained: float
+    fresh: float
+
+    def times(self, batch: int) -> Speed:
+        """What a transaction of that many does."""
+        return Speed(self.sustained * batch, self.fresh * batch)
+
+
+def pgbench(dsn: str, script: str, *, seconds: int) -> Speed:
+    """Run a script, in pgbench's language, with as many connections as CLIENTS for some seconds."""
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(script)
         file.flush()
-        amount = ["-t", str(transactions)] if transactions else ["-T", str(int(seconds))]
         command = [
-            str(bin_dir / "pgbench"),
+            str(embedded_bin_dir() / "pgbench"),
             "-n",
-            "-M",
-            "prepared",
-            "-c",
-            str(clients),
-            "-D",
-            "chunk_id=0",
-            "-j",
-            "2",
-            *amount,
-            "-f",
-            file.name,
+            *("-M", "prepared"),
+            *("-c", str(CLIENTS)),
+            *("-j", "2"),
+            *("-T", str(seconds)),
+            *("-P", str(FRESH_SECONDS)),
+            *("-D", "chunk_id=0"),
+            *("-f", file.name),
             dsn,
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0 or "aborted" in done.stderr:
         raise RuntimeError(f"pgbench failed:\n{done.stderr[-2000:]}")
-    found = re.search(r"tps = ([\d.]+)", done.stdout)
-    if found is None:
-        raise RuntimeError(done.stdout)
-    return float(found[1])
+    sustained = re.search(r"tps = ([\d.]+)", done.stdout)
+    fresh = re.search(r"progress: [\d.]+ s, ([\d.]+) tps", done.stderr)
+    if sustained is None or fresh is None:
+        raise RuntimeError(done.stdout + done.stderr)
+    return Speed(float(sustained[1]), float(fresh[1]))
 
 
 def median_ratio(ours: list[float], theirs: list[float]) -> float:
