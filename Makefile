@@ -23,7 +23,7 @@ test: $(VENV)/.dev
 	@$(PYTEST) -q $(ARGS)
 
 quick: $(VENV)/.dev
-	@$(PYTEST) -q -n auto tests/unit tests/sql $(ARGS)
+	@$(PYTEST) -q -n auto --dist worksteal tests/unit tests/sql $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
