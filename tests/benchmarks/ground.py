@@ -2,7 +2,7 @@
 
 Figures of different runs, or machines, cannot be compared; ratios within one run can. Contenders therefore take
 turns on the same server, and a ratio is the median over the rounds. A round lasts longer than a turn of autovacuum (a
-minute): a queue runs for hours, and what it does on freshly vacuumed tables does not last. That is shown too.
+minute), for a queue runs for hours; its first seconds, on freshly vacuumed tables, are compared too.
 """
 
 from __future__ import annotations
@@ -106,20 +106,12 @@ def create_database(postgres: PostgresServer, name: str, *, with_queue: bool = F
     return dsn
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Transactions a second: over all of a round, and in its first seconds, when the tables are freshly vacuumed."""
+def pgbench(dsn: str, script: str, *, seconds: int) -> tuple[float, float]:
+    """Run a script, in pgbench's language, with CLIENTS connections for some seconds.
 
-    sustained: float
-    fresh: float
-
-    def times(self, batch: int) -> Speed:
-        """What a transaction of that many does."""
-        return Speed(self.sustained * batch, self.fresh * batch)
-
-
-def pgbench(dsn: str, script: str, *, seconds: int) -> Speed:
-    """Run a script, in pgbench's language, with as many connections as CLIENTS for some seconds."""
+    Returns:
+        Transactions a second: over all that time, and in its first FRESH_SECONDS.
+    """
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(script)
         file.flush()
@@ -142,7 +134,7 @@ def pgbench(dsn: str, script: str, *, seconds: int) -> Speed:
     fresh = re.search(r"progress: [\d.]+ s, ([\d.]+) tps", done.stderr)
     if sustained is None or fresh is None:
         raise RuntimeError(done.stdout + done.stderr)
-    return Speed(float(sustained[1]), float(fresh[1]))
+    return float(sustained[1]), float(fresh[1])
 
 
 def median_ratio(ours: list[float], theirs: list[float]) -> float:
