@@ -2,7 +2,7 @@
 
 Figures of different runs, or machines, cannot be compared; ratios within one run can. Contenders therefore take
 turns on the same server, and a ratio is the median over the rounds. A round lasts longer than a turn of autovacuum (a
-minute), for a queue runs for hours; its first seconds, on freshly vacuumed tables, are compared too.
+minute), for a queue runs for hours; its first seconds, on freshly vacuumed tables, are shown beside it.
 """
 
 from __future__ import annotations

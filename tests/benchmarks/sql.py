@@ -29,7 +29,10 @@ ROUNDS = 2
 
 
 def cycles(postgres: PostgresServer, report: Report) -> None:
-    """Claim+complete of every contender, in turns."""
+    """Claim+complete of every contender, in turns.
+
+    The goals are for a round as a whole. What its first seconds say about freshly vacuumed tables stands beside it.
+    """
     field: list[tuple[Contender, int, int]] = [  # with its batch, and more than it can do in a second
         (one_job, 1, 5_000),
         (draining, 1, 7_000),
@@ -53,13 +56,17 @@ def cycles(postgres: PostgresServer, report: Report) -> None:
             fresh[contender.name].append(batch * at_first)
 
     def show(ours: Contender, theirs: Contender, at_least: float) -> None:
-        for when, speeds in (("", sustained), (f", first {FRESH_SECONDS} s", fresh)):
+        what = f"{ours.name} / {theirs.name}"
+        for row, speeds, goal in (
+            (what, sustained, at_least),
+            (f"{what}, first {FRESH_SECONDS} s", fresh, None),
+        ):
             us, them = speeds[ours.name], speeds[theirs.name]
             report.add(
-                f"{ours.name} / {theirs.name}{when}",
+                row,
                 f"{statistics.median(us):.0f} / {statistics.median(them):.0f} a second",
                 ratio=median_ratio(us, them),
-                at_least=at_least,
+                at_least=goal,
             )
 
     for ours in (one_job, draining, many_jobs):
