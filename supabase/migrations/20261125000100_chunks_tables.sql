@@ -77,7 +77,7 @@ comment on column public.sync_jobs.owner_id is 'The user whose job it is (auth.u
 comment on column public.sync_jobs.status is
   'pending (nobody has claimed a chunk yet) → running → completed | failed | cancelled, with paused between. failed: every chunk ended and at least one failed.';
 comment on column public.sync_jobs.job_key is 'At most one active job a (kind, owner, job_key).';
-comment on column public.sync_jobs.request_id is 'Makes a start repeatable: the same request_id of the same owner returns the same job for ever.';
+comment on column public.sync_jobs.request_id is 'The start that made it: repeated, with the same request_id of the same owner, it returns this job until it is purged.';
 comment on column public.sync_jobs.sealed is 'False while more chunks are to be appended; an unsealed job never finishes.';
 comment on column public.sync_jobs.total_chunks is 'Chunks so far. Grows under the job''s exclusive gate only.';
 comment on column public.sync_jobs.items_total is 'Items (messages, rows, …) the chunks have announced so far; null when nobody said.';
@@ -86,7 +86,7 @@ comment on column public.sync_jobs.finishes is 'How often the job came to comple
 
 create unique index if not exists sync_jobs_one_active_per_key on public.sync_jobs (kind, owner_id, job_key)
   nulls not distinct where job_key is not null and status in ('pending', 'running', 'paused');
-create unique index if not exists sync_jobs_one_per_request on public.sync_jobs (owner_id, request_id)
+create unique index if not exists sync_jobs_one_per_request on public.sync_jobs (request_id, owner_id)
   nulls not distinct where request_id is not null;
 create index if not exists sync_jobs_owner on public.sync_jobs (owner_id, created_at desc);
 create index if not exists sync_jobs_active on public.sync_jobs (kind) where status in ('pending', 'running', 'paused');

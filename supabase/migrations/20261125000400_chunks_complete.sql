@@ -140,11 +140,11 @@ begin
   if retry_after_seconds not between 0 and 604800 then
     perform chunk_private.check_range('retry_after_seconds', retry_after_seconds, 0, 604800);
   end if;
-  if items_processed < 0 then
-    perform chunk_private.check_range('items_processed', items_processed, 0, 9223372036854775807);
+  if items_processed not between 0 and 9007199254740991 then -- what JSON numbers are exact to; sums of such stay a bigint
+    perform chunk_private.check_range('items_processed', items_processed, 0, 9007199254740991);
   end if;
-  if items_total < 0 then
-    perform chunk_private.check_range('items_total', items_total, 0, 9223372036854775807);
+  if items_total not between 0 and 9007199254740991 then
+    perform chunk_private.check_range('items_total', items_total, 0, 9007199254740991);
   end if;
   if next_chunks is not null then
     perform chunk_private.check_chunks('next_chunks', next_chunks);
@@ -192,7 +192,8 @@ begin
     delay := case when retry_after_seconds is not null then make_interval(secs => retry_after_seconds)
       else (select chunk_private.backoff(k.retry_delay_seconds, chunk.attempts) from public.sync_kinds k where k.kind = chunk.kind) end;
     update public.chunk_processing_queue q
-    set status = 'pending', ready_at = now() + delay, error = error, claim_token = null, locked_until = null, updated_at = now()
+    set status = 'pending', ready_at = now() + delay, error = error, claim_token = null, locked_until = null, items_processed = null,
+        updated_at = now()
     where q.id = chunk.id;
     insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
     values (chunk.parent_sync_job_id, now() + delay, chunk.chunk_index);
@@ -222,26 +223,41 @@ returns jsonb
 language sql
 set search_path = ''
 as $$
-  select coalesce((
-    select jsonb_build_object(
-      'chunk_id', q.id,
-      'outcome', coalesce(
-        case when q.claim_token = $2 and q.completed_at is not null then q.status end,
-        (select a.outcome from chunk_private.chunk_attempts a
-          where a.chunk_id = q.id and a.claim_token = $2 and a.outcome in ('retrying', 'failed', 'cancelled')),
-        'stale'
-      ),
-      'chunk_status', q.status,
-      'job_status', j.status,
-      'remaining', (select coalesce(sum(c.open_chunks), 0) from chunk_private.job_counters c where c.job_id = j.id),
-      'next', to_jsonb(chunk_private.claimed_by($2)) -> 0
-    )
-    from public.chunk_processing_queue q
-    join public.sync_jobs j on j.id = q.parent_sync_job_id
-    where q.id = $1
-  ), jsonb_build_object('chunk_id', $1, 'outcome', 'error', 'code', 'SC001', 'message', format('there is no chunk %s', $1)));
+  select jsonb_build_object(
+    'chunk_id', q.id,
+    'outcome', case
+      when a.outcome in ('lost', 'released') then 'stale'
+      when a.outcome is not null then a.outcome
+      when q.claim_token = $2 and q.completed_at is not null then q.status
+      else 'stale'
+    end,
+    'chunk_status', q.status,
+    'job_status', j.status,
+    'remaining', (select coalesce(sum(c.open_chunks), 0) from chunk_private.job_counters c where c.job_id = j.id),
+    'next', to_jsonb(chunk_private.claimed_by($2)) -> 0
+  )
+  from public.chunk_processing_queue q
+  join public.sync_jobs j on j.id = q.parent_sync_job_id
+  left join chunk_private.chunk_attempts a on a.chunk_id = q.id and a.claim_token = $2
+  where q.id = $1;
 $$;
-comment on function chunk_private.answer_again is 'The answer to a report by a token that does not hold the chunk now.';
+comment on function chunk_private.answer_again is 'The answer to a report by a token that does not hold the chunk now; null when there is no such chunk.';
+
+create or replace function chunk_private.answer_again_or_refuse(chunk_id bigint, claim_token uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  answer constant jsonb := chunk_private.answer_again(chunk_id, claim_token);
+begin
+  if answer is null then
+    raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
+  end if;
+  return answer;
+end
+$$;
+comment on function chunk_private.answer_again_or_refuse is 'What answer_again says; SC001 when there is no such chunk.';
 
 create or replace function public.complete_chunk_job_safe(
   chunk_id bigint, claim_token uuid, success boolean default true, result jsonb default null, error text default null,
@@ -295,10 +311,7 @@ begin
     for no key update;
   end if;
   if not found then
-    if not exists (select from public.chunk_processing_queue q where q.id = chunk_id) then
-      raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
-    end if;
-    return chunk_private.answer_again(chunk_id, claim_token);
+    return chunk_private.answer_again_or_refuse(chunk_id, claim_token);
   end if;
 
   if success then
@@ -457,6 +470,9 @@ begin
   perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total)
   from unnest(reports) r
   where r.retry_after_seconds is not null or r.next_chunks is not null or r.items_processed is not null or r.items_total is not null;
+  if jsonb_path_exists(completions, '$[*].success ? (@ == null)') then
+    perform chunk_private.check_report(null, null, null, null, null);
+  end if;
   if exists (select from unnest(reports) r where r.chunk_id is null or r.claim_token is null) then
     raise exception using errcode = 'SC003', detail = 'completions', message = 'each item of completions needs chunk_id and claim_token';
   end if;
@@ -482,6 +498,7 @@ declare
   outcomes text[];
   item record;
   job record;
+  appended bigint := 0;
   open_here bigint;
   changing uuid[];
   to_claim bigint[];
@@ -512,12 +529,17 @@ begin
   end;
 
   for job in
-    select r.job_id as id, bool_or(r.next_chunks is not null) as appends
+    select r.job_id as id, bool_or(r.next_chunks is not null) as appends, sum(jsonb_array_length(r.next_chunks)) as chunks
     from unnest(reports) r
     where r.job_id is not null
     group by r.job_id
     order by r.job_id
   loop
+    appended := appended + coalesce(job.chunks, 0);
+    if appended > 100000 then
+      raise exception using errcode = 'SC004', detail = 'completions',
+        message = 'completions have more than 100000 next_chunks together; one call may carry 100000';
+    end if;
     if job.appends then
       perform pg_advisory_xact_lock(uuid_hash_extended(job.id, 0));
     else
@@ -661,7 +683,9 @@ begin
   end loop;
 
   for item in select r.place, r.chunk_id, r.claim_token from unnest(reports) r where answers[r.place] is null loop
-    answers[item.place] := chunk_private.answer_again(item.chunk_id, item.claim_token);
+    answers[item.place] := coalesce(chunk_private.answer_again(item.chunk_id, item.claim_token), jsonb_build_object(
+      'chunk_id', item.chunk_id, 'outcome', 'error', 'code', 'SC001', 'message', format('there is no chunk %s', item.chunk_id)
+    ));
   end loop;
   return to_jsonb(answers);
 end
@@ -693,6 +717,8 @@ begin
     raise exception using errcode = 'SC003', detail = 'leases', message = 'leases must be objects with chunk_id and claim_token: ' || sqlerrm;
   end;
   perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400) where lease_seconds is not null;
+  perform chunk_private.check_range('items_processed', (l.item ->> 'items_processed')::bigint, 0, 9007199254740991)
+  from jsonb_array_elements(leases) l (item) where l.item ->> 'items_processed' is not null;
   perform pg_advisory_xact_lock_shared(uuid_hash_extended(g.job_id, 0))
   from (
     select distinct q.parent_sync_job_id as job_id
@@ -701,7 +727,7 @@ begin
     order by 1
   ) g;
   with wanted as (
-    select l.place, r.chunk_id, r.claim_token, greatest(r.items_processed, 0) as items_processed
+    select l.place, r.chunk_id, r.claim_token, r.items_processed
     from jsonb_array_elements(leases) with ordinality l (item, place)
     cross join lateral jsonb_to_record(l.item) r (chunk_id bigint, claim_token uuid, items_processed bigint)
   ),
@@ -771,7 +797,7 @@ begin
   where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
   for no key update;
   if not found then
-    return chunk_private.answer_again(chunk_id, claim_token) || coalesce((
+    return chunk_private.answer_again_or_refuse(chunk_id, claim_token) || coalesce((
       select jsonb_build_object('outcome', 'released') from chunk_private.chunk_attempts a
       where a.chunk_id = chunk_id and a.claim_token = claim_token and a.outcome = 'released'
     ), '{}');
@@ -783,7 +809,8 @@ begin
   insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
   values (chunk.id, chunk.attempts, 'released', explanation, chunk.worker_id, chunk.claim_token, chunk.started_at);
   update public.chunk_processing_queue q
-  set status = 'pending', attempts = q.attempts - 1, given_back = q.given_back + 1, claim_token = null, locked_until = null, updated_at = now()
+  set status = 'pending', attempts = q.attempts - 1, given_back = q.given_back + 1, claim_token = null, locked_until = null,
+      items_processed = null, updated_at = now()
   where q.id = chunk.id;
   select j.* into job from public.sync_jobs j where j.id = chunk.parent_sync_job_id;
   -- It keeps its slot, unless the job was paused meanwhile.

@@ -66,7 +66,7 @@ cross join lateral (
 ) p
 left join lateral (
   select case
-    when n.open_chunks = 0 and not j.sealed and n.last_activity_at < now() - interval '1 minute' then
+    when n.open_chunks = 0 and not j.sealed and coalesce(n.last_activity_at, j.created_at) < now() - interval '1 minute' then
       'waiting for more chunks: append them, or seal the job'
     when p.processing_chunks > 0 and p.overdue_chunks = p.processing_chunks then
       'lost workers: every lease has run out; is the watchdog running?'

@@ -70,6 +70,42 @@ comment on function chunk_private.refuse is 'Raises SC005: not possible in the j
 
 -- Start ---------------------------------------------------------------------------------------------------------------
 
+-- One at a time a user, so that parallel calls cannot slip past the limits together. Before anything that another call of the
+-- user's could wait for.
+create or replace function chunk_private.lock_user(owner_id uuid)
+returns void
+language sql
+set search_path = ''
+as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 2)); $$;
+comment on function chunk_private.lock_user is 'Makes the user''s calls that add active jobs wait for each other.';
+
+create or replace function chunk_private.check_active_jobs(owner_id uuid)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  most constant int := (select s.user_max_active_jobs from chunk_private.settings s);
+begin
+  if most <= (select count(*) from public.sync_jobs j where j.owner_id = owner_id and j.status in ('pending', 'running', 'paused')) then
+    raise exception using errcode = 'SC004', message = format('a user may have %s active jobs', most),
+      hint = 'Wait for one to end, or cancel it.';
+  end if;
+end
+$$;
+comment on function chunk_private.check_active_jobs is 'Raises SC004 when a user, whose lock the caller has, has as many active jobs as allowed.';
+
+create table if not exists chunk_private.joined_requests (
+  request_id uuid not null,
+  job_id uuid not null,
+  primary key (request_id, job_id),
+  constraint joined_requests_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+);
+comment on table chunk_private.joined_requests is
+  'The request ids of starts that were given an active job with their job_key, so that they get the same job when it has ended.';
+create index if not exists joined_requests_job on chunk_private.joined_requests (job_id);
+
 create or replace function chunk_private.start_sync_job(
   kind text, chunks jsonb, total_items bigint, chunk_size int, payload jsonb, job_key text, request_id uuid, priority int,
   max_concurrency int, max_retries int, owner_id uuid, sealed boolean
@@ -148,8 +184,7 @@ begin
     if priority > 0 then
       raise exception using errcode = 'SC004', detail = 'priority', message = 'a user''s job may not have a priority above 0';
     end if;
-    -- One at a time a user, so that parallel starts cannot slip past the limit together.
-    perform pg_advisory_xact_lock(uuid_hash_extended(owner_id, 2));
+    perform chunk_private.lock_user(owner_id);
   end if;
 
   insert into chunk_private.lanes (kind, priority)
@@ -161,19 +196,25 @@ begin
   -- concurrent start of the same key; what it met may have ended before we look, hence the loop.
   for round in 1..20 loop
     select j.id into found_id from public.sync_jobs j
-    where j.request_id = request_id and j.owner_id is not distinct from owner_id;
+    where j.owner_id is not distinct from owner_id and j.id = any (array(
+      select m.id from public.sync_jobs m where m.request_id = request_id
+      union all
+      select r.job_id from chunk_private.joined_requests r where r.request_id = request_id
+    ));
     if found_id is null then
       select j.id into found_id from public.sync_jobs j
       where j.kind = kind and j.job_key = job_key and j.owner_id is not distinct from owner_id and j.status in ('pending', 'running', 'paused');
+      if found then
+        insert into chunk_private.joined_requests (request_id, job_id)
+        select request_id, found_id where request_id is not null
+        on conflict do nothing;
+      end if;
     end if;
     if found_id is not null then
       return public.get_sync_job_progress_safe(found_id) || '{"created": false}';
     end if;
-    if not by_service and limits.user_max_active_jobs <= (
-      select count(*) from public.sync_jobs j where j.owner_id = owner_id and j.status in ('pending', 'running', 'paused')
-    ) then
-      raise exception using errcode = 'SC004', message = format('a user may have %s active jobs', limits.user_max_active_jobs),
-        hint = 'Wait for one to end, or cancel it.';
+    if not by_service then
+      perform chunk_private.check_active_jobs(owner_id);
     end if;
     insert into public.sync_jobs
       (kind, owner_id, status, payload, job_key, request_id, priority, max_concurrency, max_retries, sealed, total_chunks, items_total,
@@ -421,18 +462,26 @@ as $$
 #variable_conflict use_variable
 declare
   job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+  reopened bigint;
 begin
   if job.status in ('completed', 'cancelled') then
     perform chunk_private.refuse(job, 'retried');
+  elsif job.status = 'failed' and not chunk_private.is_service() then
+    perform chunk_private.lock_user(job.owner_id);
+    perform chunk_private.check_active_jobs(job.owner_id);
   end if;
-  with reopened as (
+  with chunk as (
     update public.chunk_processing_queue q
-    set status = 'pending', attempts = 0, given_back = 0, claim_token = null, completed_at = null, updated_at = now()
+    set status = 'pending', attempts = 0, given_back = 0, claim_token = null, items_processed = null, completed_at = null, updated_at = now()
     where q.parent_sync_job_id = job.id and q.status = 'failed'
     returning q.chunk_index
   )
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
-  select job.id, now(), r.chunk_index from reopened r;
+  select job.id, now(), c.chunk_index from chunk c;
+  get diagnostics reopened = row_count;
+  if reopened <> (select coalesce(sum(c.failed_chunks), 0) from chunk_private.job_counters c where c.job_id = job.id) then
+    perform chunk_private.refuse(job, 'retried any more: purge_sync_jobs() has begun to delete its chunks');
+  end if;
   update chunk_private.job_counters c
   set open_chunks = c.open_chunks + c.failed_chunks, failed_chunks = 0, last_activity_at = now()
   where c.job_id = job.id;
@@ -482,4 +531,4 @@ set search_path = ''
 set statement_timeout = '60s'
 as $$ select chunk_private.retry_failed_chunks($1); $$;
 comment on function public.retry_failed_chunks is
-  'Reopens the failed chunks of a job with all their attempts; the others stay as they are. SC005 when the job has completed or was cancelled.';
+  'Reopens the failed chunks of a job with all their attempts; the others stay as they are. SC005 when the job has completed, was cancelled or is being purged; SC004 when a user has no active job left.';

@@ -537,6 +537,7 @@ declare
   budget int := batch_size;
   deleted int;
   jobs int := 0;
+  chunks int := 0;
 begin
   if older_than is null or older_than < interval '0' then
     raise exception using errcode = 'SC003', detail = 'older_than', message = 'older_than must be an interval that is not negative';
@@ -556,6 +557,7 @@ begin
       select c.id from public.chunk_processing_queue c where c.parent_sync_job_id = job.id order by c.chunk_index limit budget
     ));
     get diagnostics deleted = row_count;
+    chunks := chunks + deleted;
     budget := budget - deleted;
     if not exists (select from public.chunk_processing_queue q where q.parent_sync_job_id = job.id) then
       delete from public.sync_jobs j where j.id = job.id;
@@ -563,7 +565,7 @@ begin
       budget := budget - (deleted = 0)::int; -- an empty job is work too
     end if;
   end loop;
-  return jsonb_build_object('jobs', jobs, 'chunks', batch_size - greatest(budget, 0), 'more', exists (
+  return jsonb_build_object('jobs', jobs, 'chunks', chunks, 'more', exists (
     select from public.sync_jobs j where j.completed_at <= now() - older_than
   ));
 end

@@ -36,6 +36,7 @@ alter table chunk_private.returned_chunks enable row level security;
 alter table chunk_private.chunk_attempts enable row level security;
 alter table chunk_private.dispatches enable row level security;
 alter table chunk_private.appended_pages enable row level security;
+alter table chunk_private.joined_requests enable row level security;
 
 drop policy if exists "Users see the kinds" on public.sync_kinds;
 create policy "Users see the kinds" on public.sync_kinds for select to authenticated using (true);
@@ -64,6 +65,8 @@ drop policy if exists "No user sees these" on chunk_private.chunk_attempts;
 create policy "No user sees these" on chunk_private.chunk_attempts for select to authenticated using (false);
 drop policy if exists "No user sees these" on chunk_private.appended_pages;
 create policy "No user sees these" on chunk_private.appended_pages for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.joined_requests;
+create policy "No user sees these" on chunk_private.joined_requests for select to authenticated using (false);
 
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;

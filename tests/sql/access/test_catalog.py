@@ -64,6 +64,7 @@ RELATIONS = {
     "chunk_private.chunk_attempts": (set(), ALL),
     "chunk_private.dispatches": (READ, ALL),
     "chunk_private.appended_pages": (set(), ALL),
+    "chunk_private.joined_requests": (set(), ALL),
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 

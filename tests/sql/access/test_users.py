@@ -120,6 +120,18 @@ def test_limits_of_users(anna: Session, service: Session) -> None:
     assert anna.start(chunks=[{}])["created"] is True
 
 
+def test_retried_jobs_count_as_active_ones(anna: Session, service: Session) -> None:
+    service.execute("update chunk_private.settings set user_max_active_jobs = 2")
+    failed = [anna.start(chunks=[{}])["id"] for _ in range(2)]
+    for job in failed:
+        service.fail(service.claimed(job), retryable=False)
+    anna.start(chunks=[{}])
+    assert anna.control("retry_failed_chunks", failed[0])["status"] == "running"
+    with refused("SC004"):
+        anna.control("retry_failed_chunks", failed[1])
+    assert service.control("retry_failed_chunks", failed[1])["status"] == "running"
+
+
 def test_parallel_starts_cannot_slip_past_the_limit(db: Database, service: Session) -> None:
     service.execute("update chunk_private.settings set user_max_active_jobs = 3")
     sessions = [db.connect("authenticated", user=ANNA) for _ in range(10)]

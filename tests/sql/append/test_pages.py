@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -128,15 +129,18 @@ def test_pages_and_workers_at_the_same_time(db: Database, service: Session) -> N
     invariants.check(service)
 
 
-def test_an_unsealed_job_that_nobody_seals_shows_as_stalled(service: Session) -> None:
-    job = service.start(chunks=[{}], sealed=False)["id"]
+@pytest.mark.parametrize(("chunks", "status"), [([{}], "running"), ([], "pending")], ids=["ended", "none"])
+def test_an_unsealed_job_that_nobody_seals_shows_as_stalled(
+    service: Session, chunks: list[Any], status: str
+) -> None:
+    job = service.start(chunks=chunks, sealed=False)["id"]
     service.drain(job)
     assert service.progress(job)["stalled"] is False
     service.pass_time(timedelta(minutes=2))
     progress = service.progress(job)
-    assert (progress["stalled"], progress["status"]) == (True, "running")
+    assert (progress["stalled"], progress["status"]) == (True, status)
     service.cleanup()
-    assert service.progress(job)["status"] == "running"
+    assert service.progress(job)["status"] == status
 
 
 @pytest.mark.soak

@@ -83,6 +83,7 @@ REPORT: list[tuple[str, str, dict[str, Any]]] = [
     ("SC004", "next_chunks", {"next_chunks": TOO_MANY}),
     ("SC003", "next_chunks", {"success": False, "next_chunks": [{}]}),
     ("SC003", "items_processed", {"items_processed": -1}),
+    ("SC003", "items_processed", {"items_processed": 2**53}),
     ("SC003", "items_total", {"items_total": -1}),
 ]
 

@@ -76,3 +76,15 @@ def test_stuck_after_means_no_claim_or_heartbeat_for_that_long(service: Session)
     assert service.cleanup(stuck_after=timedelta(seconds=300)) == 0
     assert service.cleanup(stuck_after=timedelta(seconds=60)) == 1
     assert service.complete(alive)["outcome"] == "completed"
+
+
+def test_the_late_report_of_the_worker_that_lost_the_last_attempt_is_stale_too(service: Session) -> None:
+    job = service.start(chunks=[{}], max_retries=0)["id"]
+    lost = service.claimed(job)
+    service.pass_time(LEASE)
+    service.cleanup()
+    for _ in range(2):
+        assert service.complete(lost)["outcome"] == "stale"
+        assert service.give_back(lost)["outcome"] == "stale"
+        service.control("retry_failed_chunks", job)
+    invariants.check(service)

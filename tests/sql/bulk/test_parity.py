@@ -9,7 +9,7 @@ import pytest
 
 from tests.sql import invariants
 from tests.sql.cleanup.hooks import configure, sent
-from tests.sql.database import Database, Row, Session, reports
+from tests.sql.database import Database, Row, Session, refused, reports
 
 # What is reported on each of a job's first chunks; each script runs on a job of its own.
 SCRIPTS: dict[str, list[dict[str, Any]]] = {
@@ -117,6 +117,8 @@ def test_a_bad_item_gets_its_own_answer_and_the_others_go_through(service: Sessi
         good[0],
         {"chunk_id": "x", "claim_token": "y"},
         good[1] | {"items_processed": -1},
+        good[1] | {"items_processed": 2**53},
+        good[1] | {"success": None, "error": "x"},
         {"claim_token": str(uuid.uuid4())},
         5,
         None,
@@ -128,17 +130,13 @@ def test_a_bad_item_gets_its_own_answer_and_the_others_go_through(service: Sessi
     outcomes = [answer["outcome"] for answer in answers]
     assert outcomes == [
         "completed",
-        "error",
-        "error",
-        "error",
-        "error",
-        "error",
-        "error",
+        *["error"] * 8,
         "stale",
         "completed",
     ]
     assert all(answer["message"] and answer["code"] for answer in answers if answer["outcome"] == "error")
-    assert answers[6]["code"] == "SC001"
+    assert answers[4]["code"] == "SC003"
+    assert answers[8]["code"] == "SC001"
     assert service.complete(chunks[1])["outcome"] == "completed"
     invariants.check(service)
 
@@ -193,3 +191,12 @@ def test_a_paused_job_passes_no_slot_on(db: Database, service: Session) -> None:
     service.control("resume_sync_job", job)
     invariants.check(service)
     assert service.drain(job) == 5
+
+
+def test_a_call_carries_at_most_100_000_next_chunks(service: Session) -> None:
+    job = service.start(chunks=[{}, {}])["id"]
+    pages = [{"next_chunks": [{}] * 50_001}, {"next_chunks": [{}] * 50_000}]
+    with refused("SC004", "completions"):
+        bulk(service, [service.claimed(job), service.claimed(job)], pages)
+    assert service.progress(job)["total_chunks"] == 2
+    invariants.check(service)

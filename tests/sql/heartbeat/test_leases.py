@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from datetime import timedelta
 
+import pytest
+
 from tests.sql import invariants
 from tests.sql.database import Database, Session, refused
 from tests.sql.threads import until
@@ -129,3 +131,36 @@ def test_giving_back_twice_answers_the_same_and_frees_nothing_more(service: Sess
     assert service.claim(job) is None
     assert service.complete(again)["outcome"] == "completed"
     invariants.check(service)
+
+
+def test_a_heartbeat_that_says_nothing_of_items_keeps_what_was_said(service: Session) -> None:
+    job = service.start(chunks=[{}])["id"]
+    chunk = service.claimed(job)
+    service.extend(chunk, items_processed=5)
+    service.extend(chunk)
+    assert service.progress(job)["items_processed"] == 5
+    service.complete(chunk)
+    assert service.progress(job)["items_processed"] == 5
+
+
+@pytest.mark.parametrize("items", [-1, 2**53])
+def test_a_heartbeat_with_an_impossible_figure_is_refused(service: Session, items: int) -> None:
+    job = service.start(chunks=[{}])["id"]
+    chunk = service.claimed(job)
+    with refused("SC003", "items_processed"):
+        service.extend(chunk, items_processed=items)
+    assert service.progress(job)["items_processed"] == 0
+
+
+def test_items_of_an_attempt_that_failed_or_was_given_back_are_not_counted(service: Session) -> None:
+    service.call("save_sync_kind", kind="plain", retry_delay_seconds=0)
+    job = service.start(chunks=[{}])["id"]
+    for give_up in (service.fail, service.give_back):
+        chunk = service.claimed(job)
+        service.extend(chunk, items_processed=7)
+        give_up(chunk)
+        assert service.progress(job)["items_processed"] == 0
+    last = service.claimed(job)
+    assert service.progress(job)["items_processed"] == 0
+    service.complete(last)
+    assert service.progress(job)["items_processed"] == 0

@@ -112,3 +112,35 @@ def test_steering_a_job_that_is_being_purged_finds_none(
         purging.connection.commit()
         with refused("SC001"):
             late.result(10)
+
+
+def test_a_job_whose_purge_has_begun_cannot_be_retried(service: Session) -> None:
+    job = service.start(chunks=[{}] * 3, max_concurrency=1)["id"]
+    service.fail(service.claimed(job), retryable=False)
+    service.drain(job)
+    service.call("purge_sync_jobs", older_than=timedelta(0), batch_size=1)
+    with refused("SC005"):
+        service.control("retry_failed_chunks", job)
+    assert service.progress(job)["status"] == "failed"
+    assert service.call("purge_sync_jobs", older_than=timedelta(0)) == {"jobs": 1, "chunks": 2, "more": False}
+
+
+def test_jobs_without_chunks_are_no_chunks(service: Session) -> None:
+    for _ in range(3):
+        service.start(chunks=[])
+    assert service.call("purge_sync_jobs", older_than=timedelta(0)) == {"jobs": 3, "chunks": 0, "more": False}
+
+
+def test_a_repeated_report_that_meets_a_purge_says_that_there_is_no_such_chunk(
+    db: Database, service: Session, admin: Session
+) -> None:
+    chunk = service.claimed(service.start(chunks=[{}])["id"])
+    service.complete(chunk)
+    purging, repeating = db.connect(autocommit=False), db.connect()
+    assert purging.call("purge_sync_jobs", older_than=timedelta(0))["jobs"] == 1
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(repeating.give_back, chunk)
+        until(lambda: blocked(admin))
+        purging.connection.commit()
+        with refused("SC001"):
+            late.result(10)

@@ -83,12 +83,11 @@ class Board(RuleBasedStateMachine):
     def known(self, job: Job, row: Row, released: str = "stale") -> str:
         """What a report answers whose token does not hold: what it answered, or would have."""
         outcome = job.outcomes[str(row["claim_token"])]
-        # The last attempt of a chunk that failed for want of a worker: its token is still the chunk's last one.
-        return {"lost": "stale|failed", "released": released}.get(outcome, outcome)
+        return {"lost": "stale", "released": released}.get(outcome, outcome)
 
     def check_report(self, answer: Any, expected: str, job: Job) -> None:
         """Outcome and the job's state."""
-        assert answer["outcome"] in expected.split("|"), (answer["outcome"], expected)
+        assert answer["outcome"] == expected
         assert answer["remaining"] == job.count("pending", "processing")
 
     def follow(self, job: Job, chunk: Chunk, answer: Any, *, asked: bool, first: bool) -> None:

@@ -88,3 +88,14 @@ def test_a_start_under_way_decides_for_the_next_one(db: Database, admin: Session
         answer = second.result()
     assert answer["created"] is (ends == "rollback")
     assert (answer["id"] == open_job["id"]) is (ends == "commit")
+
+
+def test_a_request_that_was_given_a_keyed_job_is_given_it_again_after_its_end(service: Session) -> None:
+    first = service.start(chunks=[{}], job_key="inbox", request_id=uuid.uuid4())
+    request = uuid.uuid4()
+    assert service.start(chunks=[{}], job_key="inbox", request_id=request)["id"] == first["id"]
+    service.drain()
+    again = service.start(chunks=[{}], job_key="inbox", request_id=request)
+    assert (again["id"], again["created"], again["status"]) == (first["id"], False, "completed")
+    service.call("purge_sync_jobs", older_than="0")
+    assert service.start(chunks=[{}], job_key="inbox", request_id=request)["created"] is True
