@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .models import Claim
 
 
+_MOST_ITEMS = 2**53 - 1
+
+
 class Chunk:
     """A claimed chunk in a worker's hands.
 
@@ -96,8 +99,12 @@ class Chunk:
         return self._cancel_requested or self._lost
 
     def report(self, items: int) -> None:
-        """Say how many items of this chunk are done so far: shown by a heartbeat, counted at the end."""
-        self._items = max(0, int(items))
+        """Say how many items of this chunk are done so far: shown by a heartbeat, counted at the end.
+
+        Args:
+            items: Their number; below 0 counts as 0, above 2^53 - 1 as that.
+        """
+        self._items = min(max(0, int(items)), _MOST_ITEMS)
 
     def __repr__(self) -> str:
         """Return which chunk it is."""

@@ -70,14 +70,13 @@ comment on function chunk_private.refuse is 'Raises SC005: not possible in the j
 
 -- Start ---------------------------------------------------------------------------------------------------------------
 
--- One at a time a user, so that parallel calls cannot slip past the limits together. Before anything that another call of the
--- user's could wait for.
+-- A start takes this lock before all others, a retry after its gate: who has it waits for no gate.
 create or replace function chunk_private.lock_user(owner_id uuid)
 returns void
 language sql
 set search_path = ''
 as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 2)); $$;
-comment on function chunk_private.lock_user is 'Makes the user''s calls that add active jobs wait for each other.';
+comment on function chunk_private.lock_user is 'One at a time a user, so that parallel calls cannot slip past the limits together.';
 
 create or replace function chunk_private.check_active_jobs(owner_id uuid)
 returns void
@@ -531,4 +530,4 @@ set search_path = ''
 set statement_timeout = '60s'
 as $$ select chunk_private.retry_failed_chunks($1); $$;
 comment on function public.retry_failed_chunks is
-  'Reopens the failed chunks of a job with all their attempts; the others stay as they are. SC005 when the job has completed, was cancelled or is being purged; SC004 when a user has no active job left.';
+  'Reopens the failed chunks of a job with all their attempts; the others stay as they are. SC005 when the job has completed, was cancelled or is being purged; SC004 when a user has as many active jobs as allowed.';

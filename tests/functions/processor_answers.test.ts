@@ -84,6 +84,7 @@ Deno.test("200 in another form fails for good and names what is wrong", async ()
     [{ items_processed: "2" }, /items_processed/],
     [{ items_processed: -1 }, /items_processed/],
     [{ items_processed: 1.5 }, /items_processed/],
+    [{ items_processed: 2 ** 53 }, /items_processed/],
     [{ items_total: {} }, /items_total/],
     [{ next_chunks: {} }, /next_chunks/],
     [{ next_chunks: [1] }, /next_chunks/],

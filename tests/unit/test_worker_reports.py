@@ -142,6 +142,13 @@ def test_numbers_that_are_none_are_refused_where_they_are_given() -> None:
         sc.Chunk(claim(1)).report(float("nan"))  # type: ignore[arg-type]  # the mistake
 
 
+@pytest.mark.parametrize(("items", "sent"), [(-3, 0), (7, 7), (2**60, 2**53 - 1)])
+def test_a_number_of_items_is_one_that_the_database_takes(items: int, sent: int) -> None:
+    chunk = sc.Chunk(claim(1))
+    chunk.report(items)
+    assert succeeded(chunk, None).item["items_processed"] == sent
+
+
 def test_idle_pauses_grow_to_a_second_and_start_again() -> None:
     holder = core()
     pauses = [holder.idle_pause() for _ in range(20)]

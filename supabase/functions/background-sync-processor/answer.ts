@@ -24,8 +24,8 @@ export interface Report {
   retryable?: boolean;
   retry_after_seconds?: number;
   next_chunks?: unknown[] | null;
-  items_processed?: number | bigint | null;
-  items_total?: number | bigint | null;
+  items_processed?: number | null;
+  items_total?: number | null;
 }
 
 /** A larger answer is refused unread: results of that size belong in a table of the handler's own. */
@@ -38,6 +38,8 @@ const MAX_RETRY_AFTER_SECONDS = 24 * 3600;
 
 /** 4xx that may go away by itself. */
 const TEMPORARY_4XX = new Set([408, 425, 429]);
+/** What `isCount` asks for; the database takes no more. */
+const A_COUNT = `a whole number from 0 to ${Number.MAX_SAFE_INTEGER}`;
 const ANSWER_FIELDS = new Set(["result", "items_processed", "items_total", "next_chunks"]);
 
 /** Reads a handler's answer, never more of it than is needed, and decides. */
@@ -90,17 +92,16 @@ function readResult(handler: string, text: string): Report {
   const unknown = Object.keys(fields).find((field) => !ANSWER_FIELDS.has(field));
   if (unknown !== undefined) return refuse(`the field ${JSON.stringify(unknown.slice(0, 100))} is unknown`);
   const { result, items_processed = null, items_total = null, next_chunks = null } = fields;
-  if (!isCount(items_processed)) return refuse("items_processed is not a whole number");
-  if (!isCount(items_total)) return refuse("items_total is not a whole number");
+  if (!isCount(items_processed)) return refuse(`items_processed is not ${A_COUNT}`);
+  if (!isCount(items_total)) return refuse(`items_total is not ${A_COUNT}`);
   if (!isChunkList(next_chunks)) return refuse("next_chunks is not a list of objects");
   const flaw = whyNotStorable(result, "result") ?? whyNotStorable(next_chunks, "next_chunks");
   if (flaw !== null) return refuse(flaw);
   return { success: true, result, items_processed, items_total, next_chunks };
 }
 
-function isCount(value: unknown): value is number | bigint | null {
-  if (value === null) return true;
-  return typeof value === "bigint" ? value >= 0n : Number.isSafeInteger(value) && (value as number) >= 0;
+function isCount(value: unknown): value is number | null {
+  return value === null || (Number.isSafeInteger(value) && (value as number) >= 0);
 }
 
 function isChunkList(value: unknown): value is unknown[] | null {
