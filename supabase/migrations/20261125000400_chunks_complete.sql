@@ -471,7 +471,7 @@ begin
   from unnest(reports) r
   where r.retry_after_seconds is not null or r.next_chunks is not null or r.items_processed is not null or r.items_total is not null;
   if jsonb_path_exists(completions, '$[*].success ? (@ == null)') then
-    perform chunk_private.check_report(null, null, null, null, null);
+    raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
   end if;
   if exists (select from unnest(reports) r where r.chunk_id is null or r.claim_token is null) then
     raise exception using errcode = 'SC003', detail = 'completions', message = 'each item of completions needs chunk_id and claim_token';
