@@ -140,7 +140,7 @@ begin
   if retry_after_seconds not between 0 and 604800 then
     perform chunk_private.check_range('retry_after_seconds', retry_after_seconds, 0, 604800);
   end if;
-  if items_processed not between 0 and 9007199254740991 then -- what JSON numbers are exact to; sums of such stay a bigint
+  if items_processed not between 0 and 9007199254740991 then -- the largest that every JSON reader keeps exact
     perform chunk_private.check_range('items_processed', items_processed, 0, 9007199254740991);
   end if;
   if items_total not between 0 and 9007199254740991 then
