@@ -6,15 +6,16 @@ PYTHON ?= $(firstword $(shell for name in python3 python3.14 python3.13 python3.
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test quick lint bench soak clean
+.PHONY: help demo test quick lint migrations bench soak clean
 help:
-	@echo "make demo    sync a real mailbox through the queue, on this machine (options: ARGS='--messages 5000')"
-	@echo "make test    run the tests"
-	@echo "make quick   run the unit and sql tests only, side by side"
-	@echo "make lint    check style and types"
-	@echo "make bench   measure against pgmq and procrastinate (half an hour)"
-	@echo "make soak    run the queue for a long time, with failures"
-	@echo "make clean   remove .venv"
+	@echo "make demo        sync a real mailbox through the queue, on this machine (options: ARGS='--messages 5000')"
+	@echo "make test        run the tests"
+	@echo "make quick       run the unit and sql tests only, side by side"
+	@echo "make lint        check style and types"
+	@echo "make migrations  build supabase/migrations from supabase/schemas"
+	@echo "make bench       measure against pgmq and procrastinate (half an hour)"
+	@echo "make soak        run the queue for a long time, with failures"
+	@echo "make clean       remove .venv"
 
 demo: $(VENV)/.demo
 	@$(BIN)/supabase-chunks demo $(ARGS)
@@ -29,6 +30,9 @@ lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+migrations: $(VENV)/.dev
+	@$(BIN)/python -m tools.build_migrations
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -9,7 +9,7 @@ from .errors import ConfigurationError
 
 _PACKAGE = Path(__file__).resolve().parent
 # By this file a folder is known to be ours: a user's own project has a folder supabase/ too.
-_MARK = "migrations/*_chunks_tables.sql"
+_MARK = "migrations/*_chunks_0_1_0.sql"
 
 
 @cache

@@ -93,7 +93,7 @@ def local(data_dir: Path, port: int, db_port: int, project: Path | None) -> None
 def _here() -> Path | None:
     """The project in the present folder, if the migrations are installed there."""
     folder = Path("supabase")
-    return folder if any((folder / "migrations").glob("*_chunks_tables.sql")) else None
+    return folder if any((folder / "migrations").glob("*_chunks_0_1_0.sql")) else None
 
 
 def _private(data_dir: Path) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _EMAIL_FUNCTION = "sync-emails"
-_EMAIL_MIGRATION = "_chunks_email.sql"
+_EMAIL_MIGRATION = "_email.sql"
 _BACKUP = "config.toml.before-supabase-chunks"
 
 

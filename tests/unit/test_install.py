@@ -97,12 +97,12 @@ def test_a_dry_run_only_says_what_it_would_do(project: Path) -> None:
 def test_the_email_sync_can_be_left_out_and_added_later(project: Path) -> None:
     init(project, "--no-email")
     assert not (project / "supabase" / "functions" / "sync-emails").exists()
-    assert not [name for name in contents(project) if name.endswith("_chunks_email.sql")]
+    assert not [name for name in contents(project) if name.endswith("_email.sql")]
     first = {name for name in contents(project) if name.startswith("supabase/migrations/")}
     code, text = init(project)
     assert code == 0, text
     second = sorted(name for name in contents(project) if name.startswith("supabase/migrations/"))
-    assert second[-1].endswith("_chunks_email.sql")
+    assert second[-1].endswith("_email.sql")
     assert set(second) - first == {second[-1]}
 
 

@@ -13,6 +13,7 @@ import pytest
 from supabase_chunks.local import migrations, platform
 from tests.sql import invariants
 from tests.sql.database import Database, Session
+from tests.sql.install.schema import install, schema
 from tests.sql.server import BIN_DIR_15, KINDS, MIGRATIONS, Cluster, running
 from tests.sql.threads import until
 
@@ -26,18 +27,6 @@ RELEASES = {
     )
 }
 VERSIONS = ["cluster", "cluster_15"]
-
-
-def install(database: Database, files: list[Path]) -> None:
-    """Run files as the owner of a project does: no superuser, one transaction, nothing on the search_path."""
-    with psycopg.connect(database.dsn) as connection:
-        connection.execute("set session authorization postgres")
-        assert connection.execute(
-            "select rolsuper from pg_roles where rolname = current_user"
-        ).fetchone() == (False,)
-        connection.execute("set local search_path = ''")
-        for path in files:
-            connection.execute(path.read_bytes())
 
 
 def works(database: Database) -> None:
@@ -242,24 +231,3 @@ def check_filled(session: Session, filled: dict[str, object]) -> None:
     assert session.control("resume_sync_job", str(filled["paused"]))["status"] == "pending"
     assert session.control("retry_failed_chunks", str(filled["failed"]))["status"] == "running"
     invariants.check(session)
-
-
-def schema(admin: Session) -> list[object]:
-    """Functions, columns, constraints, indexes, policies and rights, as text."""
-    ours = "in ('public'::regnamespace, 'chunk_private'::regnamespace)"
-    return [
-        admin.rows(
-            f"select pg_get_functiondef(oid), proacl::text from pg_proc where pronamespace {ours} order by oid::regprocedure::text"
-        ),
-        admin.rows(
-            f"select oid::regclass::text, relacl::text, reloptions from pg_class where relnamespace {ours} order by 1"
-        ),
-        admin.rows(
-            f"select pg_get_constraintdef(oid) from pg_constraint where connamespace {ours} order by conname"
-        ),
-        admin.rows(
-            "select indexdef from pg_indexes where schemaname in ('public', 'chunk_private') order by indexname"
-        ),
-        admin.rows("select p.* from pg_policies p order by p.policyname, p.tablename"),
-        admin.rows("select jobname, schedule, command from cron.job order by jobname"),
-    ]

@@ -1,15 +1,3 @@
--- Claim: take released chunks, with a fencing token and a lease.
---
--- In the bodies of this project a bare name is always an argument or a variable, a column is always qualified
--- (`#variable_conflict use_variable`): the arguments are public names and equal to many columns.
---
--- Order of locks, for every function of this project, so that no two of them wait for each other in a circle:
---   1. gates by job id: pg_advisory_xact_lock[_shared](uuid_hash_extended(job, 0)). Shared: complete, extend, give back,
---      recovery. Exclusive: cancel, pause, resume, retry, append, seal, settle, and a completion with next_chunks
---   2. slots of claimable chunks   3. chunks by id   4. counters by (job, shard)   5. jobs by id
---   6. what a freed slot goes to: returned chunks and stripes; nothing waits after them
--- A claim enters no gate: it takes slots with SKIP LOCKED, and then writes chunks that nobody else writes.
-
 do $$
 begin
   if to_regtype('chunk_private.claimed_chunk') is null then
@@ -31,23 +19,6 @@ begin
 end
 $$;
 comment on type chunk_private.claimed_chunk is 'What a worker gets when it claims a chunk.';
-
-create or replace function chunk_private.check_range(argument text, value bigint, lowest bigint, highest bigint)
-returns void
-language plpgsql
-immutable
-set search_path = ''
-as $$
-begin
-  if value not between lowest and highest then
-    raise exception using errcode = 'SC003', detail = argument,
-      message = format('%s must be between %s and %s, not %s', argument, lowest, highest, value);
-  end if;
-end
-$$;
-comment on function chunk_private.check_range is 'Raises SC003, naming the argument, when the value lies outside; null passes.';
-
--- Arguments -----------------------------------------------------------------------------------------------------------
 
 create or replace function chunk_private.claimed_by(claim_id uuid)
 returns chunk_private.claimed_chunk[]
@@ -99,33 +70,6 @@ begin
 end
 $$;
 comment on function chunk_private.begin_claim is 'Checks a claim''s arguments; returns what an earlier claim with the same id has.';
-
-create or replace function chunk_private.claimable_kinds(kinds text[])
-returns text[]
-language plpgsql
-stable
-set search_path = ''
-as $$
-#variable_conflict use_variable
-declare
-  unknown record;
-begin
-  if kinds is null then
-    return array(select k.kind from public.sync_kinds k where k.handler is not null);
-  end if;
-  if (select count(*) from public.sync_kinds k where k.kind = any (kinds)) <> cardinality(kinds) then
-    select w.kind into unknown from unnest(kinds) w (kind)
-    where not exists (select from public.sync_kinds k where k.kind = w.kind) limit 1;
-    if found then
-      raise exception using errcode = 'SC002', detail = 'kinds', message = format('no sync kind is named %L', unknown.kind),
-        hint = 'save_sync_kind() adds one.';
-    end if;
-  end if;
-  return kinds;
-end
-$$;
-comment on function chunk_private.claimable_kinds is
-  'The kinds that a claim is for: those named, or with null those that have a handler. SC002 when there is no such kind.';
 
 -- While somebody's long query holds an old snapshot, dead index entries of finished chunks pile up before the first live
 -- one. Each session therefore remembers, a lane, from which release time on it last found chunks, and starts there; it
@@ -205,8 +149,6 @@ end
 $$;
 comment on function chunk_private.unclaim is 'Gives back the slots of chunks that could not be held.';
 
--- One chunk ------------------------------------------------------------------------------------------------------------
-
 -- The slot is the caller's already, and nobody else writes a pending chunk without its slot.
 create or replace function chunk_private.start_attempt(
   job_id uuid, chunk_index bigint, worker_id text, handler text, lease_seconds int, waits boolean
@@ -241,94 +183,6 @@ begin
 end
 $$;
 comment on function chunk_private.start_attempt is 'Claims the chunk of a slot that the caller has claimed; null when it cannot be held and the caller may not wait.';
-
--- Many chunks ----------------------------------------------------------------------------------------------------------
-
-create or replace function chunk_private.take_slots(
-  lane smallint, floor timestamptz, how_many int, parent_sync_job_id uuid, claim_id uuid, out job_ids uuid[], out chunk_indexes bigint[]
-)
-language plpgsql
-set search_path = ''
-as $$
-#variable_conflict use_variable
-declare
-  taken record;
-begin
-  floor := case when parent_sync_job_id is null and random() > 0.02 then floor else '-infinity' end;
-  loop
-    with slot as (
-      update chunk_private.slots s
-      set claimed = true, claim_id = claim_id
-      where s.ctid = any (case when parent_sync_job_id is null then array(
-          select p.ctid from chunk_private.slots p
-          where p.lane = lane and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
-          order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
-        ) else array(
-          select p.ctid from chunk_private.slots p
-          where p.job_id = parent_sync_job_id and p.lane = lane and not p.claimed and p.ready_at <= now()
-          order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
-        ) end)
-      returning s.job_id, s.chunk_index, s.ready_at
-    )
-    select array_agg(t.job_id order by t.ready_at, t.chunk_index) as job_ids,
-      array_agg(t.chunk_index order by t.ready_at, t.chunk_index) as chunk_indexes, count(*)::int as slots, max(t.ready_at) as newest
-    into taken from slot t;
-    job_ids := job_ids || taken.job_ids;
-    chunk_indexes := chunk_indexes || taken.chunk_indexes;
-    how_many := how_many - taken.slots;
-    if taken.newest > floor + interval '50 milliseconds' and parent_sync_job_id is null then
-      perform chunk_private.remember_floor(lane, taken.newest);
-    end if;
-    exit when how_many = 0 or floor = '-infinity';
-    floor := '-infinity';
-  end loop;
-end
-$$;
-comment on function chunk_private.take_slots is 'Claims the slots of up to how_many claimable chunks of a lane, the longest released first, and returns their places, or nulls.';
-
-create or replace function chunk_private.start_attempts(
-  job_ids uuid[], chunk_indexes bigint[], worker_id text, handler text, lease_seconds int
-)
-returns chunk_private.claimed_chunk[]
-language plpgsql
-set search_path = ''
-as $$
-#variable_conflict use_variable
-declare
-  claimed chunk_private.claimed_chunk[];
-  starting uuid[];
-begin
-  with chunk as (
-    update public.chunk_processing_queue q
-    set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker_id,
-        locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
-    from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
-    join public.sync_jobs j on j.id = t.job_id
-    where q.parent_sync_job_id = t.job_id and q.chunk_index = t.chunk_index
-      and (q.started_at is null or chunk_private.hold_returned(t.job_id, t.chunk_index)) -- of t: after the join, not for all chunks
-    returning q.id, q.parent_sync_job_id, q.kind, q.chunk_index, q.attempts, q.max_retries, q.payload, j.payload as job_payload,
-      q.owner_id, q.claim_token, q.locked_until, j.status as job_status, t.place
-  )
-  select
-    coalesce(array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, c.payload,
-      c.job_payload, c.owner_id, c.claim_token, c.locked_until)::chunk_private.claimed_chunk order by c.place), '{}'),
-    array_agg(c.parent_sync_job_id) filter (where c.job_status = 'pending')
-  into claimed, starting
-  from chunk c;
-  if starting is not null then
-    perform chunk_private.start_jobs(starting);
-  end if;
-  if cardinality(claimed) < cardinality(job_ids) then
-    perform chunk_private.unclaim(array_agg(t.job_id), array_agg(t.chunk_index))
-    from unnest(job_ids, chunk_indexes) t (job_id, chunk_index)
-    where (t.job_id, t.chunk_index) not in (select c.parent_sync_job_id, c.chunk_index from unnest(claimed) c);
-  end if;
-  return claimed;
-end
-$$;
-comment on function chunk_private.start_attempts is 'What start_attempt does, for many chunks: in the order given, without those that cannot be held.';
-
--- The two claims -------------------------------------------------------------------------------------------------------
 
 -- Generic plans: a plan made anew for each list of ids costs more than the claim. And no sequential scans: a plan made
 -- while the tables were empty must not meet them full.
@@ -411,49 +265,3 @@ end
 $$;
 comment on function public.claim_next_chunk_job_safe is
   'Claims the next chunk: 0 or 1 rows. kinds null means the kinds that have a handler. lease_seconds null means the kind''s. A claim repeated with the same claim_id returns the chunk that it already has.';
-
-create or replace function public.claim_chunk_jobs_safe(
-  worker_id text, batch_size int, parent_sync_job_id uuid default null, kinds text[] default null, lease_seconds int default null,
-  claim_id uuid default null
-)
-returns jsonb
-language plpgsql
-set search_path = ''
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set jit = off
-as $$
-#variable_conflict use_variable
-declare
-  earlier constant chunk_private.claimed_chunk[] := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
-  lane record;
-  taken record;
-  claimed chunk_private.claimed_chunk[] := array[]::chunk_private.claimed_chunk[];
-begin
-  perform chunk_private.check_range('batch_size', coalesce(batch_size, 0), 1, 100);
-  if cardinality(earlier) > 0 then
-    return to_jsonb(earlier);
-  end if;
-  if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
-    kinds := chunk_private.claimable_kinds(kinds);
-  end if;
-  for lane in
-    select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
-    from chunk_private.claim_lanes l
-    where l.kind = any (kinds)
-    order by l.priority desc, random()
-  loop
-    taken := chunk_private.take_slots(lane.id, lane.floor, batch_size - cardinality(claimed), parent_sync_job_id, claim_id);
-    if taken.job_ids is not null then
-      claimed := claimed || chunk_private.start_attempts(taken.job_ids, taken.chunk_indexes, worker_id, lane.handler, lane.lease_seconds);
-      exit when cardinality(claimed) = batch_size;
-    end if;
-  end loop;
-  if claimed = '{}' then
-    perform chunk_private.claimable_kinds(kinds);
-  end if;
-  return to_jsonb(claimed);
-end
-$$;
-comment on function public.claim_chunk_jobs_safe is
-  'Claims up to batch_size (at most 100) chunks at once: a JSON array of what claim_next_chunk_job_safe returns.';

@@ -101,22 +101,31 @@ grant execute on all functions in schema chunk_private to service_role;
 -- Writes a Vault entry of any name: for the owner's definer functions only.
 revoke execute on function chunk_private.save_secret from service_role;
 
--- pg_cron and pg_net come with Supabase, and may be absent elsewhere: Python workers need neither. The CLI swallows
--- notices, so what is missing is shown by chunk_system_health().
-do $$
-begin
-  begin
-    create extension if not exists pg_net;
-  exception when others then
-    raise notice 'supabase-chunks: pg_net is not available: %', sqlerrm;
-  end;
-  begin
-    create extension if not exists pg_cron;
-  exception when others then
-    raise notice 'supabase-chunks: pg_cron is not available: %', sqlerrm;
-  end;
-end
-$$;
-select chunk_private.schedule_watchdog();
+-- Email ---------------------------------------------------------------------------------------------------------------
 
-notify pgrst, 'reload schema';
+revoke all on public.email_accounts, public.synced_emails from public, anon, authenticated, service_role;
+grant select on public.email_accounts, public.synced_emails to authenticated;
+grant select, insert, update, delete on public.email_accounts, public.synced_emails to service_role;
+revoke all on sequence public.synced_emails_id_seq from public, anon, authenticated, service_role;
+
+alter table public.email_accounts enable row level security;
+alter table public.synced_emails enable row level security;
+drop policy if exists "Users see their own email accounts" on public.email_accounts;
+create policy "Users see their own email accounts" on public.email_accounts for select to authenticated
+  using (owner_id = (select auth.uid()));
+drop policy if exists "Users see the emails of their own accounts" on public.synced_emails;
+create policy "Users see the emails of their own accounts" on public.synced_emails for select to authenticated
+  using (account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid())));
+
+revoke execute on function
+  public.save_email_account, public.remove_email_account, public.get_email_account_secret, public.plan_email_folder,
+  public.save_synced_emails, public.save_email_flags, chunk_private.email_owner, chunk_private.save_email_account,
+  chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.forget_email_password
+from public, anon, authenticated, service_role;
+grant execute on function
+  public.save_email_account, public.remove_email_account, chunk_private.save_email_account, chunk_private.remove_email_account
+to authenticated, service_role;
+grant execute on function
+  public.get_email_account_secret, public.plan_email_folder, public.save_synced_emails, public.save_email_flags,
+  chunk_private.get_email_account_secret
+to service_role;

@@ -1,0 +1,3314 @@
+-- supabase-chunks 0.1.0: the queue. Built from supabase/schemas by `make migrations`: change it there.
+
+-- Under load an upgrade waits for locks this long at most. Then it has changed nothing, and can be repeated.
+set local lock_timeout = '5s';
+
+-- 10_public_tables.sql
+
+-- The tables of the chunk queue, and the state machine as named constraints.
+--
+-- public         what people query by name: sync_kinds, sync_jobs, chunk_processing_queue
+-- chunk_private  what the Data API does not expose: settings, lanes, counters, attempts, dispatches, helper functions
+
+create schema if not exists chunk_private;
+comment on schema chunk_private is
+  'The inside of supabase-chunks: counters, attempts, dispatches and helper functions. Not exposed by the Data API.';
+
+-- Kinds ---------------------------------------------------------------------------------------------------------------
+
+create table if not exists public.sync_kinds (
+  kind text primary key,
+  handler text,
+  max_concurrency int not null default 1,
+  max_retries int not null default 3,
+  lease_seconds int not null default 600,
+  retry_delay_seconds int not null default 10,
+  user_startable boolean not null default false,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint sync_kinds_kind_is_a_name check (kind ~ '^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$'),
+  constraint sync_kinds_handler_is_a_name check (handler ~ '^[A-Za-z0-9_-]{1,100}$'),
+  constraint sync_kinds_max_concurrency_range check (max_concurrency between 1 and 1000),
+  constraint sync_kinds_max_retries_range check (max_retries between 0 and 100),
+  constraint sync_kinds_lease_range check (lease_seconds between 1 and 86400),
+  constraint sync_kinds_retry_delay_range check (retry_delay_seconds between 0 and 86400)
+);
+comment on table public.sync_kinds is 'What sorts of sync there are: who does their chunks, and within which limits. Change it with save_sync_kind().';
+comment on column public.sync_kinds.handler is 'The Edge Function that does a chunk''s work; null: Python workers do this kind.';
+comment on column public.sync_kinds.max_concurrency is 'How many chunks of one job may be released or processing at once, unless the job says otherwise.';
+comment on column public.sync_kinds.max_retries is 'Retries after the first attempt; a chunk has at most 1 + max_retries attempts.';
+comment on column public.sync_kinds.lease_seconds is 'How long a claim lasts without a heartbeat, in seconds.';
+comment on column public.sync_kinds.retry_delay_seconds is 'Backoff before the first retry in seconds; doubles with each further one, up to an hour.';
+comment on column public.sync_kinds.user_startable is 'Whether a signed-in user (role authenticated) may start a job of this kind.';
+
+insert into public.sync_kinds (kind, handler, max_concurrency, user_startable)
+values ('email', 'sync-emails', 4, true), ('custom', null, 16, false)
+on conflict on constraint sync_kinds_pkey do nothing;
+
+-- Jobs ----------------------------------------------------------------------------------------------------------------
+
+create table if not exists public.sync_jobs (
+  id uuid primary key default gen_random_uuid(),
+  kind text not null,
+  owner_id uuid,
+  status text not null default 'pending',
+  payload jsonb not null default '{}',
+  job_key text,
+  request_id uuid,
+  priority smallint not null default 0,
+  max_concurrency int not null,
+  max_retries int not null,
+  sealed boolean not null default true,
+  total_chunks bigint not null default 0,
+  items_total bigint,
+  counter_shards smallint not null default 1,
+  finishes int not null default 0,
+  created_at timestamptz not null default now(),
+  started_at timestamptz,
+  completed_at timestamptz,
+  constraint sync_jobs_kind_fkey foreign key (kind) references public.sync_kinds (kind),
+  constraint sync_jobs_status_known check (status in ('pending', 'running', 'paused', 'completed', 'failed', 'cancelled')),
+  constraint sync_jobs_ended_has_time check ((status in ('completed', 'failed', 'cancelled')) = (completed_at is not null)),
+  constraint sync_jobs_completed_is_sealed check (sealed or status not in ('completed', 'failed')),
+  constraint sync_jobs_payload_is_object check (jsonb_typeof(payload) = 'object'),
+  constraint sync_jobs_job_key_length check (length(job_key) between 1 and 500),
+  constraint sync_jobs_priority_range check (priority between -3 and 3),
+  constraint sync_jobs_max_concurrency_range check (max_concurrency between 1 and 1000),
+  constraint sync_jobs_max_retries_range check (max_retries between 0 and 100),
+  constraint sync_jobs_counts_not_negative check (total_chunks >= 0 and items_total >= 0),
+  constraint sync_jobs_counter_shards_range check (counter_shards between 1 and 16)
+);
+comment on table public.sync_jobs is
+  'One row a sync that someone triggered; the parent of its chunks. For counts and progress read the view chunk_processing_status.';
+comment on column public.sync_jobs.owner_id is 'The user whose job it is (auth.users.id); null: the service''s own.';
+comment on column public.sync_jobs.status is
+  'pending (nobody has claimed a chunk yet) → running → completed | failed | cancelled, with paused between. failed: every chunk ended and at least one failed.';
+comment on column public.sync_jobs.job_key is 'At most one active job a (kind, owner, job_key).';
+comment on column public.sync_jobs.request_id is 'The start that made it: repeated, with the same request_id of the same owner, it returns this job until it is purged.';
+comment on column public.sync_jobs.sealed is 'False while more chunks are to be appended; an unsealed job never finishes.';
+comment on column public.sync_jobs.total_chunks is 'Chunks so far. Grows under the job''s exclusive gate only.';
+comment on column public.sync_jobs.items_total is 'Items (messages, rows, …) the chunks have announced so far; null when nobody said.';
+comment on column public.sync_jobs.counter_shards is 'Over how many rows of chunk_private.job_counters the counts are spread.';
+comment on column public.sync_jobs.finishes is 'How often the job came to completed, failed or cancelled: once, and once more each time retry_failed_chunks reopens it.';
+
+create unique index if not exists sync_jobs_one_active_per_key on public.sync_jobs (kind, owner_id, job_key)
+  nulls not distinct where job_key is not null and status in ('pending', 'running', 'paused');
+create unique index if not exists sync_jobs_one_per_request on public.sync_jobs (request_id, owner_id)
+  nulls not distinct where request_id is not null;
+create index if not exists sync_jobs_owner on public.sync_jobs (owner_id, created_at desc);
+create index if not exists sync_jobs_active on public.sync_jobs (kind) where status in ('pending', 'running', 'paused');
+create index if not exists sync_jobs_ended on public.sync_jobs (completed_at) where completed_at is not null;
+
+-- Chunks --------------------------------------------------------------------------------------------------------------
+
+create table if not exists public.chunk_processing_queue (
+  id bigint generated always as identity primary key,
+  parent_sync_job_id uuid not null,
+  kind text not null,
+  owner_id uuid,
+  chunk_index bigint not null,
+  status text not null default 'pending',
+  priority smallint not null default 0,
+  payload jsonb not null default '{}',
+  result jsonb,
+  error text,
+  attempts int not null default 0,
+  max_retries int not null default 3,
+  given_back int not null default 0,
+  items_processed bigint,
+  items_total bigint,
+  claim_token uuid,
+  worker_id text,
+  locked_until timestamptz,
+  ready_at timestamptz,
+  created_at timestamptz not null default now(),
+  started_at timestamptz,
+  completed_at timestamptz,
+  updated_at timestamptz not null default now(),
+  constraint chunk_processing_queue_parent_fkey foreign key (parent_sync_job_id) references public.sync_jobs (id) on delete cascade,
+  constraint chunk_processing_queue_place_key unique (parent_sync_job_id, chunk_index),
+  -- The state machine, in one short constraint, and with an array for `in`: the server reads it anew for each write.
+  constraint chunk_processing_queue_state_machine check (
+    (status = 'processing') = (locked_until is not null) and (status = any ('{pending,processing}')) = (completed_at is null)
+    and attempts <= 1 + max_retries
+  )
+)
+-- No index knows a chunk's state: what may be claimed stands in chunk_private.slots. Claims, heartbeats and reports then
+-- change no indexed column, and with room on the page they touch no index at all.
+with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
+comment on table public.chunk_processing_queue is 'The queue: one row a chunk, work small enough for one invocation. Written by the RPC functions only.';
+comment on column public.chunk_processing_queue.kind is 'The job''s kind, copied so that a chunk reads by itself.';
+comment on column public.chunk_processing_queue.owner_id is 'The job''s owner, copied for row level security.';
+comment on column public.chunk_processing_queue.chunk_index is 'Place in the job, from 0.';
+comment on column public.chunk_processing_queue.status is 'pending → processing → completed | failed | cancelled; processing → pending on retry, release or recovery.';
+comment on column public.chunk_processing_queue.attempts is 'Claims so far that were not given back; counted at the claim, so that a chunk that kills its worker cannot loop for ever.';
+comment on column public.chunk_processing_queue.error is 'Why the last attempt failed. All of them: chunk_private.chunk_attempts.';
+comment on column public.chunk_processing_queue.given_back is 'How often a worker gave the chunk back unfinished (release_chunk_job); bounded.';
+comment on column public.chunk_processing_queue.ready_at is 'When the retry of a chunk that has failed is due; null before the first failure.';
+comment on column public.chunk_processing_queue.items_processed is 'Items done, as the last heartbeat or the completion said.';
+comment on column public.chunk_processing_queue.items_total is 'Items this chunk was made for, or has found by its completion.';
+comment on column public.chunk_processing_queue.claim_token is 'Fencing token of the current, or of an ended chunk the last, claim. Only its holder can report.';
+comment on column public.chunk_processing_queue.locked_until is 'End of the lease. A heartbeat moves it; after it the watchdog takes the chunk back.';
+comment on column public.chunk_processing_queue.started_at is 'When the current, or of an ended chunk the last, attempt was claimed.';
+comment on column public.chunk_processing_queue.updated_at is 'Last claim, heartbeat or report.';
+
+-- 11_private_tables.sql
+
+-- The inside: settings, lanes, slots, counters, attempts, dispatches. Nothing of it is exposed by the Data API.
+
+create table if not exists chunk_private.settings (
+  only_row boolean primary key default true,
+  user_max_chunks int not null default 10000,
+  user_max_active_jobs int not null default 20,
+  max_given_back int not null default 10,
+  constraint settings_one_row check (only_row),
+  constraint settings_limits_positive check (user_max_chunks > 0 and user_max_active_jobs > 0 and max_given_back >= 0)
+);
+comment on table chunk_private.settings is 'Limits, one row.';
+comment on column chunk_private.settings.only_row is 'Keeps it to one row.';
+comment on column chunk_private.settings.user_max_chunks is 'Chunks that a signed-in user''s job may have.';
+comment on column chunk_private.settings.user_max_active_jobs is 'Jobs that a signed-in user may have active at once.';
+comment on column chunk_private.settings.max_given_back is 'How often a chunk can be given back before it costs an attempt.';
+insert into chunk_private.settings (only_row) values (true) on conflict on constraint settings_pkey do nothing;
+
+create table if not exists chunk_private.lanes (
+  id smallint generated always as identity primary key,
+  kind text not null,
+  priority smallint not null,
+  constraint lanes_kind_fkey foreign key (kind) references public.sync_kinds (kind) on delete cascade,
+  constraint lanes_kind_priority_key unique (kind, priority)
+);
+comment on table chunk_private.lanes is
+  'The pairs of kind and priority that were ever used: a claim reads the claim index lane by lane, each as one short range.';
+
+create table if not exists chunk_private.slots (
+  job_id uuid not null,
+  chunk_index bigint not null,
+  lane smallint not null,
+  ready_at timestamptz not null,
+  claimed boolean not null default false,
+  claim_id uuid,
+  dispatched_at timestamptz,
+  dispatch_count int not null default 0,
+  -- No foreign key to the job: its check would lock the job's row at each release. The trigger below does its work.
+  primary key (job_id, chunk_index)
+)
+with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+comment on table chunk_private.slots is
+  'The slots in use: a row a chunk that is released or processing. A job has at most max_concurrency of them, so the cap holds without a check at the claim. A finished chunk''s row passes to the job''s next chunk.';
+comment on column chunk_private.slots.lane is 'Its job''s kind and priority: chunk_private.lanes.id.';
+comment on column chunk_private.slots.ready_at is 'Not claimable before. Claims take the oldest first, so that jobs take turns.';
+comment on column chunk_private.slots.claimed is 'Whether its chunk is processing.';
+comment on column chunk_private.slots.claim_id is 'The claim''s own id, so that a claim whose reply was lost can be repeated.';
+comment on column chunk_private.slots.dispatched_at is 'When a webhook was last sent for the chunk.';
+comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since it was released; the watchdog doubles its interval with each.';
+create index if not exists slots_claim on chunk_private.slots (lane, ready_at, chunk_index) where not claimed;
+create index if not exists slots_claim_id on chunk_private.slots (claim_id) where claim_id is not null;
+
+create or replace function chunk_private.forget_slots()
+returns trigger
+language plpgsql
+security definer -- whoever may delete a job need not have rights on what is inside
+set search_path = ''
+as $$
+begin
+  delete from chunk_private.slots s using deleted_jobs d where s.job_id = d.id;
+  return null;
+end
+$$;
+comment on function chunk_private.forget_slots is 'Deletes the slots of deleted jobs.';
+create or replace trigger sync_jobs_forget_slots after delete on public.sync_jobs
+  referencing old table as deleted_jobs for each statement execute function chunk_private.forget_slots();
+
+create table if not exists chunk_private.fresh_stripes (
+  job_id uuid not null,
+  stripe smallint not null,
+  next_index bigint not null,
+  end_index bigint not null,
+  primary key (job_id, stripe),
+  constraint fresh_stripes_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+comment on table chunk_private.fresh_stripes is
+  'Which chunks of a job were never released: of each stripe (chunk_index modulo the number of counter shards) those from next_index on, below end_index. Several stripes, so that workers do not queue for one row.';
+comment on column chunk_private.fresh_stripes.stripe is 'Its chunks have this remainder: chunk_index modulo sync_jobs.counter_shards.';
+comment on column chunk_private.fresh_stripes.next_index is 'The first of them that was never released.';
+comment on column chunk_private.fresh_stripes.end_index is 'The job''s number of chunks: one above its last chunk_index.';
+
+create table if not exists chunk_private.returned_chunks (
+  job_id uuid not null,
+  ready_at timestamptz not null,
+  chunk_index bigint not null,
+  primary key (job_id, ready_at, chunk_index),
+  constraint returned_chunks_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+);
+comment on table chunk_private.returned_chunks is
+  'Pending chunks that had a slot before and wait for another: retries from ready_at on, and what a pause took back.';
+comment on column chunk_private.returned_chunks.ready_at is 'From when on it may have a slot again.';
+
+create table if not exists chunk_private.job_counters (
+  job_id uuid not null,
+  shard smallint not null,
+  owner_id uuid,
+  open_chunks bigint not null default 0,
+  completed_chunks bigint not null default 0,
+  failed_chunks bigint not null default 0,
+  cancelled_chunks bigint not null default 0,
+  retrying_chunks bigint not null default 0,
+  items_processed bigint not null default 0,
+  last_activity_at timestamptz not null default now(),
+  last_error text,
+  last_error_at timestamptz,
+  primary key (job_id, shard),
+  constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
+  constraint job_counters_not_negative check (least(open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks) >= 0)
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+comment on table chunk_private.job_counters is
+  'A job''s counts, spread over up to 16 rows so that workers finishing chunks of one job do not queue for one row. Their sum is exact at every commit.';
+comment on column chunk_private.job_counters.open_chunks is 'Pending and processing. The job row is looked at only when this reaches zero.';
+comment on column chunk_private.job_counters.retrying_chunks is 'Open chunks that have failed at least once.';
+comment on column chunk_private.job_counters.items_processed is 'Items of ended chunks; those of running ones stand in their heartbeats.';
+
+create table if not exists chunk_private.chunk_attempts (
+  id bigint generated always as identity primary key,
+  chunk_id bigint not null,
+  attempt int not null,
+  outcome text not null,
+  error text,
+  worker_id text,
+  claim_token uuid not null,
+  claimed_at timestamptz,
+  ended_at timestamptz not null default now(),
+  constraint chunk_attempts_chunk_fkey foreign key (chunk_id) references public.chunk_processing_queue (id) on delete cascade,
+  constraint chunk_attempts_outcome_known check (outcome in ('retrying', 'failed', 'lost', 'released', 'cancelled'))
+);
+comment on table chunk_private.chunk_attempts is 'Every attempt that did not complete: who, when, and why.';
+comment on column chunk_private.chunk_attempts.outcome is
+  'retrying and failed: the worker reported an error; lost: its lease ran out; released: it gave the chunk back; cancelled: the job was.';
+create index if not exists chunk_attempts_chunk on chunk_private.chunk_attempts (chunk_id, claim_token);
+
+create table if not exists chunk_private.dispatches (
+  id bigint generated always as identity primary key,
+  job_id uuid not null,
+  owner_id uuid,
+  chunk_id bigint not null,
+  request_id bigint,
+  status_code int,
+  error text,
+  created_at timestamptz not null default now(),
+  answered_at timestamptz,
+  constraint dispatches_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+);
+comment on table chunk_private.dispatches is 'Webhooks asked of pg_net, with their outcome once the watchdog has seen it. A dispatch is a hint, never the truth.';
+comment on column chunk_private.dispatches.request_id is 'pg_net''s id of the request; null: it could not even be asked for.';
+comment on column chunk_private.dispatches.error is 'Why it failed: an exception of pg_net, no answer, or an HTTP status of 300 and more.';
+create index if not exists dispatches_job on chunk_private.dispatches (job_id, id desc);
+create index if not exists dispatches_unanswered on chunk_private.dispatches (request_id) where answered_at is null and request_id is not null;
+create index if not exists dispatches_age on chunk_private.dispatches (created_at, chunk_id);
+
+create table if not exists chunk_private.joined_requests (
+  request_id uuid not null,
+  job_id uuid not null,
+  primary key (request_id, job_id),
+  constraint joined_requests_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+);
+comment on table chunk_private.joined_requests is
+  'The request ids of starts that were given an active job with their job_key, so that they get the same job when it has ended.';
+create index if not exists joined_requests_job on chunk_private.joined_requests (job_id);
+
+create table if not exists chunk_private.appended_pages (
+  job_id uuid not null,
+  request_id uuid not null,
+  primary key (job_id, request_id),
+  constraint appended_pages_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+);
+comment on table chunk_private.appended_pages is 'The request ids of pages appended to a job, so that a repeated page adds nothing.';
+
+-- 20_checks.sql
+
+-- Checks of arguments, used by more than one function. Each names the argument and what is allowed.
+
+create or replace function chunk_private.check_range(argument text, value bigint, lowest bigint, highest bigint)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if value not between lowest and highest then
+    raise exception using errcode = 'SC003', detail = argument,
+      message = format('%s must be between %s and %s, not %s', argument, lowest, highest, value);
+  end if;
+end
+$$;
+comment on function chunk_private.check_range is 'Raises SC003, naming the argument, when the value lies outside; null passes.';
+
+create or replace function chunk_private.check_length(argument text, list jsonb, longest int)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if jsonb_array_length(list) > longest then
+    raise exception using errcode = 'SC004', detail = argument,
+      message = format('%s has %s items; one call may carry %s', argument, jsonb_array_length(list), longest);
+  end if;
+end
+$$;
+comment on function chunk_private.check_length is 'Raises SC004, naming the argument, when a JSON array is longer.';
+
+create or replace function chunk_private.check_chunks(argument text, chunks jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  bad bigint;
+begin
+  if jsonb_typeof(chunks) <> 'array' then
+    raise exception using errcode = 'SC003', detail = argument,
+      message = format('%s must be an array of JSON objects, not %s', argument, jsonb_typeof(chunks));
+  end if;
+  if jsonb_array_length(chunks) > 100000 then
+    raise exception using errcode = 'SC004', detail = argument,
+      message = format('%s has %s chunks; one call may carry 100000', argument, jsonb_array_length(chunks)),
+      hint = 'Start the job with sealed => false and append the others with append_sync_chunks().';
+  end if;
+  select min(c.place) into bad from jsonb_array_elements(chunks) with ordinality c (payload, place)
+  where jsonb_typeof(c.payload) <> 'object';
+  if bad is not null then
+    raise exception using errcode = 'SC003', detail = argument,
+      message = format('%s[%s] must be a JSON object, not %s', argument, bad - 1, jsonb_typeof(chunks -> (bad - 1)::int));
+  end if;
+end
+$$;
+comment on function chunk_private.check_chunks is 'Raises SC003 or SC004, naming the argument, unless it is an array of at most 100,000 objects.';
+
+create or replace function chunk_private.check_report(
+  success boolean, retry_after_seconds int, next_chunks jsonb, items_processed bigint, items_total bigint
+)
+returns boolean
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if success is null then
+    raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
+  end if;
+  if retry_after_seconds not between 0 and 604800 then
+    perform chunk_private.check_range('retry_after_seconds', retry_after_seconds, 0, 604800);
+  end if;
+  if items_processed not between 0 and 9007199254740991 then -- the largest that every JSON reader keeps exact
+    perform chunk_private.check_range('items_processed', items_processed, 0, 9007199254740991);
+  end if;
+  if items_total not between 0 and 9007199254740991 then
+    perform chunk_private.check_range('items_total', items_total, 0, 9007199254740991);
+  end if;
+  if next_chunks is not null then
+    perform chunk_private.check_chunks('next_chunks', next_chunks);
+    if not success and jsonb_array_length(next_chunks) > 0 then
+      raise exception using errcode = 'SC003', detail = 'next_chunks', message = 'next_chunks goes with success only';
+    end if;
+    return next_chunks <> '[]';
+  end if;
+  return false;
+end
+$$;
+comment on function chunk_private.check_report is
+  'Raises SC003 or SC004, naming the argument, for a report that makes no sense; says whether it appends chunks.';
+
+create or replace function chunk_private.claimable_kinds(kinds text[])
+returns text[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  unknown record;
+begin
+  if kinds is null then
+    return array(select k.kind from public.sync_kinds k where k.handler is not null);
+  end if;
+  if (select count(*) from public.sync_kinds k where k.kind = any (kinds)) <> cardinality(kinds) then
+    select w.kind into unknown from unnest(kinds) w (kind)
+    where not exists (select from public.sync_kinds k where k.kind = w.kind) limit 1;
+    if found then
+      raise exception using errcode = 'SC002', detail = 'kinds', message = format('no sync kind is named %L', unknown.kind),
+        hint = 'save_sync_kind() adds one.';
+    end if;
+  end if;
+  return kinds;
+end
+$$;
+comment on function chunk_private.claimable_kinds is
+  'The kinds that a claim is for: those named, or with null those that have a handler. SC002 when there is no such kind.';
+
+-- 21_callers.sql
+
+-- Who calls, and what a user may do.
+
+create or replace function chunk_private.is_service()
+returns boolean
+language sql
+stable
+set search_path = ''
+as $$
+  -- The role that the API has switched to, which a definer function does not change; never the absence of a user id.
+  select pg_has_role(case current_setting('role') when 'none' then session_user else current_setting('role')::name end, 'service_role', 'member');
+$$;
+comment on function chunk_private.is_service is 'Whether the caller acts for the service (service_role, postgres), not for a signed-in user.';
+
+create or replace function chunk_private.signed_in_user()
+returns uuid
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  user_id constant uuid := auth.uid();
+begin
+  if user_id is null then
+    raise exception using errcode = '42501', message = 'this needs a signed-in user: the access token names none';
+  end if;
+  return user_id;
+end
+$$;
+comment on function chunk_private.signed_in_user is 'The caller''s user id; 42501 when there is none.';
+
+create or replace function chunk_private.refuse(job public.sync_jobs, action text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  raise exception using errcode = 'SC005', message = format('the sync job %s is %s: it cannot be %s', (job).id, (job).status, action);
+end
+$$;
+comment on function chunk_private.refuse is 'Raises SC005: not possible in the job''s state.';
+
+-- A start takes this lock before all others, a retry after its gate: who has it waits for no gate.
+create or replace function chunk_private.lock_user(owner_id uuid)
+returns void
+language sql
+set search_path = ''
+as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 2)); $$;
+comment on function chunk_private.lock_user is 'One at a time a user, so that parallel calls cannot slip past the limits together.';
+
+create or replace function chunk_private.check_active_jobs(owner_id uuid)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  most constant int := (select s.user_max_active_jobs from chunk_private.settings s);
+begin
+  if most <= (select count(*) from public.sync_jobs j where j.owner_id = owner_id and j.status in ('pending', 'running', 'paused')) then
+    raise exception using errcode = 'SC004', message = format('a user may have %s active jobs', most),
+      hint = 'Wait for one to end, or cancel it.';
+  end if;
+end
+$$;
+comment on function chunk_private.check_active_jobs is 'Raises SC004 when a user, whose lock the caller has, has as many active jobs as allowed.';
+
+-- 22_locks.sql
+
+-- Claim: take released chunks, with a fencing token and a lease.
+--
+-- In the bodies of this project a bare name is always an argument or a variable, a column is always qualified
+-- (`#variable_conflict use_variable`): the arguments are public names and equal to many columns.
+--
+-- Order of locks, for every function of this project, so that no two of them wait for each other in a circle:
+--   1. gates by job id: pg_advisory_xact_lock[_shared](uuid_hash_extended(job, 0)). Shared: complete, extend, give back,
+--      recovery. Exclusive: cancel, pause, resume, retry, append, seal, settle, and a completion with next_chunks
+--   2. slots of claimable chunks   3. chunks by id   4. counters by (job, shard)   5. jobs by id
+--   6. what a freed slot goes to: returned chunks and stripes; nothing waits after them
+-- A claim enters no gate: it takes slots with SKIP LOCKED, and then writes chunks that nobody else writes.
+
+-- Enters a job exclusively: nobody completes, gives back or recovers its chunks until the transaction's end.
+create or replace function chunk_private.enter_job(job_id uuid)
+returns public.sync_jobs
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job public.sync_jobs;
+begin
+  select j.* into job from public.sync_jobs j where j.id = job_id;
+  if found and (chunk_private.is_service() or job.owner_id is not distinct from chunk_private.signed_in_user()) then
+    perform pg_advisory_xact_lock(uuid_hash_extended(job_id, 0));
+    select j.* into job from public.sync_jobs j where j.id = job_id;
+  else
+    job := null;
+  end if;
+  if job.id is null then -- there was none, or it was purged while this waited
+    raise exception using errcode = 'SC001', message = format('there is no sync job %s', coalesce(job_id::text, '(null)')),
+      hint = 'Or it belongs to another user.';
+  end if;
+  return job;
+end
+$$;
+comment on function chunk_private.enter_job is 'Takes the exclusive gate of a job that the caller may steer, and returns the job; SC001 otherwise.';
+
+-- 30_fresh_and_returned.sql
+
+-- Where chunks stand that have no slot: fresh ones in stripes, returned ones (retries, what a pause took back) by time.
+
+-- Counts the chunks from first_index to end_index - 1 as open, and lines them up as never released.
+create or replace function chunk_private.count_fresh(job_id uuid, owner_id uuid, shards int, first_index bigint, end_index bigint)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  insert into chunk_private.job_counters as n (job_id, shard, owner_id, open_chunks)
+  select job_id, s.shard, owner_id, (end_index - f.first + shards - 1) / shards
+  from generate_series(0, shards - 1) s (shard)
+  cross join lateral (select first_index + (s.shard - first_index % shards + shards) % shards as first) f
+  where f.first < end_index
+  order by s.shard
+  on conflict on constraint job_counters_pkey
+  do update set open_chunks = n.open_chunks + excluded.open_chunks, last_activity_at = now();
+  insert into chunk_private.fresh_stripes as n (job_id, stripe, next_index, end_index)
+  select job_id, s.stripe, first_index + (s.stripe - first_index % shards + shards) % shards, end_index
+  from generate_series(0, shards - 1) s (stripe)
+  where first_index < end_index
+  order by s.stripe
+  on conflict on constraint fresh_stripes_pkey do update set end_index = excluded.end_index;
+end
+$$;
+comment on function chunk_private.count_fresh is 'Counts new chunks of a job as open and never released.';
+
+-- What a free slot goes to, in this order: a returned chunk that is due, one that was never released, else the returned one
+-- that is due soonest, which then keeps the slot.
+
+create or replace function chunk_private.take_returned(
+  job_id uuid, due_until timestamptz, how_many int, out chunk_indexes bigint[], out ready_ats timestamptz[]
+)
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  -- Picked in a query of its own: in the delete's `using` it could be run again for each row, and take too many.
+  with picked as materialized (
+    select w.ready_at, w.chunk_index from chunk_private.returned_chunks w
+    where w.job_id = job_id and w.ready_at <= due_until
+    order by w.ready_at, w.chunk_index limit how_many for update skip locked
+  ),
+  taken as (
+    delete from chunk_private.returned_chunks r
+    using picked t
+    where r.job_id = job_id and r.ready_at = t.ready_at and r.chunk_index = t.chunk_index
+    returning r.chunk_index, r.ready_at
+  )
+  select coalesce(array_agg(t.chunk_index), '{}'), coalesce(array_agg(t.ready_at), '{}') into chunk_indexes, ready_ats from taken t;
+end
+$$;
+comment on function chunk_private.take_returned is
+  'Takes up to how_many returned chunks of a job that are due by then, the longest due first: their places, and from when on each may be claimed.';
+
+-- Locks the stripes in order: two that each held some of them would wait for each other's once their own are empty.
+create or replace function chunk_private.take_lowest(job public.sync_jobs, how_many int)
+returns bigint[]
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  chunk_indexes bigint[];
+begin
+  with held as (
+    select s.stripe, s.next_index, s.end_index from chunk_private.fresh_stripes s
+    where s.job_id = job.id and s.next_index < s.end_index
+    order by s.stripe for no key update
+  ),
+  lowest as (
+    select o.stripe, c.chunk_index from held o
+    cross join lateral generate_series(
+      o.next_index, least(o.end_index - 1, o.next_index + job.counter_shards * (how_many - 1)::bigint), job.counter_shards
+    ) c (chunk_index)
+    order by c.chunk_index limit how_many
+  ),
+  moved as (
+    update chunk_private.fresh_stripes f
+    set next_index = l.last_index + job.counter_shards
+    from (select w.stripe, max(w.chunk_index) as last_index from lowest w group by w.stripe) l
+    where f.job_id = job.id and f.stripe = l.stripe
+  )
+  select array_agg(l.chunk_index) into chunk_indexes from lowest l;
+  return coalesce(chunk_indexes, '{}');
+end
+$$;
+comment on function chunk_private.take_lowest is 'Takes the up to how_many lowest chunks of a job that were never released, and returns their places.';
+
+-- For reports, of which many come at once: from one stripe, that nobody holds, so that they do not wait for each other; and
+-- the chunks of one batch then share a counter when they are reported.
+create or replace function chunk_private.take_fresh(job public.sync_jobs, how_many int)
+returns bigint[]
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  span constant bigint := job.counter_shards * how_many::bigint;
+  first_index bigint;
+begin
+  loop
+    update chunk_private.fresh_stripes f
+    set next_index = f.next_index + span
+    where f.job_id = job.id and f.stripe = (
+      select s.stripe from chunk_private.fresh_stripes s
+      where s.job_id = job.id and s.next_index + span < s.end_index + job.counter_shards
+      order by s.next_index limit 1 for no key update skip locked
+    )
+    returning f.next_index - span into first_index;
+    exit when found;
+    -- Others hold those that have enough, or none has. No slot may be lost, so this waits, and always in order of stripes:
+    -- one that turns out to be empty stays locked.
+    if how_many > 1 then
+      return chunk_private.take_lowest(job, how_many);
+    end if;
+    perform 1 from chunk_private.fresh_stripes s
+    where s.job_id = job.id and s.next_index < s.end_index
+    order by s.stripe limit 1 for no key update;
+    if not found then
+      return array[]::bigint[];
+    end if;
+  end loop;
+  return array(select generate_series(first_index, first_index + span - 1, job.counter_shards));
+end
+$$;
+comment on function chunk_private.take_fresh is 'Takes up to how_many chunks of a job that were never released, and returns their places.';
+
+create or replace function chunk_private.take_claimable(
+  job public.sync_jobs, how_many int, lowest boolean, out chunk_indexes bigint[], out ready_ats timestamptz[]
+)
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  due constant record := chunk_private.take_returned(job.id, now(), how_many);
+  fresh bigint[];
+begin
+  chunk_indexes := due.chunk_indexes;
+  ready_ats := due.ready_ats;
+  how_many := how_many - cardinality(chunk_indexes);
+  if how_many > 0 then
+    fresh := case when lowest then chunk_private.take_lowest(job, how_many) else chunk_private.take_fresh(job, how_many) end;
+    chunk_indexes := chunk_indexes || fresh;
+    ready_ats := ready_ats || array_fill(now(), array[cardinality(fresh)]);
+  end if;
+end
+$$;
+comment on function chunk_private.take_claimable is
+  'Takes up to how_many chunks of a job that may be claimed now, of those never released the lowest or any: their places, and since when.';
+
+-- 31_slots.sql
+
+-- Slots: handing them out, passing them on, filling free ones.
+
+-- pg_net cannot send later. So the webhook of a retry that is due soon goes out at once, and the processor waits; else the
+-- last retries of a job, when no report follows that could start them, would wait for the watchdog.
+create or replace function chunk_private.give_slots(
+  job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], claim_ids uuid[], sent_until timestamptz
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  claims constant int := cardinality(claim_ids);
+  lane record;
+  to_dispatch bigint[] := array[]::bigint[];
+begin
+  select l.id, k.handler into lane
+  from chunk_private.lanes l
+  join public.sync_kinds k on k.kind = l.kind
+  where l.kind = job.kind and l.priority = job.priority;
+  if lane.handler is not null then
+    to_dispatch := array(
+      select n.chunk_index from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place)
+      where n.ready_at <= sent_until and n.place > claims
+    );
+  end if;
+  insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, claim_id, dispatched_at, dispatch_count)
+  select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, claim_ids[n.place],
+    case when n.chunk_index = any (to_dispatch) then now() end, (n.chunk_index = any (to_dispatch))::int
+  from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place);
+  if cardinality(to_dispatch) > 0 then
+    perform chunk_private.dispatch(job, to_dispatch);
+  end if;
+end
+$$;
+comment on function chunk_private.give_slots is
+  'Releases chunks: each gets a slot and, if it may be claimed by sent_until, a webhook. The first ones are claimed at once, with the claim ids given.';
+
+-- What a report does with the slots it has freed, under a shared gate: each goes to at most one chunk, so the cap holds
+-- without counting.
+create or replace function chunk_private.pass_slots_on(job public.sync_jobs, freed bigint[], claim_ids uuid[])
+returns bigint[]
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  next record;
+  free int;
+  later record;
+  to_claim bigint[];
+  waiting bigint[];
+begin
+  delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (freed);
+  if job.status not in ('pending', 'running') then
+    return array[]::bigint[];
+  end if;
+  next := chunk_private.take_claimable(job, cardinality(freed), false);
+  free := cardinality(freed) - cardinality(next.chunk_indexes);
+  to_claim := next.chunk_indexes[1:cardinality(claim_ids)];
+  if free > 0 then
+    -- Nothing else is claimable: claim chunks that have slots already. The free slots wait with retries that are not due.
+    waiting := array(
+      select s.chunk_index from chunk_private.slots s
+      where s.job_id = job.id and not s.claimed and s.ready_at <= now()
+      order by s.ready_at, s.chunk_index limit cardinality(claim_ids) - cardinality(to_claim) for no key update skip locked
+    );
+    update chunk_private.slots s
+    set claimed = true, claim_id = w.claim_id
+    from unnest(waiting, claim_ids[cardinality(to_claim) + 1:]) w (chunk_index, claim_id)
+    where s.job_id = job.id and s.chunk_index = w.chunk_index;
+    claim_ids := claim_ids[1:cardinality(to_claim)];
+    to_claim := to_claim || waiting;
+    later := chunk_private.take_returned(job.id, 'infinity', free);
+    next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
+    next.ready_ats := next.ready_ats || later.ready_ats;
+  end if;
+  if cardinality(next.chunk_indexes) > 0 then
+    perform chunk_private.give_slots(job, next.chunk_indexes, next.ready_ats, claim_ids, now() + interval '25 seconds');
+  end if;
+  return to_claim;
+end
+$$;
+comment on function chunk_private.pass_slots_on is
+  'Gives the slots of finished chunks to the job''s next ones, if it still runs. Returns up to as many chunks as there are claim ids, their slots claimed: the caller starts their attempts.';
+
+-- Only under the job's exclusive gate: with shared ones two transactions would each count the same free slot.
+create or replace function chunk_private.fill_slots(job_id uuid)
+returns int
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job public.sync_jobs;
+  free int;
+  next record;
+  later record;
+begin
+  select j.* into job from public.sync_jobs j where j.id = job_id and j.status in ('pending', 'running');
+  if not found then
+    return 0;
+  end if;
+  -- A chunk in backoff that kept its slot for want of others gives it to those that have come since.
+  with later as materialized (
+    select w.chunk_index from chunk_private.slots w
+    where w.job_id = job_id and not w.claimed and w.ready_at > now()
+    for update skip locked
+  ),
+  given_up as (
+    delete from chunk_private.slots s using later l
+    where s.job_id = job_id and s.chunk_index = l.chunk_index
+    returning s.ready_at, s.chunk_index
+  )
+  insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+  select job_id, g.ready_at, g.chunk_index from given_up g;
+  free := greatest(0, job.max_concurrency - (select count(*)::int from chunk_private.slots s where s.job_id = job_id));
+  next := chunk_private.take_claimable(job, free, true);
+  later := chunk_private.take_returned(job_id, 'infinity', free - cardinality(next.chunk_indexes));
+  next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
+  -- What is not due yet was waited for since it failed, or is the watchdog's: no webhook.
+  perform chunk_private.give_slots(job, next.chunk_indexes, next.ready_ats || later.ready_ats, '{}', now());
+  return cardinality(next.chunk_indexes);
+end
+$$;
+comment on function chunk_private.fill_slots is
+  'Gives the free slots of a pending or running job to its next chunks; returns how many.';
+
+-- 40_claim.sql
+
+do $$
+begin
+  if to_regtype('chunk_private.claimed_chunk') is null then
+    create type chunk_private.claimed_chunk as (
+      chunk_id bigint,
+      parent_sync_job_id uuid,
+      kind text,
+      handler text,
+      chunk_index bigint,
+      attempt int,
+      max_attempts int,
+      payload jsonb,
+      job_payload jsonb,
+      owner_id uuid,
+      claim_token uuid,
+      locked_until timestamptz
+    );
+  end if;
+end
+$$;
+comment on type chunk_private.claimed_chunk is 'What a worker gets when it claims a chunk.';
+
+create or replace function chunk_private.claimed_by(claim_id uuid)
+returns chunk_private.claimed_chunk[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  return array(
+    select row(q.id, q.parent_sync_job_id, q.kind, k.handler, q.chunk_index, q.attempts, 1 + q.max_retries, q.payload, j.payload,
+      q.owner_id, q.claim_token, q.locked_until)::chunk_private.claimed_chunk
+    from chunk_private.slots s
+    join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
+    join public.sync_jobs j on j.id = s.job_id
+    join public.sync_kinds k on k.kind = j.kind
+    where s.claim_id = claim_id and s.claimed
+    order by s.ready_at, s.chunk_index
+  );
+end
+$$;
+comment on function chunk_private.claimed_by is 'What an earlier claim with this id took and still has.';
+
+create or replace function chunk_private.begin_claim(worker_id text, parent_sync_job_id uuid, lease_seconds int, claim_id uuid)
+returns chunk_private.claimed_chunk[]
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  if worker_id is null or length(worker_id) not between 1 and 200 then
+    raise exception using errcode = 'SC003', detail = 'worker_id', message = 'worker_id must be a text of 1 to 200 characters';
+  end if;
+  if lease_seconds not between 1 and 86400 then
+    perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
+  end if;
+  -- Nested: a condition with a query in it runs as a query, also for the claims that name no job.
+  if parent_sync_job_id is not null then
+    if not exists (select from public.sync_jobs j where j.id = parent_sync_job_id) then
+      raise exception using errcode = 'SC001', message = format('there is no sync job %s', parent_sync_job_id);
+    end if;
+  end if;
+  if claim_id is null then
+    return array[]::chunk_private.claimed_chunk[];
+  end if;
+  -- The lock makes a repeat wait for a first claim that is still under way.
+  perform pg_advisory_xact_lock(uuid_hash_extended(claim_id, 1));
+  return chunk_private.claimed_by(claim_id);
+end
+$$;
+comment on function chunk_private.begin_claim is 'Checks a claim''s arguments; returns what an earlier claim with the same id has.';
+
+-- While somebody's long query holds an old snapshot, dead index entries of finished chunks pile up before the first live
+-- one. Each session therefore remembers, a lane, from which release time on it last found chunks, and starts there; it
+-- looks from the very beginning when it finds too few, and at times in between, for chunks committed late. A twentieth of a
+-- second is near enough, and spares most claims the write.
+create or replace view chunk_private.claim_lanes
+with (security_invoker = true)
+as
+select l.id, l.kind, l.priority, k.handler, k.lease_seconds,
+  coalesce(to_timestamp(nullif(current_setting('chunk_private.floor_' || l.id, true), '')::float8), '-infinity') as floor
+from chunk_private.lanes l
+join public.sync_kinds k on k.kind = l.kind;
+comment on view chunk_private.claim_lanes is 'Where a claim looks, with what it needs to know of the kind.';
+comment on column chunk_private.claim_lanes.handler is 'The kind''s.';
+comment on column chunk_private.claim_lanes.lease_seconds is 'The kind''s.';
+comment on column chunk_private.claim_lanes.floor is 'The release time from which on this session last found chunks there.';
+
+create or replace function chunk_private.remember_floor(lane smallint, found_at timestamptz)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform set_config('chunk_private.floor_' || lane, (extract(epoch from found_at) - 0.001)::text, false);
+end
+$$;
+comment on function chunk_private.remember_floor is 'Remembers for this session at which release time a claim has found chunks of a lane.';
+
+-- With SKIP LOCKED, since a claim must not wait; whoever holds the row either does the same or is a control operation that
+-- knows better, and the next claim finds what is left.
+create or replace function chunk_private.start_jobs(job_ids uuid[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  update public.sync_jobs j
+  set status = 'running', started_at = now()
+  where j.id = any (array(
+    select s.id from public.sync_jobs s where s.id = any (job_ids) and s.status = 'pending' for no key update skip locked
+  ));
+end
+$$;
+comment on function chunk_private.start_jobs is 'Makes pending jobs running: a chunk of theirs is claimed.';
+
+-- Reports and heartbeats that had to wait for a chunk, and then find their claim outdated, have locked it all the same until
+-- they end, and may meanwhile wait for other chunks. So a claim that has locks which they could wait for (of other chunks, of
+-- counters) waits for no chunk.
+create or replace function chunk_private.hold_returned(job_id uuid, chunk_index bigint)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  perform 1 from public.chunk_processing_queue q
+  where q.parent_sync_job_id = job_id and q.chunk_index = chunk_index for no key update skip locked;
+  return found;
+end
+$$;
+comment on function chunk_private.hold_returned is
+  'Locks a chunk that was claimed before, unless somebody with an outdated claim holds it just now; says whether it did.';
+
+create or replace function chunk_private.unclaim(job_ids uuid[], chunk_indexes bigint[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  update chunk_private.slots s
+  set claimed = false, claim_id = null
+  from unnest(job_ids, chunk_indexes) t (job_id, chunk_index)
+  where s.job_id = t.job_id and s.chunk_index = t.chunk_index;
+end
+$$;
+comment on function chunk_private.unclaim is 'Gives back the slots of chunks that could not be held.';
+
+-- The slot is the caller's already, and nobody else writes a pending chunk without its slot.
+create or replace function chunk_private.start_attempt(
+  job_id uuid, chunk_index bigint, worker_id text, handler text, lease_seconds int, waits boolean
+)
+returns chunk_private.claimed_chunk
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  chunk record;
+begin
+  update public.chunk_processing_queue q
+  set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker_id,
+      locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
+  from public.sync_jobs j
+  where j.id = job_id and q.parent_sync_job_id = job_id and q.chunk_index = chunk_index
+    and (waits or q.started_at is null or chunk_private.hold_returned(job_id, chunk_index))
+  returning q.id, q.kind, q.attempts, q.max_retries, q.payload, q.owner_id, q.claim_token, q.locked_until, j.payload as job_payload,
+    j.status as job_status into chunk;
+  if not found then -- or, if it may wait, deleted by somebody: its slot stays claimed, and no other claim finds it
+    if not waits then
+      perform chunk_private.unclaim(array[job_id], array[chunk_index]);
+    end if;
+    return null;
+  end if;
+  if chunk.job_status = 'pending' then
+    perform chunk_private.start_jobs(array[job_id]);
+  end if;
+  return row(chunk.id, job_id, chunk.kind, handler, chunk_index, chunk.attempts, 1 + chunk.max_retries, chunk.payload, chunk.job_payload,
+    chunk.owner_id, chunk.claim_token, chunk.locked_until);
+end
+$$;
+comment on function chunk_private.start_attempt is 'Claims the chunk of a slot that the caller has claimed; null when it cannot be held and the caller may not wait.';
+
+-- Generic plans: a plan made anew for each list of ids costs more than the claim. And no sequential scans: a plan made
+-- while the tables were empty must not meet them full.
+-- And no compiling: up to PostgreSQL 17 a scan that is forbidden counts as so dear that each new plan would be compiled.
+--
+-- A slot is taken by its ctid, since nobody moves a slot that is not claimed but the watchdog, which then sends another
+-- webhook for it. Kinds of one priority come in random order, so that none waits for ever behind a busy one.
+create or replace function public.claim_next_chunk_job_safe(
+  worker_id text, parent_sync_job_id uuid default null, kinds text[] default null, lease_seconds int default null, claim_id uuid default null
+)
+returns setof chunk_private.claimed_chunk
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+  earlier chunk_private.claimed_chunk[];
+  lane record;
+  floor timestamptz;
+  slot record;
+  claimed chunk_private.claimed_chunk;
+begin
+  if num_nonnulls(parent_sync_job_id, lease_seconds, claim_id) > 0 or (length(worker_id) between 1 and 200) is not true then
+    earlier := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
+    if cardinality(earlier) > 0 then
+      return next earlier[1];
+      return;
+    end if;
+  end if;
+  if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
+    kinds := chunk_private.claimable_kinds(kinds);
+  end if;
+  for lane in
+    select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
+    from chunk_private.claim_lanes l
+    where l.kind = any (kinds)
+    order by l.priority desc, random()
+  loop
+    floor := case when parent_sync_job_id is null and random() > 0.02 then lane.floor else '-infinity' end;
+    loop
+      if parent_sync_job_id is null then
+        update chunk_private.slots s
+        set claimed = true, claim_id = claim_id
+        where s.ctid = (
+          select p.ctid from chunk_private.slots p
+          where p.lane = lane.id and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
+          order by p.ready_at, p.chunk_index limit 1 for no key update skip locked
+        )
+        returning s.job_id, s.chunk_index, s.ready_at into slot;
+      else
+        update chunk_private.slots s
+        set claimed = true, claim_id = claim_id
+        where s.ctid = (
+          select p.ctid from chunk_private.slots p
+          where p.job_id = parent_sync_job_id and p.lane = lane.id and not p.claimed and p.ready_at <= now()
+          order by p.ready_at, p.chunk_index limit 1 for no key update skip locked
+        )
+        returning s.job_id, s.chunk_index, s.ready_at into slot;
+      end if;
+      if found then
+        if slot.ready_at > floor + interval '50 milliseconds' and parent_sync_job_id is null then
+          perform chunk_private.remember_floor(lane.id, slot.ready_at);
+        end if;
+        claimed := chunk_private.start_attempt(slot.job_id, slot.chunk_index, worker_id, lane.handler, lane.lease_seconds, true);
+        if claimed.chunk_id is not null then
+          return next claimed;
+          return;
+        end if;
+      else
+        exit when floor = '-infinity';
+        floor := '-infinity';
+      end if;
+    end loop;
+  end loop;
+  perform chunk_private.claimable_kinds(kinds);
+end
+$$;
+comment on function public.claim_next_chunk_job_safe is
+  'Claims the next chunk: 0 or 1 rows. kinds null means the kinds that have a handler. lease_seconds null means the kind''s. A claim repeated with the same claim_id returns the chunk that it already has.';
+
+-- 41_claim_many.sql
+
+-- Claiming many chunks at once: the same as a claim, set by set.
+
+create or replace function chunk_private.take_slots(
+  lane smallint, floor timestamptz, how_many int, parent_sync_job_id uuid, claim_id uuid, out job_ids uuid[], out chunk_indexes bigint[]
+)
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  taken record;
+begin
+  floor := case when parent_sync_job_id is null and random() > 0.02 then floor else '-infinity' end;
+  loop
+    with slot as (
+      update chunk_private.slots s
+      set claimed = true, claim_id = claim_id
+      where s.ctid = any (case when parent_sync_job_id is null then array(
+          select p.ctid from chunk_private.slots p
+          where p.lane = lane and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
+          order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
+        ) else array(
+          select p.ctid from chunk_private.slots p
+          where p.job_id = parent_sync_job_id and p.lane = lane and not p.claimed and p.ready_at <= now()
+          order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
+        ) end)
+      returning s.job_id, s.chunk_index, s.ready_at
+    )
+    select array_agg(t.job_id order by t.ready_at, t.chunk_index) as job_ids,
+      array_agg(t.chunk_index order by t.ready_at, t.chunk_index) as chunk_indexes, count(*)::int as slots, max(t.ready_at) as newest
+    into taken from slot t;
+    job_ids := job_ids || taken.job_ids;
+    chunk_indexes := chunk_indexes || taken.chunk_indexes;
+    how_many := how_many - taken.slots;
+    if taken.newest > floor + interval '50 milliseconds' and parent_sync_job_id is null then
+      perform chunk_private.remember_floor(lane, taken.newest);
+    end if;
+    exit when how_many = 0 or floor = '-infinity';
+    floor := '-infinity';
+  end loop;
+end
+$$;
+comment on function chunk_private.take_slots is 'Claims the slots of up to how_many claimable chunks of a lane, the longest released first, and returns their places, or nulls.';
+
+create or replace function chunk_private.start_attempts(
+  job_ids uuid[], chunk_indexes bigint[], worker_id text, handler text, lease_seconds int
+)
+returns chunk_private.claimed_chunk[]
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  claimed chunk_private.claimed_chunk[];
+  starting uuid[];
+begin
+  with chunk as (
+    update public.chunk_processing_queue q
+    set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker_id,
+        locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
+    from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
+    join public.sync_jobs j on j.id = t.job_id
+    where q.parent_sync_job_id = t.job_id and q.chunk_index = t.chunk_index
+      and (q.started_at is null or chunk_private.hold_returned(t.job_id, t.chunk_index)) -- of t: after the join, not for all chunks
+    returning q.id, q.parent_sync_job_id, q.kind, q.chunk_index, q.attempts, q.max_retries, q.payload, j.payload as job_payload,
+      q.owner_id, q.claim_token, q.locked_until, j.status as job_status, t.place
+  )
+  select
+    coalesce(array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, c.payload,
+      c.job_payload, c.owner_id, c.claim_token, c.locked_until)::chunk_private.claimed_chunk order by c.place), '{}'),
+    array_agg(c.parent_sync_job_id) filter (where c.job_status = 'pending')
+  into claimed, starting
+  from chunk c;
+  if starting is not null then
+    perform chunk_private.start_jobs(starting);
+  end if;
+  if cardinality(claimed) < cardinality(job_ids) then
+    perform chunk_private.unclaim(array_agg(t.job_id), array_agg(t.chunk_index))
+    from unnest(job_ids, chunk_indexes) t (job_id, chunk_index)
+    where (t.job_id, t.chunk_index) not in (select c.parent_sync_job_id, c.chunk_index from unnest(claimed) c);
+  end if;
+  return claimed;
+end
+$$;
+comment on function chunk_private.start_attempts is 'What start_attempt does, for many chunks: in the order given, without those that cannot be held.';
+
+create or replace function public.claim_chunk_jobs_safe(
+  worker_id text, batch_size int, parent_sync_job_id uuid default null, kinds text[] default null, lease_seconds int default null,
+  claim_id uuid default null
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+  earlier constant chunk_private.claimed_chunk[] := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
+  lane record;
+  taken record;
+  claimed chunk_private.claimed_chunk[] := array[]::chunk_private.claimed_chunk[];
+begin
+  perform chunk_private.check_range('batch_size', coalesce(batch_size, 0), 1, 100);
+  if cardinality(earlier) > 0 then
+    return to_jsonb(earlier);
+  end if;
+  if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
+    kinds := chunk_private.claimable_kinds(kinds);
+  end if;
+  for lane in
+    select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
+    from chunk_private.claim_lanes l
+    where l.kind = any (kinds)
+    order by l.priority desc, random()
+  loop
+    taken := chunk_private.take_slots(lane.id, lane.floor, batch_size - cardinality(claimed), parent_sync_job_id, claim_id);
+    if taken.job_ids is not null then
+      claimed := claimed || chunk_private.start_attempts(taken.job_ids, taken.chunk_indexes, worker_id, lane.handler, lane.lease_seconds);
+      exit when cardinality(claimed) = batch_size;
+    end if;
+  end loop;
+  if claimed = '{}' then
+    perform chunk_private.claimable_kinds(kinds);
+  end if;
+  return to_jsonb(claimed);
+end
+$$;
+comment on function public.claim_chunk_jobs_safe is
+  'Claims up to batch_size (at most 100) chunks at once: a JSON array of what claim_next_chunk_job_safe returns.';
+
+-- 50_report.sql
+
+-- Complete: a worker's report, fenced by the claim's token. Heartbeats and giving back belong here too.
+--
+-- The fence is in the `where` of the write, next to the primary key: a chunk with this token and no end is processing.
+
+-- Lock before asking whether anything is left: two last finishers cannot see each other's uncommitted counters, but the
+-- one that gets the job row second sees the first's.
+create or replace function chunk_private.finish_if_done(job_id uuid)
+returns text
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job record;
+  counts record;
+begin
+  select j.status, j.sealed into job from public.sync_jobs j where j.id = job_id for no key update;
+  if job.status in ('pending', 'running', 'paused') and job.sealed then
+    select coalesce(sum(c.open_chunks), 0) as open, sum(c.failed_chunks) as failed into counts
+    from chunk_private.job_counters c where c.job_id = job_id;
+    if counts.open = 0 then
+      job.status := case when counts.failed > 0 then 'failed' else 'completed' end;
+      update public.sync_jobs j
+      set status = job.status, completed_at = now(), started_at = coalesce(j.started_at, now()), finishes = j.finishes + 1
+      where j.id = job_id;
+    end if;
+  end if;
+  return job.status;
+end
+$$;
+comment on function chunk_private.finish_if_done is 'Ends a sealed job that has no open chunk left; returns the job''s status.';
+
+create or replace function chunk_private.backoff(retry_delay_seconds int, attempts int)
+returns interval
+language sql
+volatile
+set search_path = ''
+as $$
+  select make_interval(secs => least($1 * 2.0 ^ least($2 - 1, 30), greatest($1, 3600)) * (0.75 + 0.25 * random()));
+$$;
+comment on function chunk_private.backoff is
+  'How long a chunk waits after its attempts-th failure: the kind''s delay, doubled each time, up to an hour, less up to a quarter of jitter.';
+
+-- Ends the attempt of a locked, processing chunk without success: back to pending while attempts are left, else failed.
+-- Its slot is the caller's to pass on.
+create or replace function chunk_private.end_attempt(
+  chunk public.chunk_processing_queue, attempt_outcome text, error text, retryable boolean, retry_after_seconds int
+)
+returns text
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  retry constant boolean := coalesce(retryable, true) and chunk.attempts <= chunk.max_retries;
+  delay interval;
+begin
+  insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
+  values (chunk.id, chunk.attempts,
+    case when attempt_outcome = 'lost' then 'lost' when retry then 'retrying' else 'failed' end,
+    error, chunk.worker_id, chunk.claim_token, chunk.started_at);
+  if retry then
+    delay := case when retry_after_seconds is not null then make_interval(secs => retry_after_seconds)
+      else (select chunk_private.backoff(k.retry_delay_seconds, chunk.attempts) from public.sync_kinds k where k.kind = chunk.kind) end;
+    update public.chunk_processing_queue q
+    set status = 'pending', ready_at = now() + delay, error = error, claim_token = null, locked_until = null, items_processed = null,
+        updated_at = now()
+    where q.id = chunk.id;
+    insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+    values (chunk.parent_sync_job_id, now() + delay, chunk.chunk_index);
+  else
+    update public.chunk_processing_queue q
+    set status = 'failed', error = error, locked_until = null, completed_at = now(), updated_at = now()
+    where q.id = chunk.id;
+  end if;
+  update chunk_private.job_counters c
+  set open_chunks = c.open_chunks - (not retry)::int,
+      failed_chunks = c.failed_chunks + (not retry)::int,
+      retrying_chunks = c.retrying_chunks + (retry and chunk.attempts = 1)::int - (not retry and chunk.attempts > 1)::int,
+      last_activity_at = now(),
+      -- Why chunks failed for good says more than a retry that came later.
+      last_error = case when retry and c.failed_chunks > 0 then c.last_error else error end,
+      last_error_at = case when retry and c.failed_chunks > 0 then c.last_error_at else now() end
+  where c.job_id = chunk.parent_sync_job_id
+    and c.shard = chunk.chunk_index % (select j.counter_shards from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
+  return case when retry then 'retrying' else 'failed' end;
+end
+$$;
+comment on function chunk_private.end_attempt is 'Records a failed or lost attempt; returns retrying or failed.';
+
+-- What a report answers whose chunk is not, or no longer, its own: a repeat of a report gets what the first one got.
+create or replace function chunk_private.answer_again(chunk_id bigint, claim_token uuid)
+returns jsonb
+language sql
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'chunk_id', q.id,
+    'outcome', case
+      when a.outcome in ('lost', 'released') then 'stale'
+      when a.outcome is not null then a.outcome
+      when q.claim_token = $2 and q.completed_at is not null then q.status
+      else 'stale'
+    end,
+    'chunk_status', q.status,
+    'job_status', j.status,
+    'remaining', (select coalesce(sum(c.open_chunks), 0) from chunk_private.job_counters c where c.job_id = j.id),
+    'next', to_jsonb(chunk_private.claimed_by($2)) -> 0
+  )
+  from public.chunk_processing_queue q
+  join public.sync_jobs j on j.id = q.parent_sync_job_id
+  left join chunk_private.chunk_attempts a on a.chunk_id = q.id and a.claim_token = $2
+  where q.id = $1;
+$$;
+comment on function chunk_private.answer_again is 'The answer to a report by a token that does not hold the chunk now; null when there is no such chunk.';
+
+create or replace function chunk_private.answer_again_or_refuse(chunk_id bigint, claim_token uuid)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+declare
+  answer constant jsonb := chunk_private.answer_again(chunk_id, claim_token);
+begin
+  if answer is null then
+    raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
+  end if;
+  return answer;
+end
+$$;
+comment on function chunk_private.answer_again_or_refuse is 'What answer_again says; SC001 when there is no such chunk.';
+
+create or replace function public.complete_chunk_job_safe(
+  chunk_id bigint, claim_token uuid, success boolean default true, result jsonb default null, error text default null,
+  retryable boolean default true, retry_after_seconds int default null, next_chunks jsonb default null,
+  items_processed bigint default null, items_total bigint default null, claim_next boolean default false
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+  appends boolean := false;
+  lease_seconds int;
+  chunk record;
+  job record;
+  outcome text := 'completed';
+  fresh_index bigint;
+  sends boolean;
+  to_claim bigint;
+  next jsonb;
+begin
+  if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total) > 0 then
+    appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total);
+  end if;
+  if claim_next then
+    select greatest(1, extract(epoch from q.locked_until - q.updated_at))::int into lease_seconds
+    from public.chunk_processing_queue q where q.id = chunk_id;
+  end if;
+
+  -- The gate stands in the `where`, behind the fence: it is entered before the chunk is locked, in one statement with it. What
+  -- this statement reads may be older than the gate; the job is therefore read by the next one.
+  if success then
+    update public.chunk_processing_queue q
+    set status = 'completed', result = result, error = null, locked_until = null,
+        items_processed = coalesce(items_processed, q.items_processed), items_total = coalesce(items_total, q.items_total),
+        completed_at = now(), updated_at = now()
+    where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null and case when appends
+      then pg_advisory_xact_lock(uuid_hash_extended(q.parent_sync_job_id, 0))::text
+      else pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text
+    end is not null
+    returning q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.items_processed, q.worker_id into chunk;
+  else
+    select q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.items_processed, q.worker_id into chunk
+    from public.chunk_processing_queue q
+    where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
+      and pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text is not null
+    for no key update;
+  end if;
+  if not found then
+    return chunk_private.answer_again_or_refuse(chunk_id, claim_token);
+  end if;
+
+  if success then
+    update chunk_private.job_counters c
+    set open_chunks = c.open_chunks - 1,
+        completed_chunks = c.completed_chunks + 1,
+        retrying_chunks = c.retrying_chunks - (chunk.attempts > 1)::int,
+        items_processed = c.items_processed + coalesce(chunk.items_processed, 0),
+        last_activity_at = now()
+    from public.sync_jobs j
+    join public.sync_kinds k on k.kind = j.kind
+    where j.id = chunk.job_id and c.job_id = j.id and c.shard = chunk.chunk_index % j.counter_shards
+    returning j.id, j.status, j.counter_shards as shards, k.handler, c.open_chunks as open_here,
+      (select sum(o.open_chunks)::bigint - 1 from chunk_private.job_counters o where o.job_id = j.id) as remaining
+    into job;
+    if appends then
+      perform chunk_private.add_chunks(job.id, next_chunks, items_total);
+      job.remaining := job.remaining + jsonb_array_length(next_chunks);
+      job.open_here := null;
+    elsif items_total is not null then
+      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + items_total where j.id = job.id;
+    end if;
+  else
+    outcome := chunk_private.end_attempt(
+      (select q from public.chunk_processing_queue q where q.id = chunk_id), 'error',
+      coalesce(error, 'the worker gave no error text'), retryable, retry_after_seconds
+    );
+    select j.id, j.status, j.counter_shards as shards, k.handler, o.open_here, o.remaining into job
+    from public.sync_jobs j
+    join public.sync_kinds k on k.kind = j.kind
+    cross join lateral (
+      select sum(c.open_chunks)::bigint as remaining, min(c.open_chunks) filter (where c.shard = chunk.chunk_index % j.counter_shards) as open_here
+      from chunk_private.job_counters c where c.job_id = j.id
+    ) o
+    where j.id = chunk.job_id;
+  end if;
+  if job.open_here = 0 then
+    job.status := chunk_private.finish_if_done(job.id);
+  end if;
+
+  -- The chunk's slot goes to the next one. In most reports the job runs on, no retry is due, and a stripe is free: that in
+  -- two statements, since calling take_fresh and give_slots would cost a tenth of the report. All else is pass_slots_on's.
+  if job.status in ('pending', 'running') then
+    update chunk_private.fresh_stripes f
+    set next_index = f.next_index + job.shards
+    where f.job_id = job.id and f.stripe = (
+      select s.stripe from chunk_private.fresh_stripes s
+      where s.job_id = job.id and s.next_index < s.end_index
+        and not exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.ready_at <= now())
+      order by s.next_index limit 1 for no key update skip locked
+    )
+    returning f.next_index - job.shards into fresh_index;
+  end if;
+  if fresh_index is null then
+    to_claim := (chunk_private.pass_slots_on(
+      (select j from public.sync_jobs j where j.id = job.id), array[chunk.chunk_index],
+      case when claim_next then array[claim_token] else array[]::uuid[] end
+    ))[1];
+  else
+    to_claim := case when claim_next then fresh_index end;
+    sends := to_claim is null and job.handler is not null;
+    update chunk_private.slots s
+    set chunk_index = fresh_index, ready_at = now(), claimed = to_claim is not null, claim_id = case when claim_next then claim_token end,
+        dispatched_at = case when sends then now() end, dispatch_count = sends::int
+    where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
+    if not found then -- somebody has deleted it
+      to_claim := null;
+      perform chunk_private.give_slots(j, array[fresh_index], array[now()], '{}', now()) from public.sync_jobs j where j.id = job.id;
+    elsif sends then
+      perform chunk_private.dispatch(j, array[fresh_index]) from public.sync_jobs j where j.id = job.id;
+    end if;
+  end if;
+  if to_claim is not null then
+    next := to_jsonb(chunk_private.start_attempt(job.id, to_claim, chunk.worker_id, job.handler, lease_seconds, false));
+  end if;
+  if appends then
+    perform chunk_private.fill_slots(job.id);
+  end if;
+  return jsonb_build_object(
+    'chunk_id', chunk_id, 'outcome', outcome, 'job_status', job.status, 'next', next,
+    'remaining', case when job.status in ('completed', 'failed') then 0 else job.remaining end,
+    'chunk_status', case outcome when 'retrying' then 'pending' else outcome end
+  );
+end
+$$;
+comment on function public.complete_chunk_job_safe is
+  'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. claim_next claims the next chunk of the job for the same worker. A repeated report answers what the first one did.';
+
+-- 51_report_many.sql
+
+-- Reporting many chunks at once.
+
+do $$
+begin
+  if to_regtype('chunk_private.report') is null then
+    create type chunk_private.report as (
+      place int,
+      job_id uuid,
+      lease_seconds int,
+      chunk_id bigint,
+      claim_token uuid,
+      success boolean,
+      result jsonb,
+      error text,
+      retryable boolean,
+      retry_after_seconds int,
+      next_chunks jsonb,
+      items_processed bigint,
+      items_total bigint,
+      claim_next boolean
+    );
+    create type chunk_private.accepted_report as (
+      place int,
+      job_id uuid,
+      chunk_id bigint,
+      chunk_index bigint,
+      success boolean,
+      had_failed boolean,
+      items bigint,
+      claim_next boolean,
+      appends boolean,
+      items_total bigint,
+      claim_token uuid,
+      worker_id text,
+      lease_seconds int
+    );
+  end if;
+end
+$$;
+comment on type chunk_private.report is 'One item of a bulk report: its place in the list, its chunk''s job and length of lease, and the arguments of complete_chunk_job_safe.';
+comment on type chunk_private.accepted_report is 'What the rest of a bulk report needs of an item whose claim holds, without its payload and result.';
+
+create or replace function chunk_private.read_reports(completions jsonb, first_place int)
+returns chunk_private.report[]
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  reports chunk_private.report[];
+begin
+  reports := array(
+    select row(
+      first_place + r.place - 1, q.parent_sync_job_id, greatest(1, extract(epoch from q.locked_until - q.updated_at)), r.chunk_id,
+      r.claim_token, coalesce(r.success, true), r.result, r.error, coalesce(r.retryable, true), r.retry_after_seconds,
+      nullif(r.next_chunks, '[]'), r.items_processed, r.items_total, coalesce(r.claim_next, false)
+    )::chunk_private.report
+    from rows from (jsonb_to_recordset(completions) as (
+      chunk_id bigint, claim_token uuid, success boolean, result jsonb, error text, retryable boolean, retry_after_seconds int,
+      next_chunks jsonb, items_processed bigint, items_total bigint, claim_next boolean
+    )) with ordinality r (
+      chunk_id, claim_token, success, result, error, retryable, retry_after_seconds, next_chunks, items_processed, items_total,
+      claim_next, place
+    )
+    left join public.chunk_processing_queue q on q.id = r.chunk_id
+    order by r.chunk_id, r.place
+  );
+  perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total)
+  from unnest(reports) r
+  where r.retry_after_seconds is not null or r.next_chunks is not null or r.items_processed is not null or r.items_total is not null;
+  if jsonb_path_exists(completions, '$[*].success ? (@ == null)') then
+    raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
+  end if;
+  if exists (select from unnest(reports) r where r.chunk_id is null or r.claim_token is null) then
+    raise exception using errcode = 'SC003', detail = 'completions', message = 'each item of completions needs chunk_id and claim_token';
+  end if;
+  return reports;
+end
+$$;
+comment on function chunk_private.read_reports is
+  'The items of a bulk report in order of their chunks, checked, with the defaults of complete_chunk_job_safe.';
+
+create or replace function public.complete_chunk_jobs_safe(completions jsonb)
+returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+  reports chunk_private.report[];
+  accepted chunk_private.accepted_report[];
+  answers jsonb[];
+  outcomes text[];
+  item record;
+  job record;
+  appended bigint := 0;
+  open_here bigint;
+  changing uuid[];
+  to_claim bigint[];
+  claimed chunk_private.claimed_chunk[];
+  place int;
+begin
+  if jsonb_typeof(completions) is distinct from 'array' then
+    raise exception using errcode = 'SC003', detail = 'completions', message = 'completions must be a JSON array of objects';
+  end if;
+  perform chunk_private.check_length('completions', completions, 1000);
+  answers := array_fill(null::jsonb, array[jsonb_array_length(completions)]);
+  begin
+    reports := chunk_private.read_reports(completions, 1);
+  exception when others then
+    -- One is bad: read them one by one, so that only it is refused.
+    reports := array[]::chunk_private.report[];
+    for item in select c.value, c.place::int from jsonb_array_elements(completions) with ordinality c (value, place) loop
+      begin
+        reports := reports || chunk_private.read_reports(jsonb_build_array(item.value), item.place);
+      exception when others then
+        answers[item.place] := jsonb_build_object(
+          'chunk_id', case when jsonb_typeof(item.value) = 'object' then item.value -> 'chunk_id' end,
+          'outcome', 'error', 'code', sqlstate, 'message', sqlerrm
+        );
+      end;
+    end loop;
+    reports := array(select r from unnest(reports) r order by r.chunk_id, r.place);
+  end;
+
+  for job in
+    select r.job_id as id, bool_or(r.next_chunks is not null) as appends, sum(jsonb_array_length(r.next_chunks)) as chunks
+    from unnest(reports) r
+    where r.job_id is not null
+    group by r.job_id
+    order by r.job_id
+  loop
+    appended := appended + coalesce(job.chunks, 0);
+    if appended > 100000 then
+      raise exception using errcode = 'SC004', detail = 'completions',
+        message = 'completions have more than 100000 next_chunks together; one call may carry 100000';
+    end if;
+    if job.appends then
+      perform pg_advisory_xact_lock(uuid_hash_extended(job.id, 0));
+    else
+      perform pg_advisory_xact_lock_shared(uuid_hash_extended(job.id, 0));
+    end if;
+  end loop;
+
+  -- In order of id, as they stand in the array, and no chunk that is somebody else's by now: those take theirs in no order.
+  -- Of two reports for one chunk the first counts. What failed is written again below.
+  with ended as (
+    update public.chunk_processing_queue q
+    set status = case when r.success then 'completed' else q.status end, result = case when r.success then r.result end,
+        error = null, locked_until = case when not r.success then q.locked_until end, completed_at = case when r.success then now() end,
+        items_processed = coalesce(case when r.success then r.items_processed end, q.items_processed),
+        items_total = coalesce(case when r.success then r.items_total end, q.items_total), updated_at = now()
+    from unnest(reports) r
+    where q.id = r.chunk_id and q.claim_token = r.claim_token and q.completed_at is null
+    returning row(
+      r.place, q.parent_sync_job_id, q.id, q.chunk_index, r.success, q.attempts > 1, coalesce(q.items_processed, 0), r.claim_next,
+      r.next_chunks is not null, r.items_total, q.claim_token, q.worker_id, r.lease_seconds
+    )::chunk_private.accepted_report as report
+  )
+  select array_agg(e.report) into accepted from ended e;
+
+  -- All counters before the first job, all jobs before the first slot is passed on.
+  for job in
+    select j.id, j.counter_shards as shards, bool_or(not a.success) as fails,
+      bool_or(a.appends or a.success and a.items_total is not null) as grows
+    from unnest(accepted) a
+    join public.sync_jobs j on j.id = a.job_id
+    group by j.id
+    order by j.id
+  loop
+    if job.fails then
+      perform 1 from chunk_private.job_counters c
+      where c.job_id = job.id and c.shard in (select a.chunk_index % job.shards from unnest(accepted) a where a.job_id = job.id)
+      order by c.shard
+      for no key update;
+      for item in
+        select a.place, q as chunk, r.error, r.retryable, r.retry_after_seconds
+        from unnest(accepted) a
+        join unnest(reports) r on r.place = a.place
+        join public.chunk_processing_queue q on q.id = a.chunk_id
+        where a.job_id = job.id and not a.success
+      loop
+        outcomes[item.place] := chunk_private.end_attempt(
+          item.chunk, 'error', coalesce(item.error, 'the worker gave no error text'), item.retryable, item.retry_after_seconds
+        );
+      end loop;
+    end if;
+    with counted as (
+      update chunk_private.job_counters c
+      set open_chunks = c.open_chunks - d.done,
+          completed_chunks = c.completed_chunks + d.done,
+          retrying_chunks = c.retrying_chunks - d.retried,
+          items_processed = c.items_processed + d.items,
+          last_activity_at = now()
+      from (
+        select a.chunk_index % job.shards as shard, count(*) as done, count(*) filter (where a.had_failed) as retried,
+          sum(a.items)::bigint as items
+        from unnest(accepted) a
+        where a.job_id = job.id and a.success
+        group by 1
+        order by 1
+      ) d
+      where c.job_id = job.id and c.shard = d.shard
+      returning c.open_chunks
+    )
+    select min(n.open_chunks) into open_here from counted n;
+    if job.fails then
+      open_here := (select min(c.open_chunks) from chunk_private.job_counters c where c.job_id = job.id);
+    end if;
+    if job.grows or open_here = 0 then
+      changing := changing || job.id;
+    end if;
+  end loop;
+  for job in
+    select a.job_id as id, bool_or(a.appends) as appends, sum(a.items_total) filter (where a.success and not a.appends) as items_total
+    from unnest(accepted) a
+    where a.job_id = any (changing)
+    group by a.job_id
+    order by a.job_id
+  loop
+    if job.appends then
+      perform chunk_private.add_chunks(job.id, r.next_chunks, r.items_total)
+      from unnest(accepted) a
+      join unnest(reports) r on r.place = a.place
+      where a.job_id = job.id and a.appends;
+    end if;
+    if job.items_total is not null then
+      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + job.items_total where j.id = job.id;
+    end if;
+    perform chunk_private.finish_if_done(job.id);
+  end loop;
+
+  for job in
+    select j as row, d.freed, d.appends, d.wanting, d.claim_ids,
+      (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = j.id)::bigint as remaining
+    from (
+      select a.job_id, array_agg(a.chunk_index) as freed, bool_or(a.appends) as appends,
+        coalesce(array_agg(a.place) filter (where a.claim_next), '{}') as wanting,
+        coalesce(array_agg(a.claim_token) filter (where a.claim_next), '{}') as claim_ids
+      from unnest(accepted) a
+      group by a.job_id
+    ) d
+    join public.sync_jobs j on j.id = d.job_id
+    order by j.id
+  loop
+    for item in
+      select a.place, jsonb_build_object(
+        'chunk_id', a.chunk_id, 'outcome', o.outcome, 'job_status', (job.row).status, 'next', null, 'remaining', job.remaining,
+        'chunk_status', case o.outcome when 'retrying' then 'pending' else o.outcome end
+      ) as answer
+      from unnest(accepted) a
+      cross join lateral (select coalesce(outcomes[a.place], 'completed') as outcome) o
+      where a.job_id = (job.row).id
+    loop
+      answers[item.place] := item.answer;
+    end loop;
+    to_claim := chunk_private.pass_slots_on(job.row, job.freed, job.claim_ids);
+    for item in
+      select a.worker_id, a.lease_seconds, array_agg(n.chunk_index order by n.nr) as chunk_indexes, array_agg(a.place order by n.nr) as places
+      from unnest(to_claim, job.wanting) with ordinality n (chunk_index, place, nr)
+      join unnest(accepted) a on a.place = n.place
+      where n.chunk_index is not null
+      group by a.worker_id, a.lease_seconds
+    loop
+      claimed := chunk_private.start_attempts(
+        array_fill((job.row).id, array[cardinality(item.places)]), item.chunk_indexes, item.worker_id, (
+          select k.handler from public.sync_kinds k where k.kind = (job.row).kind
+        ), item.lease_seconds
+      );
+      for i in 1..cardinality(claimed) loop
+        place := item.places[array_position(item.chunk_indexes, claimed[i].chunk_index)];
+        answers[place] := answers[place] || jsonb_build_object('next', claimed[i]);
+      end loop;
+    end loop;
+    if job.appends then
+      perform chunk_private.fill_slots((job.row).id);
+    end if;
+  end loop;
+
+  for item in select r.place, r.chunk_id, r.claim_token from unnest(reports) r where answers[r.place] is null loop
+    answers[item.place] := coalesce(chunk_private.answer_again(item.chunk_id, item.claim_token), jsonb_build_object(
+      'chunk_id', item.chunk_id, 'outcome', 'error', 'code', 'SC001', 'message', format('there is no chunk %s', item.chunk_id)
+    ));
+  end loop;
+  return to_jsonb(answers);
+end
+$$;
+comment on function public.complete_chunk_jobs_safe is
+  'Reports many chunks (at most 1,000) at once: an array of objects with the arguments of complete_chunk_job_safe, answered in order. A bad item is answered with outcome error, code and message; the others go through.';
+
+-- 52_lease.sql
+
+-- Heartbeats and giving back.
+
+create or replace function public.extend_chunk_leases(leases jsonb, lease_seconds int default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  answers jsonb;
+begin
+  if jsonb_typeof(leases) is distinct from 'array' then
+    raise exception using errcode = 'SC003', detail = 'leases',
+      message = 'leases must be a JSON array of objects with chunk_id and claim_token';
+  end if;
+  perform chunk_private.check_length('leases', leases, 1000);
+  begin
+    perform max(r.chunk_id), max(r.claim_token::text), max(r.items_processed)
+    from jsonb_array_elements(leases) l (item)
+    cross join lateral jsonb_to_record(l.item) r (chunk_id bigint, claim_token uuid, items_processed bigint);
+  exception when data_exception then
+    raise exception using errcode = 'SC003', detail = 'leases', message = 'leases must be objects with chunk_id and claim_token: ' || sqlerrm;
+  end;
+  perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400) where lease_seconds is not null;
+  perform chunk_private.check_range('items_processed', (l.item ->> 'items_processed')::bigint, 0, 9007199254740991)
+  from jsonb_array_elements(leases) l (item) where l.item ->> 'items_processed' is not null;
+  perform pg_advisory_xact_lock_shared(uuid_hash_extended(g.job_id, 0))
+  from (
+    select distinct q.parent_sync_job_id as job_id
+    from jsonb_array_elements(leases) l (item)
+    join public.chunk_processing_queue q on q.id = (l.item ->> 'chunk_id')::bigint
+    order by 1
+  ) g;
+  with wanted as (
+    select l.place, r.chunk_id, r.claim_token, r.items_processed
+    from jsonb_array_elements(leases) with ordinality l (item, place)
+    cross join lateral jsonb_to_record(l.item) r (chunk_id bigint, claim_token uuid, items_processed bigint)
+  ),
+  locked as (
+    select q.id, q.status, q.claim_token, q.locked_until, q.locked_until - q.updated_at as lease_length
+    from public.chunk_processing_queue q
+    where q.id = any (array(select w.chunk_id from wanted w)) and q.claim_token = any (array(select w.claim_token from wanted w))
+    order by q.id
+    for no key update
+  ),
+  extended as (
+    update public.chunk_processing_queue q
+    set locked_until = now() + coalesce(make_interval(secs => lease_seconds), l.lease_length),
+        items_processed = coalesce(w.items_processed, q.items_processed),
+        updated_at = now()
+    from locked l
+    join wanted w on w.chunk_id = l.id and w.claim_token = l.claim_token
+    where q.id = l.id and l.status = 'processing'
+    returning q.id, q.claim_token, q.locked_until
+  )
+  select coalesce(jsonb_agg(jsonb_build_object(
+    'chunk_id', w.chunk_id,
+    'ok', e.id is not null,
+    'cancel_requested', coalesce(l.status = 'cancelled' and l.claim_token = w.claim_token, false),
+    'locked_until', e.locked_until
+  ) order by w.place), '[]') into answers
+  from wanted w
+  left join locked l on l.id = w.chunk_id
+  left join extended e on e.id = w.chunk_id and e.claim_token = w.claim_token;
+  return answers;
+end
+$$;
+comment on function public.extend_chunk_leases is
+  'The heartbeat of many claims (at most 1,000): an array of {chunk_id, claim_token, items_processed?}. Each is answered with ok (the claim still holds), cancel_requested and locked_until. lease_seconds null keeps each claim''s own length.';
+
+create or replace function public.extend_chunk_lease(
+  chunk_id bigint, claim_token uuid, lease_seconds int default null, items_processed bigint default null
+)
+returns jsonb
+language sql
+set search_path = ''
+as $$
+  select public.extend_chunk_leases(
+    jsonb_build_array(jsonb_build_object('chunk_id', $1, 'claim_token', $2, 'items_processed', $4)), $3
+  ) -> 0;
+$$;
+comment on function public.extend_chunk_lease is
+  'The heartbeat of one claim: ok (it still holds), cancel_requested (the job was cancelled) and locked_until. items_processed is shown in progress, and counted by the completion only.';
+
+create or replace function public.release_chunk_job(chunk_id bigint, claim_token uuid, reason text default null)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  chunk public.chunk_processing_queue;
+  job public.sync_jobs;
+  explanation constant text := coalesce(reason, 'given back by its worker');
+begin
+  perform pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))
+  from public.chunk_processing_queue q where q.id = chunk_id;
+  if not found then
+    raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
+  end if;
+  select q.* into chunk from public.chunk_processing_queue q
+  where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
+  for no key update;
+  if not found then
+    return chunk_private.answer_again_or_refuse(chunk_id, claim_token) || coalesce((
+      select jsonb_build_object('outcome', 'released') from chunk_private.chunk_attempts a
+      where a.chunk_id = chunk_id and a.claim_token = claim_token and a.outcome = 'released'
+    ), '{}');
+  end if;
+  if chunk.given_back >= (select s.max_given_back from chunk_private.settings s) then
+    return public.complete_chunk_job_safe(chunk_id, claim_token, success => false, error => explanation || ' (too often: counted as an attempt)');
+  end if;
+
+  insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
+  values (chunk.id, chunk.attempts, 'released', explanation, chunk.worker_id, chunk.claim_token, chunk.started_at);
+  update public.chunk_processing_queue q
+  set status = 'pending', attempts = q.attempts - 1, given_back = q.given_back + 1, claim_token = null, locked_until = null,
+      items_processed = null, updated_at = now()
+  where q.id = chunk.id;
+  select j.* into job from public.sync_jobs j where j.id = chunk.parent_sync_job_id;
+  -- It keeps its slot, unless the job was paused meanwhile.
+  delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
+  if job.status = 'paused' then
+    insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index) values (job.id, now(), chunk.chunk_index);
+  else
+    perform chunk_private.give_slots(job, array[chunk.chunk_index], array[now()], '{}', now() + interval '25 seconds');
+  end if;
+  return jsonb_build_object('chunk_id', chunk_id, 'outcome', 'released', 'chunk_status', 'pending', 'job_status', job.status);
+end
+$$;
+comment on function public.release_chunk_job is
+  'Gives a claimed chunk back unfinished, for a worker that must stop: the attempt is not counted, up to ten times a chunk.';
+
+-- 60_progress.sql
+
+-- Progress: one definition of every figure, the view; the function gives one row of it as JSON.
+--
+-- One statement, so that all figures are of one moment. Nothing here grows with the number of chunks: up to 16 counters,
+-- and the slots in use with the chunks in them (bounded by max_concurrency).
+
+create or replace view public.chunk_processing_status
+with (security_invoker = true)
+as
+select
+  j.id as parent_sync_job_id,
+  j.kind,
+  j.status,
+  j.total_chunks,
+  n.open_chunks - p.processing_chunks as pending_chunks,
+  p.processing_chunks,
+  n.completed_chunks,
+  n.failed_chunks,
+  n.cancelled_chunks,
+  n.retrying_chunks,
+  j.items_total,
+  n.items_processed + p.items_processed as items_processed,
+  case
+    when j.total_chunks > 0 then trunc(100.0 * (n.completed_chunks + n.failed_chunks) / j.total_chunks, 1)
+    when j.status = 'completed' then 100.0
+    else 0.0
+  end as percent_complete,
+  case
+    when j.status = 'running' and n.completed_chunks + n.failed_chunks > 0 then
+      ceil(extract(epoch from now() - j.started_at) * n.open_chunks / (n.completed_chunks + n.failed_chunks))::bigint
+  end as eta_seconds,
+  w.stalled_reason is not null as stalled,
+  w.stalled_reason,
+  j.created_at,
+  j.started_at,
+  j.completed_at,
+  greatest(n.last_activity_at, p.last_activity_at, j.completed_at) as last_activity_at,
+  n.last_error,
+  j.job_key,
+  j.payload,
+  j.owner_id,
+  j.priority,
+  j.sealed
+from public.sync_jobs j
+cross join lateral (
+  select
+    coalesce(sum(c.open_chunks), 0)::bigint as open_chunks,
+    coalesce(sum(c.completed_chunks), 0)::bigint as completed_chunks,
+    coalesce(sum(c.failed_chunks), 0)::bigint as failed_chunks,
+    coalesce(sum(c.cancelled_chunks), 0)::bigint as cancelled_chunks,
+    coalesce(sum(c.retrying_chunks), 0)::bigint as retrying_chunks,
+    coalesce(sum(c.items_processed), 0)::bigint as items_processed,
+    max(c.last_activity_at) as last_activity_at,
+    (array_agg(c.last_error order by c.failed_chunks > 0 desc, c.last_error_at desc nulls last))[1] as last_error
+  from chunk_private.job_counters c
+  where c.job_id = j.id
+) n
+cross join lateral (
+  select
+    count(*) as processing_chunks,
+    coalesce(sum(q.items_processed), 0)::bigint as items_processed,
+    max(q.updated_at) as last_activity_at,
+    count(*) filter (where q.locked_until < now() - interval '1 minute') as overdue_chunks
+  from chunk_private.slots s
+  join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
+  where s.job_id = j.id and s.claimed
+) p
+left join lateral (
+  select case
+    when n.open_chunks = 0 and not j.sealed and coalesce(n.last_activity_at, j.created_at) < now() - interval '1 minute' then
+      'waiting for more chunks: append them, or seal the job'
+    when p.processing_chunks > 0 and p.overdue_chunks = p.processing_chunks then
+      'lost workers: every lease has run out; is the watchdog running?'
+    when p.processing_chunks = 0 and k.handler is not null and o.ready_at is not null and d.error is not null then
+      'webhook failed: ' || d.error
+    when p.processing_chunks = 0 and o.ready_at < now() - interval '1 minute' and k.handler is null then
+      format('no worker has claimed a chunk of kind %s for %s s', j.kind, ceil(extract(epoch from now() - o.ready_at)))
+    when p.processing_chunks = 0 and o.ready_at < now() - interval '1 minute' then
+      format('no webhook has led to a claim for %s s', ceil(extract(epoch from now() - o.ready_at)))
+  end as stalled_reason
+  from public.sync_kinds k
+  left join lateral (
+    select min(s.ready_at) as ready_at from chunk_private.slots s
+    where s.job_id = j.id and not s.claimed and s.ready_at <= now()
+  ) o on true
+  left join lateral (
+    select d.error from chunk_private.dispatches d
+    where d.job_id = j.id and (d.error is not null or d.answered_at is not null)
+    order by d.id desc limit 1
+  ) d on true
+  where k.kind = j.kind
+) w on j.status in ('pending', 'running');
+
+comment on view public.chunk_processing_status is 'One row a job: counts, progress, and whether it stands still, exact at every commit.';
+comment on column public.chunk_processing_status.pending_chunks is 'Waiting to be claimed: released, in backoff, or waiting for a slot.';
+comment on column public.chunk_processing_status.retrying_chunks is 'Of the pending and processing ones, those that have failed at least once.';
+comment on column public.chunk_processing_status.items_processed is 'Items of completed chunks, and of running ones as their last heartbeat said.';
+comment on column public.chunk_processing_status.percent_complete is 'Completed and failed chunks of all known so far, rounded down: 100 only when nothing is open.';
+comment on column public.chunk_processing_status.eta_seconds is 'Seconds to the end at the pace so far; null before the first chunk has ended.';
+comment on column public.chunk_processing_status.stalled is 'Whether a running job stands still; why: stalled_reason.';
+comment on column public.chunk_processing_status.last_error is 'The last error of a chunk that failed for good; while there is none, of an attempt.';
+comment on column public.chunk_processing_status.last_activity_at is 'The last claim, heartbeat, report or append.';
+
+create or replace function public.get_sync_job_progress_safe(parent_sync_job_id uuid)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  progress jsonb;
+begin
+  select (to_jsonb(s) - 'parent_sync_job_id') || jsonb_build_object('id', s.parent_sync_job_id) into progress
+  from public.chunk_processing_status s
+  where s.parent_sync_job_id = parent_sync_job_id;
+  if progress is null then
+    raise exception using errcode = 'SC001', message = format('there is no sync job %s', coalesce(parent_sync_job_id::text, '(null)')),
+      hint = 'Or it belongs to another user.';
+  end if;
+  return progress;
+end
+$$;
+comment on function public.get_sync_job_progress_safe is 'A job''s row of chunk_processing_status as JSON, the id as id. SC001 when there is none, or it is another user''s.';
+
+-- 70_start.sql
+
+-- Starting jobs. Users may call what is here and in the next two files for their own jobs, and write no table themselves:
+-- hence each is a definer function in chunk_private, which checks who calls, behind an invoker wrapper in public.
+
+create or replace function chunk_private.start_sync_job(
+  kind text, chunks jsonb, total_items bigint, chunk_size int, payload jsonb, job_key text, request_id uuid, priority int,
+  max_concurrency int, max_retries int, owner_id uuid, sealed boolean
+)
+returns jsonb
+language plpgsql
+security definer -- users may start jobs and write no table
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  by_service constant boolean := chunk_private.is_service();
+  rules public.sync_kinds;
+  limits chunk_private.settings;
+  job public.sync_jobs;
+  total bigint;
+  found_id uuid;
+begin
+  -- Arguments
+  select k.* into rules from public.sync_kinds k where k.kind = kind and (by_service or k.user_startable);
+  if not found then
+    raise exception using errcode = 'SC002', detail = 'kind',
+      message = format('no sync kind is named %L%s', kind, case when by_service then '' else ' that users may start' end),
+      hint = 'save_sync_kind() adds one, or lets users start it.';
+  end if;
+  if jsonb_typeof(payload) is distinct from 'object' then
+    raise exception using errcode = 'SC003', detail = 'payload', message = 'payload must be a JSON object';
+  end if;
+  if length(job_key) not between 1 and 500 then
+    raise exception using errcode = 'SC003', detail = 'job_key', message = 'job_key must be a text of 1 to 500 characters, or null';
+  end if;
+  perform chunk_private.check_range('priority', coalesce(priority, 0), -3, 3);
+  perform chunk_private.check_range('max_concurrency', max_concurrency, 1, 1000) where max_concurrency is not null;
+  perform chunk_private.check_range('max_retries', max_retries, 0, 100) where max_retries is not null;
+  perform chunk_private.check_range('total_items', total_items, 0, 9007199254740991) where total_items is not null;
+  perform chunk_private.check_range('chunk_size', chunk_size, 1, 2147483647) where chunk_size is not null;
+  if chunks is not null then
+    if chunk_size is not null then
+      raise exception using errcode = 'SC003', detail = 'chunk_size', message = 'chunk_size goes with total_items, not with chunks';
+    end if;
+    perform chunk_private.check_chunks('chunks', chunks);
+    total := jsonb_array_length(chunks);
+  elsif total_items is not null or chunk_size is not null then
+    if total_items is null or chunk_size is null then
+      raise exception using errcode = 'SC003', detail = case when chunk_size is null then 'chunk_size' else 'total_items' end,
+        message = 'total_items and chunk_size go together, unless chunks are given';
+    end if;
+    total := (total_items + chunk_size - 1) / chunk_size;
+    if total > 100000 then
+      raise exception using errcode = 'SC004', detail = 'chunk_size',
+        message = format('%s items with a chunk_size of %s are %s chunks; one call may make 100000', total_items, chunk_size, total);
+    end if;
+  else
+    total := 1;
+  end if;
+
+  -- A user's limits
+  if not by_service then
+    if owner_id <> chunk_private.signed_in_user() then
+      raise exception using errcode = 'SC003', detail = 'owner_id', message = 'owner_id must be null or your own user id';
+    end if;
+    owner_id := chunk_private.signed_in_user();
+    select s.* into limits from chunk_private.settings s;
+    if total > limits.user_max_chunks then
+      raise exception using errcode = 'SC004', detail = 'chunks',
+        message = format('a user''s job may have %s chunks, not %s', limits.user_max_chunks, total);
+    end if;
+    if max_concurrency > rules.max_concurrency then
+      raise exception using errcode = 'SC004', detail = 'max_concurrency',
+        message = format('a user''s job of kind %s may have max_concurrency %s, not %s', kind, rules.max_concurrency, max_concurrency);
+    end if;
+    if max_retries > rules.max_retries then
+      raise exception using errcode = 'SC004', detail = 'max_retries',
+        message = format('a user''s job of kind %s may have max_retries %s, not %s', kind, rules.max_retries, max_retries);
+    end if;
+    if priority > 0 then
+      raise exception using errcode = 'SC004', detail = 'priority', message = 'a user''s job may not have a priority above 0';
+    end if;
+    perform chunk_private.lock_user(owner_id);
+  end if;
+
+  insert into chunk_private.lanes (kind, priority)
+  select kind, coalesce(priority, 0)
+  where not exists (select from chunk_private.lanes l where l.kind = kind and l.priority = coalesce(priority, 0))
+  on conflict on constraint lanes_kind_priority_key do nothing;
+
+  -- The job, or the one that the same request or the same key has made before. `on conflict do nothing` waits for a
+  -- concurrent start of the same key; what it met may have ended before we look, hence the loop.
+  for round in 1..20 loop
+    select j.id into found_id from public.sync_jobs j
+    where j.owner_id is not distinct from owner_id and j.id = any (array(
+      select m.id from public.sync_jobs m where m.request_id = request_id
+      union all
+      select r.job_id from chunk_private.joined_requests r where r.request_id = request_id
+    ));
+    if found_id is null then
+      select j.id into found_id from public.sync_jobs j
+      where j.kind = kind and j.job_key = job_key and j.owner_id is not distinct from owner_id and j.status in ('pending', 'running', 'paused');
+      if found then
+        insert into chunk_private.joined_requests (request_id, job_id)
+        select request_id, found_id where request_id is not null
+        on conflict do nothing;
+      end if;
+    end if;
+    if found_id is not null then
+      return public.get_sync_job_progress_safe(found_id) || '{"created": false}';
+    end if;
+    if not by_service then
+      perform chunk_private.check_active_jobs(owner_id);
+    end if;
+    insert into public.sync_jobs
+      (kind, owner_id, status, payload, job_key, request_id, priority, max_concurrency, max_retries, sealed, total_chunks, items_total,
+       counter_shards, finishes, completed_at)
+    select kind, owner_id, case when done then 'completed' else 'pending' end, payload, job_key, request_id, coalesce(priority, 0),
+      m.cap, coalesce(max_retries, rules.max_retries), coalesce(sealed, true), total, total_items, least(16, m.cap), done::int, case when done then now() end
+    from (select coalesce(max_concurrency, rules.max_concurrency) as cap, total = 0 and coalesce(sealed, true) as done) m
+    on conflict do nothing
+    returning * into job;
+    exit when job.id is not null;
+  end loop;
+  if job.id is null then
+    raise exception using errcode = 'SC005', message = format('jobs with the key %L start and end faster than this call can see', job_key);
+  end if;
+
+  insert into public.chunk_processing_queue
+    (parent_sync_job_id, kind, owner_id, chunk_index, priority, max_retries, payload, items_total)
+  select job.id, kind, owner_id, c.place - 1, job.priority, job.max_retries, c.payload, c.items
+  from (
+    select l.place, l.payload, null::bigint as items
+    from jsonb_array_elements(chunks) with ordinality l (payload, place) where chunks is not null
+    union all
+    select s.place, jsonb_build_object('offset', s.first, 'limit', s.items), s.items
+    from (
+      select g.place, (g.place - 1) * chunk_size as first, least(chunk_size, total_items - (g.place - 1) * chunk_size) as items
+      from generate_series(1, total) g (place)
+    ) s where chunks is null and total_items is not null
+    union all
+    select 1, payload, null where chunks is null and total_items is null
+  ) c;
+  perform chunk_private.count_fresh(job.id, owner_id, job.counter_shards, 0, total);
+  perform chunk_private.fill_slots(job.id);
+  return public.get_sync_job_progress_safe(job.id) || '{"created": true}';
+end
+$$;
+comment on function chunk_private.start_sync_job is 'The body of start_sync_job.';
+
+create or replace function public.start_sync_job(
+  kind text, chunks jsonb default null, total_items bigint default null, chunk_size int default null, payload jsonb default '{}',
+  job_key text default null, request_id uuid default null, priority int default 0, max_concurrency int default null,
+  max_retries int default null, owner_id uuid default null, sealed boolean default true
+)
+returns jsonb
+language sql
+set search_path = ''
+set statement_timeout = '60s'
+as $$ select chunk_private.start_sync_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12); $$;
+comment on function public.start_sync_job is
+  'Starts a sync: its chunks given as a JSON array of objects, or as total_items in pieces of chunk_size (payloads {offset, limit}), or by neither as one chunk with the job''s payload. Returns the job''s progress and whether it was created: with a job_key that is active, or a request_id seen before, the earlier job is returned.';
+
+-- 71_append.sql
+
+-- Appending chunks to a job.
+
+-- Adds chunks to an active job, under its exclusive gate.
+create or replace function chunk_private.add_chunks(job_id uuid, chunks jsonb, items_total bigint)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job record;
+  added constant bigint := jsonb_array_length(chunks);
+begin
+  select j.kind, j.owner_id, j.priority, j.max_retries, j.total_chunks, j.counter_shards into job
+  from public.sync_jobs j where j.id = job_id;
+  insert into public.chunk_processing_queue
+    (parent_sync_job_id, kind, owner_id, chunk_index, priority, max_retries, payload)
+  select job_id, job.kind, job.owner_id, job.total_chunks + c.place - 1, job.priority, job.max_retries, c.payload
+  from jsonb_array_elements(chunks) with ordinality c (payload, place);
+  perform chunk_private.count_fresh(job_id, job.owner_id, job.counter_shards, job.total_chunks, job.total_chunks + added);
+  update public.sync_jobs j
+  set total_chunks = j.total_chunks + added,
+      items_total = case when items_total is null then j.items_total else coalesce(j.items_total, 0) + items_total end
+  where j.id = job_id;
+end
+$$;
+comment on function chunk_private.add_chunks is 'Appends checked chunks to a job''s end, and counts them.';
+
+create or replace function chunk_private.append_sync_chunks(
+  parent_sync_job_id uuid, chunks jsonb, request_id uuid, seal boolean, items_total bigint
+)
+returns jsonb
+language plpgsql
+security definer -- users may append to their own jobs and write no table
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job public.sync_jobs;
+  most bigint;
+begin
+  chunks := coalesce(chunks, '[]');
+  perform chunk_private.check_chunks('chunks', chunks);
+  perform chunk_private.check_range('items_total', items_total, 0, 9007199254740991) where items_total is not null;
+  job := chunk_private.enter_job(parent_sync_job_id);
+  if request_id is not null and exists (
+    select from chunk_private.appended_pages p where p.job_id = parent_sync_job_id and p.request_id = request_id
+  ) then
+    return public.get_sync_job_progress_safe(job.id);
+  end if;
+  if job.status not in ('pending', 'running', 'paused') then
+    perform chunk_private.refuse(job, 'appended to');
+  end if;
+  if not chunk_private.is_service() then
+    if job.sealed then
+      raise exception using errcode = 'SC005', message = format('the sync job %s is sealed: only an unsealed job can be appended to', job.id);
+    end if;
+    select s.user_max_chunks into most from chunk_private.settings s;
+    if job.total_chunks + jsonb_array_length(chunks) > most then
+      raise exception using errcode = 'SC004', detail = 'chunks', message = format('a user''s job may have %s chunks', most);
+    end if;
+  end if;
+  if request_id is not null then
+    insert into chunk_private.appended_pages (job_id, request_id) values (job.id, request_id);
+  end if;
+  perform chunk_private.add_chunks(job.id, chunks, items_total);
+  if seal and not job.sealed then
+    update public.sync_jobs j set sealed = true where j.id = job.id;
+    perform chunk_private.finish_if_done(job.id);
+  end if;
+  perform chunk_private.fill_slots(job.id);
+  return public.get_sync_job_progress_safe(job.id);
+end
+$$;
+comment on function chunk_private.append_sync_chunks is 'The body of append_sync_chunks.';
+
+create or replace function public.append_sync_chunks(
+  parent_sync_job_id uuid, chunks jsonb, request_id uuid default null, seal boolean default false, items_total bigint default null
+)
+returns jsonb
+language sql
+set search_path = ''
+set statement_timeout = '60s'
+as $$ select chunk_private.append_sync_chunks($1, $2, $3, $4, $5); $$;
+comment on function public.append_sync_chunks is
+  'Appends chunks (a JSON array of objects) to an active job; for users: to an unsealed job of their own. The same request_id again adds nothing. seal => true says that these were the last.';
+
+create or replace function public.enqueue_chunks_from_rows()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+declare
+  job_column constant text := coalesce(tg_argv[0], 'parent_sync_job_id');
+  page record;
+begin
+  for page in
+    select to_jsonb(r) ->> job_column as job_id, jsonb_agg(to_jsonb(r)) as chunks
+    from new_rows r
+    group by 1
+    order by 1
+  loop
+    if page.job_id is null then
+      raise exception using errcode = 'SC003', detail = job_column,
+        message = format('each row of %s must name its sync job in the column %s', tg_relid::regclass, job_column);
+    end if;
+    perform public.append_sync_chunks(page.job_id::uuid, page.chunks);
+  end loop;
+  return null;
+end
+$$;
+comment on function public.enqueue_chunks_from_rows is
+  'A trigger for your own table of chunks: each row inserted becomes a chunk (its payload is the row) of the job that the column parent_sync_job_id, or the one named as the trigger''s argument, gives. Attach it with: create trigger … after insert on … referencing new table as new_rows for each statement execute function enqueue_chunks_from_rows().';
+
+-- 72_steer.sql
+
+-- Cancel, pause, resume, retry.
+
+create or replace function chunk_private.cancel_sync_job(parent_sync_job_id uuid)
+returns jsonb
+language plpgsql
+security definer -- users may cancel their own jobs and write no table
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+begin
+  if job.status in ('completed', 'failed') then
+    perform chunk_private.refuse(job, 'cancelled');
+  elsif job.status <> 'cancelled' then
+    -- The slots first: this waits for claims that are under way, and leaves nothing to later ones.
+    delete from chunk_private.slots s where s.job_id = job.id;
+    delete from chunk_private.returned_chunks r where r.job_id = job.id;
+    delete from chunk_private.fresh_stripes f where f.job_id = job.id;
+    with ended as (
+      update public.chunk_processing_queue q
+      set status = 'cancelled', locked_until = null, completed_at = now(), updated_at = now()
+      where q.parent_sync_job_id = job.id and q.status in ('pending', 'processing')
+      returning q.id, q.attempts, q.worker_id, q.claim_token, q.started_at, q.chunk_index, q.items_processed
+    ),
+    recorded as (
+      insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, worker_id, claim_token, claimed_at)
+      select e.id, e.attempts, 'cancelled', e.worker_id, e.claim_token, e.started_at from ended e where e.claim_token is not null
+    )
+    update chunk_private.job_counters c
+    set open_chunks = 0, retrying_chunks = 0, cancelled_chunks = c.cancelled_chunks + c.open_chunks, last_activity_at = now(),
+        items_processed = c.items_processed + coalesce((
+          select sum(e.items_processed) from ended e where e.chunk_index % job.counter_shards = c.shard and e.claim_token is not null
+        ), 0)::bigint
+    where c.job_id = job.id;
+    update public.sync_jobs j
+    set status = 'cancelled', completed_at = now(), finishes = j.finishes + 1
+    where j.id = job.id;
+  end if;
+  return public.get_sync_job_progress_safe(job.id);
+end
+$$;
+comment on function chunk_private.cancel_sync_job is 'The body of cancel_sync_job.';
+
+create or replace function chunk_private.pause_sync_job(parent_sync_job_id uuid)
+returns jsonb
+language plpgsql
+security definer -- users may pause their own jobs and write no table
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+begin
+  if job.status in ('completed', 'failed', 'cancelled') then
+    perform chunk_private.refuse(job, 'paused');
+  elsif job.status <> 'paused' then
+    with taken_back as (
+      delete from chunk_private.slots s where s.job_id = job.id and not s.claimed returning s.ready_at, s.chunk_index
+    )
+    insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+    select job.id, t.ready_at, t.chunk_index from taken_back t;
+    update public.sync_jobs j set status = 'paused' where j.id = job.id;
+  end if;
+  return public.get_sync_job_progress_safe(job.id);
+end
+$$;
+comment on function chunk_private.pause_sync_job is 'The body of pause_sync_job.';
+
+create or replace function chunk_private.resume_sync_job(parent_sync_job_id uuid)
+returns jsonb
+language plpgsql
+security definer -- users may resume their own jobs and write no table
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+begin
+  if job.status in ('completed', 'failed', 'cancelled') then
+    perform chunk_private.refuse(job, 'resumed');
+  elsif job.status = 'paused' then
+    update public.sync_jobs j
+    set status = case when j.started_at is null then 'pending' else 'running' end
+    where j.id = job.id;
+    perform chunk_private.fill_slots(job.id);
+  end if;
+  return public.get_sync_job_progress_safe(job.id);
+end
+$$;
+comment on function chunk_private.resume_sync_job is 'The body of resume_sync_job.';
+
+create or replace function chunk_private.retry_failed_chunks(parent_sync_job_id uuid)
+returns jsonb
+language plpgsql
+security definer -- users may retry their own jobs and write no table
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+  reopened bigint;
+begin
+  if job.status in ('completed', 'cancelled') then
+    perform chunk_private.refuse(job, 'retried');
+  elsif job.status = 'failed' and not chunk_private.is_service() then
+    perform chunk_private.lock_user(job.owner_id);
+    perform chunk_private.check_active_jobs(job.owner_id);
+  end if;
+  with chunk as (
+    update public.chunk_processing_queue q
+    set status = 'pending', attempts = 0, given_back = 0, claim_token = null, items_processed = null, completed_at = null, updated_at = now()
+    where q.parent_sync_job_id = job.id and q.status = 'failed'
+    returning q.chunk_index
+  )
+  insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+  select job.id, now(), c.chunk_index from chunk c;
+  get diagnostics reopened = row_count;
+  if reopened <> (select coalesce(sum(c.failed_chunks), 0) from chunk_private.job_counters c where c.job_id = job.id) then
+    perform chunk_private.refuse(job, 'retried any more: purge_sync_jobs() has begun to delete its chunks');
+  end if;
+  update chunk_private.job_counters c
+  set open_chunks = c.open_chunks + c.failed_chunks, failed_chunks = 0, last_activity_at = now()
+  where c.job_id = job.id;
+  if job.status = 'failed' then
+    begin
+      update public.sync_jobs j set status = 'running', completed_at = null where j.id = job.id;
+    exception when unique_violation then
+      raise exception using errcode = 'SC005',
+        message = format('the sync job %s cannot be retried: another job with the key %L is active', job.id, job.job_key);
+    end;
+  end if;
+  perform chunk_private.fill_slots(job.id);
+  return public.get_sync_job_progress_safe(job.id);
+end
+$$;
+comment on function chunk_private.retry_failed_chunks is 'The body of retry_failed_chunks.';
+
+create or replace function public.cancel_sync_job(parent_sync_job_id uuid)
+returns jsonb
+language sql
+set search_path = ''
+set statement_timeout = '60s'
+as $$ select chunk_private.cancel_sync_job($1); $$;
+comment on function public.cancel_sync_job is
+  'Ends a job and all its open chunks at once; a worker hears of it at its next heartbeat, and its late report answers cancelled. SC005 when the job has completed or failed.';
+
+create or replace function public.pause_sync_job(parent_sync_job_id uuid)
+returns jsonb
+language sql
+set search_path = ''
+set statement_timeout = '60s'
+as $$ select chunk_private.pause_sync_job($1); $$;
+comment on function public.pause_sync_job is 'Stops handing out a job''s chunks; those that are processing go on. SC005 when the job has ended.';
+
+create or replace function public.resume_sync_job(parent_sync_job_id uuid)
+returns jsonb
+language sql
+set search_path = ''
+set statement_timeout = '60s'
+as $$ select chunk_private.resume_sync_job($1); $$;
+comment on function public.resume_sync_job is 'Goes on with a paused job. SC005 when the job has ended.';
+
+create or replace function public.retry_failed_chunks(parent_sync_job_id uuid)
+returns jsonb
+language sql
+set search_path = ''
+set statement_timeout = '60s'
+as $$ select chunk_private.retry_failed_chunks($1); $$;
+comment on function public.retry_failed_chunks is
+  'Reopens the failed chunks of a job with all their attempts; the others stay as they are. SC005 when the job has completed, was cancelled or is being purged; SC004 when a user has as many active jobs as allowed.';
+
+-- 80_dispatch.sql
+
+-- Dispatch: the webhooks that ask the processor to claim, and what became of them.
+
+-- Vault and pg_net may be used by the owner of the migrations only, hence a definer. A webhook must never break the write
+-- that asks for it: every failure ends in the table of dispatches, and the chunk stays claimable.
+create or replace function chunk_private.dispatch(job public.sync_jobs, chunk_indexes bigint[])
+returns int
+language plpgsql
+security definer -- reads the Vault and calls pg_net, which service_role may not
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  chunk_ids constant bigint[] := array(
+    select q.id from public.chunk_processing_queue q
+    where q.parent_sync_job_id = job.id and q.chunk_index = any (chunk_indexes) order by q.chunk_index
+  );
+  base_url text;
+  processor_key text;
+  chunk_id bigint;
+  problem text;
+  wait_seconds int;
+  request_ids bigint[] := array[]::bigint[];
+  problems text[] := array[]::text[];
+  request_id bigint;
+begin
+  begin
+    select max(s.decrypted_secret) filter (where s.name = 'project_url'),
+      max(s.decrypted_secret) filter (where s.name = 'chunk_processor_key')
+    into base_url, processor_key
+    from vault.decrypted_secrets s where s.name in ('project_url', 'chunk_processor_key');
+    if base_url is null or processor_key is null then
+      problem := 'not configured: call configure_chunk_processing() with the project''s URL and a secret key';
+    end if;
+  exception when others then
+    problem := 'the Vault cannot be read: ' || sqlerrm;
+  end;
+  foreach chunk_id in array chunk_ids loop
+    request_id := null;
+    if problem is null then
+      wait_seconds := (
+        select ceil(extract(epoch from q.ready_at - now()))::int
+        from public.chunk_processing_queue q where q.id = chunk_id and q.ready_at > now()
+      );
+      begin
+        request_id := net.http_post(
+          url => base_url || '/functions/v1/background-sync-processor',
+          body => jsonb_strip_nulls(
+            jsonb_build_object('parent_sync_job_id', job.id, 'chunk_id', chunk_id, 'wait_seconds', wait_seconds)
+          ),
+          headers => jsonb_build_object('Content-Type', 'application/json', 'apikey', processor_key),
+          timeout_milliseconds => 10000
+        );
+      exception
+        when undefined_function or invalid_schema_name then
+          problem := 'the extension pg_net is not installed';
+        when others then
+          problem := 'pg_net refused the request: ' || sqlerrm;
+      end;
+    end if;
+    request_ids := request_ids || request_id;
+    problems := problems || problem;
+  end loop;
+  insert into chunk_private.dispatches (job_id, owner_id, chunk_id, request_id, error)
+  select job.id, job.owner_id, d.chunk_id, d.request_id, d.problem
+  from unnest(chunk_ids, request_ids, problems) d (chunk_id, request_id, problem);
+  return cardinality(array_remove(request_ids, null));
+end
+$$;
+comment on function chunk_private.dispatch is
+  'Asks pg_net for one webhook a chunk, sent after commit; returns how many it took. URL and key come from the Vault at each call. wait_seconds in it: the chunk''s retry is due then.';
+
+create or replace function chunk_private.collect_dispatch_outcomes()
+returns int
+language plpgsql
+security definer -- reads pg_net's answers, which service_role may not
+set search_path = ''
+as $$
+declare
+  collected int;
+begin
+  if to_regclass('net._http_response') is null
+    or not exists (select from chunk_private.dispatches d where d.answered_at is null and d.request_id is not null) then
+    return 0;
+  end if;
+  -- pg_net's tables are unlogged: after a crash they are empty and its ids begin again, hence the look at the times.
+  update chunk_private.dispatches d
+  set status_code = r.status_code,
+      answered_at = r.created,
+      error = case
+        when r.timed_out then coalesce(r.error_msg, 'no answer in time')
+        when r.error_msg is not null then r.error_msg
+        when r.status_code >= 300 then left(format('HTTP %s: %s', r.status_code, r.content), 300)
+      end
+  from net._http_response r
+  where r.id = d.request_id and r.created >= d.created_at and d.answered_at is null and d.request_id is not null;
+  get diagnostics collected = row_count;
+  update chunk_private.dispatches d
+  set answered_at = now(), error = 'pg_net kept no answer'
+  where d.answered_at is null and d.request_id is not null and d.created_at < now() - interval '5 minutes'
+    and not exists (select from net.http_request_queue w where w.id = d.request_id);
+  return collected;
+end
+$$;
+comment on function chunk_private.collect_dispatch_outcomes is 'Copies the answers that pg_net has got to the dispatches; returns how many.';
+
+create or replace function chunk_private.webhooks_waiting()
+returns int
+language plpgsql
+stable
+security definer -- reads pg_net's queue, which service_role may not
+set search_path = ''
+as $$
+begin
+  if to_regclass('net.http_request_queue') is null then
+    return 0;
+  end if;
+  return (
+    select count(*) from chunk_private.dispatches d
+    join net.http_request_queue r on r.id = d.request_id
+    where d.answered_at is null and d.request_id is not null
+  );
+exception when others then
+  return 0; -- a pg_net that cannot be looked into; what cannot be sent says so itself
+end
+$$;
+comment on function chunk_private.webhooks_waiting is 'How many of our webhooks pg_net has not sent yet.';
+
+-- Sends webhooks for chunks that wait to be claimed, while fewer than 32 of ours wait in pg_net.
+create or replace function chunk_private.dispatch_waiting(parent_sync_job_id uuid, overdue_only boolean)
+returns int
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  budget constant int := 32 - chunk_private.webhooks_waiting();
+  went_well constant timestamptz := (
+    select d.created_at from chunk_private.dispatches d
+    where d.answered_at is not null and d.error is null
+    order by d.created_at desc limit 1
+  );
+  page record;
+  sent int := 0;
+begin
+  if budget <= 0 then
+    return 0;
+  end if;
+  -- Each webhook that led to no claim doubles the wait for the next: 30 s, 1 min, 2 min … about an hour. One that is known
+  -- to have failed is sent again sooner: at once, then after 5 s, 15 s, 35 s … 5 min, and as soon as another has gone well,
+  -- for then what stood in the way is gone.
+  for page in
+    with overdue as (
+      select s.job_id, s.chunk_index from chunk_private.slots s
+      join chunk_private.lanes l on l.id = s.lane
+      join public.sync_kinds k on k.kind = l.kind
+      where not s.claimed and s.ready_at <= now() and k.handler is not null
+        and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
+        and (not overdue_only or s.dispatched_at is null
+          or s.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(s.dispatch_count - 1, 0), 7)
+          or s.dispatched_at < greatest(went_well, now() - interval '5 seconds' * (2 ^ least(s.dispatch_count - 1, 6) - 1))
+            and exists (
+              select from public.chunk_processing_queue q
+              join chunk_private.dispatches d on d.created_at = s.dispatched_at and d.chunk_id = q.id
+              where q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index and d.error is not null
+            ))
+      order by l.priority desc, s.ready_at, s.chunk_index
+      limit budget
+      for no key update of s skip locked
+    ),
+    marked as (
+      update chunk_private.slots s
+      set dispatched_at = now(), dispatch_count = s.dispatch_count + 1
+      from overdue o
+      where s.job_id = o.job_id and s.chunk_index = o.chunk_index
+      returning s.job_id, s.chunk_index
+    )
+    select j as job, array_agg(m.chunk_index order by m.chunk_index) as chunk_indexes
+    from marked m
+    join public.sync_jobs j on j.id = m.job_id
+    group by j.id
+  loop
+    sent := sent + chunk_private.dispatch(page.job, page.chunk_indexes);
+  end loop;
+  return sent;
+end
+$$;
+comment on function chunk_private.dispatch_waiting is 'Sends webhooks for claimable chunks, or only for those whose last webhook has led to nothing; returns how many.';
+
+create or replace function public.trigger_next_chunk_processing(parent_sync_job_id uuid default null)
+returns int
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  if parent_sync_job_id is not null and not exists (select from public.sync_jobs j where j.id = parent_sync_job_id) then
+    raise exception using errcode = 'SC001', message = format('there is no sync job %s', parent_sync_job_id);
+  end if;
+  return chunk_private.dispatch_waiting(parent_sync_job_id, false);
+end
+$$;
+comment on function public.trigger_next_chunk_processing is
+  'Sends webhooks now for the chunks of a job, or of all, that wait to be claimed; returns how many were sent.';
+
+-- 81_watchdog.sql
+
+-- The watchdog, and its schedule.
+
+create or replace function chunk_private.recover_chunk(chunk_id bigint, stuck_after interval)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  chunk public.chunk_processing_queue;
+begin
+  -- Locked by somebody else: a heartbeat or a report, so its worker lives.
+  select q.* into chunk from public.chunk_processing_queue q where q.id = chunk_id for no key update skip locked;
+  if chunk.status = 'processing' and (chunk.locked_until < now() or chunk.updated_at <= now() - stuck_after) then
+    perform chunk_private.end_attempt(chunk, 'lost',
+      format('worker lost: %s gave no sign of life since %s', chunk.worker_id, to_char(chunk.updated_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')),
+      true, 0);
+    return true;
+  end if;
+  return false;
+end
+$$;
+comment on function chunk_private.recover_chunk is 'Takes one chunk back from a worker that is gone; says whether it did.';
+
+create or replace function public.cleanup_stuck_chunks(stuck_after interval default null)
+returns int
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  gated uuid[];
+  chunk record;
+  job record;
+  freed_of uuid[] := array[]::uuid[];
+  freed bigint[] := array[]::bigint[];
+begin
+  if stuck_after < interval '0' then
+    raise exception using errcode = 'SC003', detail = 'stuck_after', message = format('stuck_after must not be negative, not %s', stuck_after);
+  end if;
+  begin
+    perform chunk_private.collect_dispatch_outcomes();
+  exception when others then
+    raise warning 'supabase-chunks: the outcomes of webhooks could not be read: %', sqlerrm;
+  end;
+
+  -- 1. Chunks whose lease has run out. All gates first; a job that is being steered is left to the next pass, so that a
+  --    transaction left open there holds up nobody else. Then chunk by chunk in the order of their counters, each in its
+  --    own block, so that one bad row stops nothing but itself.
+  gated := array(
+    select g.job_id
+    from (
+      select distinct s.job_id
+      from chunk_private.slots s
+      join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
+      where s.claimed and q.status = 'processing' and (q.locked_until < now() or q.updated_at <= now() - stuck_after)
+      limit 1000
+    ) g
+    where pg_try_advisory_xact_lock_shared(uuid_hash_extended(g.job_id, 0))
+  );
+  for chunk in
+    select q.id, q.parent_sync_job_id as job_id, q.chunk_index
+    from unnest(gated) g (job_id)
+    join public.sync_jobs j on j.id = g.job_id
+    join chunk_private.slots s on s.job_id = g.job_id and s.claimed
+    join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
+    where q.status = 'processing' and (q.locked_until < now() or q.updated_at <= now() - stuck_after)
+    order by j.id, q.chunk_index % j.counter_shards, q.id
+    limit 1000
+  loop
+    begin
+      if chunk_private.recover_chunk(chunk.id, stuck_after) then
+        freed_of := freed_of || chunk.job_id;
+        freed := freed || chunk.chunk_index;
+      end if;
+    exception when others then
+      raise warning 'supabase-chunks: chunk % could not be recovered: %', chunk.id, sqlerrm;
+    end;
+  end loop;
+  for job in select distinct f.id from unnest(freed_of) f (id) order by f.id loop
+    begin
+      if exists (select from chunk_private.job_counters c where c.job_id = job.id and c.open_chunks = 0) then
+        perform chunk_private.finish_if_done(job.id);
+      end if;
+    exception when others then
+      raise warning 'supabase-chunks: job % could not be finished: %', job.id, sqlerrm;
+    end;
+  end loop;
+  for job in
+    select j as row, array_agg(f.chunk_index) as freed
+    from unnest(freed_of, freed) f (id, chunk_index)
+    join public.sync_jobs j on j.id = f.id
+    group by j.id
+    order by j.id
+  loop
+    begin
+      perform chunk_private.pass_slots_on(job.row, job.freed, array[]::uuid[]);
+    exception when others then
+      raise warning 'supabase-chunks: the slots of job % could not be passed on: %', (job.row).id, sqlerrm;
+    end;
+  end loop;
+
+  -- 2. Jobs that nobody has moved for a minute: a finish that was missed, or slots left free. Their exclusive gates are
+  --    only tried for, since this transaction holds others.
+  for job in
+    select j.id
+    from public.sync_jobs j
+    cross join lateral (
+      select sum(c.open_chunks) as open, max(c.last_activity_at) as last_activity_at
+      from chunk_private.job_counters c where c.job_id = j.id
+    ) n
+    where j.status in ('pending', 'running', 'paused') and n.last_activity_at < now() - interval '1 minute'
+      and (n.open = 0 and j.sealed or j.status <> 'paused' and n.open > (select count(*) from chunk_private.slots s where s.job_id = j.id))
+    order by n.last_activity_at
+    limit 1000
+  loop
+    begin
+      if pg_try_advisory_xact_lock(uuid_hash_extended(job.id, 0)) then
+        perform chunk_private.finish_if_done(job.id);
+        perform chunk_private.fill_slots(job.id);
+      end if;
+    exception when others then
+      raise warning 'supabase-chunks: job % could not be settled: %', job.id, sqlerrm;
+    end;
+  end loop;
+
+  -- 3. Webhooks that have led to nothing, and retries that have become due.
+  begin
+    perform chunk_private.dispatch_waiting(null, true);
+  exception when others then
+    raise warning 'supabase-chunks: webhooks could not be sent: %', sqlerrm;
+  end;
+  return cardinality(freed);
+end
+$$;
+comment on function public.cleanup_stuck_chunks is
+  'One pass of the watchdog: takes back chunks whose lease has run out (or, with stuck_after, those without claim or heartbeat for that long), settles jobs, sends lost webhooks again. Returns how many chunks were taken back.';
+
+create or replace function chunk_private.trim_logs()
+returns int
+language plpgsql
+security definer -- trims pg_cron's own log too
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  trimmed int;
+begin
+  delete from chunk_private.dispatches d
+  where d.id = any (array(select o.id from chunk_private.dispatches o where o.created_at < now() - interval '7 days' limit 10000));
+  get diagnostics trimmed = row_count;
+  begin
+    delete from cron.job_run_details r using cron.job j
+    where r.jobid = j.jobid and j.jobname like 'supabase-chunks-%' and r.end_time < now() - interval '1 day';
+  exception when others then
+    null; -- not ours to delete, or pg_cron is absent
+  end;
+  return trimmed;
+end
+$$;
+comment on function chunk_private.trim_logs is 'Forgets dispatches after a week, and the watchdog''s runs after a day.';
+
+create or replace function chunk_private.schedule_watchdog()
+returns text
+language plpgsql
+security definer -- pg_cron runs a job as the role that scheduled it
+set search_path = ''
+as $$
+declare
+  watchdog constant text := 'supabase-chunks-watchdog';
+begin
+  if to_regprocedure('cron.schedule(text,text,text)') is null then
+    return null;
+  end if;
+  begin
+    perform cron.schedule(watchdog, '30 seconds', 'select public.cleanup_stuck_chunks()');
+  exception when others then
+    -- pg_cron before 1.5 knows no seconds
+    perform cron.schedule(watchdog, '* * * * *', 'select public.cleanup_stuck_chunks()');
+  end;
+  perform cron.schedule('supabase-chunks-trim', '17 * * * *', 'select chunk_private.trim_logs()');
+  return (select j.schedule from cron.job j where j.jobname = watchdog limit 1);
+end
+$$;
+comment on function chunk_private.schedule_watchdog is 'Schedules the watchdog where pg_cron is installed; again is harmless. Returns the schedule, or null.';
+
+-- 82_operate.sql
+
+-- Kinds and configuration.
+
+create or replace function chunk_private.version()
+returns text
+language sql
+immutable
+set search_path = ''
+as $$ select '0.1.0'; $$;
+comment on function chunk_private.version is 'The release of supabase-chunks whose migrations are installed.';
+
+create or replace function public.save_sync_kind(
+  kind text, handler text default null, max_concurrency int default 1, max_retries int default 3, lease_seconds int default 600,
+  retry_delay_seconds int default 10, user_startable boolean default false
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  saved public.sync_kinds;
+begin
+  if kind is null or kind !~ '^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$' then
+    raise exception using errcode = 'SC003', detail = 'kind',
+      message = 'kind must be 1 to 100 letters, digits or _ . : -, beginning with a letter or digit';
+  end if;
+  if handler !~ '^[A-Za-z0-9_-]{1,100}$' then
+    raise exception using errcode = 'SC003', detail = 'handler',
+      message = 'handler must be the name of an Edge Function (letters, digits, _ and -), or null for Python workers';
+  end if;
+  perform chunk_private.check_range('max_concurrency', coalesce(max_concurrency, 1), 1, 1000);
+  perform chunk_private.check_range('max_retries', coalesce(max_retries, 3), 0, 100);
+  perform chunk_private.check_range('lease_seconds', coalesce(lease_seconds, 600), 1, 86400);
+  perform chunk_private.check_range('retry_delay_seconds', coalesce(retry_delay_seconds, 10), 0, 86400);
+  insert into public.sync_kinds as k (kind, handler, max_concurrency, max_retries, lease_seconds, retry_delay_seconds, user_startable)
+  values (kind, handler, coalesce(max_concurrency, 1), coalesce(max_retries, 3), coalesce(lease_seconds, 600),
+    coalesce(retry_delay_seconds, 10), coalesce(user_startable, false))
+  on conflict on constraint sync_kinds_pkey do update
+  set handler = excluded.handler, max_concurrency = excluded.max_concurrency, max_retries = excluded.max_retries,
+      lease_seconds = excluded.lease_seconds, retry_delay_seconds = excluded.retry_delay_seconds,
+      user_startable = excluded.user_startable, updated_at = now()
+  returning k.* into saved;
+  return to_jsonb(saved);
+end
+$$;
+comment on function public.save_sync_kind is
+  'Adds or changes a kind of sync. Jobs that run already keep their max_concurrency and max_retries.';
+
+create or replace function chunk_private.save_secret(name text, secret text, description text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  secret_id uuid;
+begin
+  select s.id into secret_id from vault.secrets s where s.name = name;
+  if secret_id is null then
+    perform vault.create_secret(secret, name, description);
+  else
+    perform vault.update_secret(secret_id, secret, name, description);
+  end if;
+end
+$$;
+comment on function chunk_private.save_secret is 'Writes a Vault entry by name. For use in definer functions: the Vault is the owner''s.';
+
+create or replace function chunk_private.configure_chunk_processing(project_url text, processor_key text)
+returns jsonb
+language plpgsql
+security definer -- writes the Vault
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  if project_url is null or project_url !~ '^https?://[^/?#[:space:]]+/?$' then
+    raise exception using errcode = 'SC003', detail = 'project_url',
+      message = 'project_url must be the base URL of the project as the database reaches it, such as https://abc.supabase.co';
+  end if;
+  if processor_key is null or length(processor_key) < 8 or processor_key ~ '[[:space:]]' or processor_key like 'sb\_publishable\_%' then
+    raise exception using errcode = 'SC003', detail = 'processor_key',
+      message = 'processor_key must be a secret key (sb_secret_…) or the legacy service_role key';
+  end if;
+  if to_regproc('vault.create_secret') is null then
+    raise exception using errcode = 'SC006', message = 'the extension supabase_vault is not installed',
+      hint = 'create extension supabase_vault cascade;';
+  end if;
+  perform chunk_private.save_secret('project_url', rtrim(project_url, '/'), 'supabase-chunks: where the Edge Functions are');
+  perform chunk_private.save_secret('chunk_processor_key', processor_key, 'supabase-chunks: the key that webhooks carry');
+  perform chunk_private.schedule_watchdog();
+  -- What waited for this goes on now.
+  perform chunk_private.dispatch_waiting(null, false);
+  return public.chunk_system_health();
+end
+$$;
+comment on function chunk_private.configure_chunk_processing is 'The body of configure_chunk_processing.';
+
+create or replace function public.configure_chunk_processing(project_url text, processor_key text)
+returns jsonb
+language sql
+set search_path = ''
+as $$ select chunk_private.configure_chunk_processing($1, $2); $$;
+comment on function public.configure_chunk_processing is
+  'Writes into the Vault where webhooks go (the project''s URL as the database reaches it) and which key they carry; schedules the watchdog. Returns chunk_system_health(), never the key.';
+
+-- 83_health.sql
+
+-- Health: what an operator wants to know.
+
+create or replace function chunk_private.watchdog_health()
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+declare
+  watchdog jsonb := '{"scheduled": false}'::jsonb;
+begin
+  select jsonb_build_object('scheduled', true, 'schedule', j.schedule, 'active', j.active, 'last_run', (
+    select jsonb_build_object('status', r.status, 'at', r.start_time, 'message', left(r.return_message, 200))
+    from cron.job_run_details r where r.jobid = j.jobid order by r.runid desc limit 1
+  )) into watchdog
+  from cron.job j where j.jobname = 'supabase-chunks-watchdog' limit 1;
+  return coalesce(watchdog, '{"scheduled": false}');
+exception when others then
+  return jsonb_build_object('scheduled', false, 'error', sqlerrm);
+end
+$$;
+comment on function chunk_private.watchdog_health is 'Whether and how the watchdog is scheduled, and how it last ran.';
+
+create or replace function chunk_private.vault_health()
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+as $$
+begin
+  return (
+    select jsonb_build_object('project_url', coalesce(bool_or(s.name = 'project_url'), false),
+      'processor_key', coalesce(bool_or(s.name = 'chunk_processor_key'), false))
+    from vault.secrets s where s.name in ('project_url', 'chunk_processor_key')
+  );
+exception when others then
+  return jsonb_build_object('project_url', false, 'processor_key', false, 'error', sqlerrm);
+end
+$$;
+comment on function chunk_private.vault_health is 'Whether the Vault has the URL and the key; never their values.';
+
+create or replace function chunk_private.chunk_system_health()
+returns jsonb
+language sql
+stable
+security definer -- reads the Vault, pg_cron and the statistics
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'version', chunk_private.version(),
+    'postgres', current_setting('server_version'),
+    'extensions', jsonb_build_object(
+      'pg_net', coalesce((select e.extversion from pg_extension e where e.extname = 'pg_net'),
+        case when to_regproc('net.http_post') is not null then 'built in' end),
+      'pg_cron', coalesce((select e.extversion from pg_extension e where e.extname = 'pg_cron'),
+        case when to_regproc('cron.unschedule') is not null or to_regprocedure('cron.schedule(text,text,text)') is not null then 'built in' end),
+      'supabase_vault', coalesce((select e.extversion from pg_extension e where e.extname = 'supabase_vault'),
+        case when to_regproc('vault.create_secret') is not null then 'built in' end)
+    ),
+    'configured', chunk_private.vault_health(),
+    'watchdog', chunk_private.watchdog_health(),
+    'webhooks_waiting', chunk_private.webhooks_waiting(),
+    'last_dispatches', coalesce((
+      select jsonb_agg(jsonb_build_object('job_id', d.job_id, 'chunk_id', d.chunk_id, 'sent_at', d.created_at,
+        'status_code', d.status_code, 'error', d.error) order by d.id desc)
+      from (select * from chunk_private.dispatches x order by x.id desc limit 10) d), '[]'),
+    'active_jobs', (select count(*) from public.sync_jobs j where j.status in ('pending', 'running', 'paused')),
+    'stalled_jobs', coalesce((
+      select jsonb_agg(jsonb_build_object('id', s.parent_sync_job_id, 'kind', s.kind, 'reason', s.stalled_reason))
+      from (select * from public.chunk_processing_status v where v.status in ('pending', 'running') and v.stalled limit 20) s), '[]'),
+    'oldest_pending_seconds', (
+      select floor(extract(epoch from now() - min(f.ready_at)))
+      from chunk_private.lanes l
+      cross join lateral (
+        select s.ready_at from chunk_private.slots s
+        where s.lane = l.id and not s.claimed and s.ready_at <= now()
+        order by s.ready_at limit 1
+      ) f),
+    'dead_tuples', (select t.n_dead_tup from pg_stat_all_tables t
+      where t.relid = 'public.chunk_processing_queue'::regclass),
+    'oldest_xmin_age', (select max(age(a.backend_xmin)) from pg_stat_activity a where a.backend_xmin is not null),
+    'oldest_transaction_seconds', (
+      select floor(extract(epoch from max(clock_timestamp() - a.xact_start)))
+      from pg_stat_activity a where a.pid <> pg_backend_pid() and a.xact_start is not null and a.backend_type = 'client backend')
+  );
+$$;
+comment on function chunk_private.chunk_system_health is 'The body of chunk_system_health.';
+
+create or replace function public.chunk_system_health()
+returns jsonb
+language sql
+stable
+set search_path = ''
+as $$ select chunk_private.chunk_system_health(); $$;
+comment on function public.chunk_system_health is
+  'What an operator wants to know: extensions, URL and key present, the watchdog, last webhooks and their outcome, stalled jobs, the oldest chunk waiting, dead rows, and the age of the oldest snapshot and transaction.';
+
+-- 84_purge.sql
+
+-- Purge.
+
+create or replace function public.purge_sync_jobs(older_than interval default '30 days', batch_size int default 10000)
+returns jsonb
+language plpgsql
+set search_path = ''
+set statement_timeout = '60s'
+as $$
+#variable_conflict use_variable
+declare
+  job record;
+  budget int := batch_size;
+  deleted int;
+  jobs int := 0;
+  chunks int := 0;
+begin
+  if older_than is null or older_than < interval '0' then
+    raise exception using errcode = 'SC003', detail = 'older_than', message = 'older_than must be an interval that is not negative';
+  end if;
+  perform chunk_private.check_range('batch_size', coalesce(batch_size, 0), 1, 1000000);
+  for job in
+    select j.id from public.sync_jobs j
+    where j.completed_at <= now() - older_than
+    order by j.completed_at, j.id
+  loop
+    exit when budget <= 0;
+    -- Somebody may be reopening it; then it is not purged now.
+    continue when not pg_try_advisory_xact_lock(uuid_hash_extended(job.id, 0));
+    continue when not exists (select from public.sync_jobs j where j.id = job.id and j.completed_at <= now() - older_than);
+    delete from public.chunk_processing_queue q
+    where q.id = any (array(
+      select c.id from public.chunk_processing_queue c where c.parent_sync_job_id = job.id order by c.chunk_index limit budget
+    ));
+    get diagnostics deleted = row_count;
+    chunks := chunks + deleted;
+    budget := budget - deleted;
+    if not exists (select from public.chunk_processing_queue q where q.parent_sync_job_id = job.id) then
+      delete from public.sync_jobs j where j.id = job.id;
+      jobs := jobs + 1;
+      budget := budget - (deleted = 0)::int; -- an empty job is work too
+    end if;
+  end loop;
+  return jsonb_build_object('jobs', jobs, 'chunks', chunks, 'more', exists (
+    select from public.sync_jobs j where j.completed_at <= now() - older_than
+  ));
+end
+$$;
+comment on function public.purge_sync_jobs is
+  'Deletes jobs that ended longer ago than older_than, with their chunks; about batch_size chunks a call. Returns {jobs, chunks, more}: call again while more is true.';
+
+-- 90_access.sql
+
+-- Access: who may do what, in one place. A new Supabase project grants nothing by default, an older one everything, so
+-- each right is first taken and then given.
+--
+--   anon            nothing
+--   authenticated   the functions for users, and reading of the own rows
+--   service_role    everything listed, and the tables behind it
+
+-- Tables and view
+revoke all on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.chunk_processing_status
+  from public, anon, authenticated, service_role;
+grant select on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.chunk_processing_status to authenticated;
+grant select, insert, update, delete on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue to service_role;
+grant select on public.chunk_processing_status to service_role;
+
+revoke all on schema chunk_private from public, anon;
+grant usage on schema chunk_private to authenticated, service_role;
+revoke all on all tables in schema chunk_private from public, anon, authenticated, service_role;
+grant select on chunk_private.job_counters, chunk_private.slots, chunk_private.dispatches to authenticated; -- what the view reads
+grant select, insert, update, delete on all tables in schema chunk_private to service_role;
+revoke insert, update, delete on chunk_private.claim_lanes from service_role;
+
+-- Sequences of identity columns need no grant to insert.
+revoke all on all sequences in schema chunk_private from public, anon, authenticated, service_role;
+revoke all on sequence public.chunk_processing_queue_id_seq from public, anon, authenticated, service_role;
+
+-- Rows
+alter table public.sync_kinds enable row level security;
+alter table public.sync_jobs enable row level security;
+alter table public.chunk_processing_queue enable row level security;
+alter table chunk_private.settings enable row level security;
+alter table chunk_private.lanes enable row level security;
+alter table chunk_private.job_counters enable row level security;
+alter table chunk_private.slots enable row level security;
+alter table chunk_private.fresh_stripes enable row level security;
+alter table chunk_private.returned_chunks enable row level security;
+alter table chunk_private.chunk_attempts enable row level security;
+alter table chunk_private.dispatches enable row level security;
+alter table chunk_private.appended_pages enable row level security;
+alter table chunk_private.joined_requests enable row level security;
+
+drop policy if exists "Users see the kinds" on public.sync_kinds;
+create policy "Users see the kinds" on public.sync_kinds for select to authenticated using (true);
+drop policy if exists "Users see their own jobs" on public.sync_jobs;
+create policy "Users see their own jobs" on public.sync_jobs for select to authenticated using (owner_id = (select auth.uid()));
+drop policy if exists "Users see their own chunks" on public.chunk_processing_queue;
+create policy "Users see their own chunks" on public.chunk_processing_queue for select to authenticated using (owner_id = (select auth.uid()));
+drop policy if exists "Users see their own counters" on chunk_private.job_counters;
+create policy "Users see their own counters" on chunk_private.job_counters for select to authenticated using (owner_id = (select auth.uid()));
+drop policy if exists "Users see the slots of their own jobs" on chunk_private.slots;
+create policy "Users see the slots of their own jobs" on chunk_private.slots for select to authenticated
+  using (exists (select from public.sync_jobs j where j.id = job_id and j.owner_id = (select auth.uid())));
+drop policy if exists "Users see their own dispatches" on chunk_private.dispatches;
+create policy "Users see their own dispatches" on chunk_private.dispatches for select to authenticated using (owner_id = (select auth.uid()));
+
+-- What only the service reads. A policy that lets nobody in says so; without one it would look forgotten.
+drop policy if exists "No user sees these" on chunk_private.settings;
+create policy "No user sees these" on chunk_private.settings for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.lanes;
+create policy "No user sees these" on chunk_private.lanes for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.fresh_stripes;
+create policy "No user sees these" on chunk_private.fresh_stripes for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.returned_chunks;
+create policy "No user sees these" on chunk_private.returned_chunks for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.chunk_attempts;
+create policy "No user sees these" on chunk_private.chunk_attempts for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.appended_pages;
+create policy "No user sees these" on chunk_private.appended_pages for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.joined_requests;
+create policy "No user sees these" on chunk_private.joined_requests for select to authenticated using (false);
+
+-- Functions
+revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;
+revoke execute on function
+  public.save_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
+  public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
+  public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.trigger_next_chunk_processing,
+  public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
+  public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
+  public.enqueue_chunks_from_rows
+from public, anon, authenticated, service_role;
+
+grant execute on function
+  public.start_sync_job, public.append_sync_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job,
+  public.pause_sync_job, public.resume_sync_job, public.retry_failed_chunks, public.enqueue_chunks_from_rows
+to authenticated;
+-- The bodies of the above, which check who calls.
+grant execute on function
+  chunk_private.start_sync_job, chunk_private.append_sync_chunks, chunk_private.cancel_sync_job, chunk_private.pause_sync_job,
+  chunk_private.resume_sync_job, chunk_private.retry_failed_chunks
+to authenticated;
+
+grant execute on function
+  public.save_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
+  public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
+  public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.trigger_next_chunk_processing,
+  public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
+  public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
+  public.enqueue_chunks_from_rows
+to service_role;
+grant execute on all functions in schema chunk_private to service_role;
+-- Writes a Vault entry of any name: for the owner's definer functions only.
+revoke execute on function chunk_private.save_secret from service_role;
+
+-- 99_install.sql
+
+-- What an installation sets going.
+
+-- pg_cron and pg_net come with Supabase, and may be absent elsewhere: Python workers need neither. The CLI swallows
+-- notices, so what is missing is shown by chunk_system_health().
+do $$
+begin
+  begin
+    create extension if not exists pg_net;
+  exception when others then
+    raise notice 'supabase-chunks: pg_net is not available: %', sqlerrm;
+  end;
+  begin
+    create extension if not exists pg_cron;
+  exception when others then
+    raise notice 'supabase-chunks: pg_cron is not available: %', sqlerrm;
+  end;
+end
+$$;
+select chunk_private.schedule_watchdog();
+
+notify pgrst, 'reload schema';

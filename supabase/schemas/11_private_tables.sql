@@ -1,0 +1,170 @@
+-- The inside: settings, lanes, slots, counters, attempts, dispatches. Nothing of it is exposed by the Data API.
+
+create table if not exists chunk_private.settings (
+  only_row boolean primary key default true,
+  user_max_chunks int not null default 10000,
+  user_max_active_jobs int not null default 20,
+  max_given_back int not null default 10,
+  constraint settings_one_row check (only_row),
+  constraint settings_limits_positive check (user_max_chunks > 0 and user_max_active_jobs > 0 and max_given_back >= 0)
+);
+comment on table chunk_private.settings is 'Limits, one row.';
+comment on column chunk_private.settings.only_row is 'Keeps it to one row.';
+comment on column chunk_private.settings.user_max_chunks is 'Chunks that a signed-in user''s job may have.';
+comment on column chunk_private.settings.user_max_active_jobs is 'Jobs that a signed-in user may have active at once.';
+comment on column chunk_private.settings.max_given_back is 'How often a chunk can be given back before it costs an attempt.';
+insert into chunk_private.settings (only_row) values (true) on conflict on constraint settings_pkey do nothing;
+
+create table if not exists chunk_private.lanes (
+  id smallint generated always as identity primary key,
+  kind text not null,
+  priority smallint not null,
+  constraint lanes_kind_fkey foreign key (kind) references public.sync_kinds (kind) on delete cascade,
+  constraint lanes_kind_priority_key unique (kind, priority)
+);
+comment on table chunk_private.lanes is
+  'The pairs of kind and priority that were ever used: a claim reads the claim index lane by lane, each as one short range.';
+
+create table if not exists chunk_private.slots (
+  job_id uuid not null,
+  chunk_index bigint not null,
+  lane smallint not null,
+  ready_at timestamptz not null,
+  claimed boolean not null default false,
+  claim_id uuid,
+  dispatched_at timestamptz,
+  dispatch_count int not null default 0,
+  -- No foreign key to the job: its check would lock the job's row at each release. The trigger below does its work.
+  primary key (job_id, chunk_index)
+)
+with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+comment on table chunk_private.slots is
+  'The slots in use: a row a chunk that is released or processing. A job has at most max_concurrency of them, so the cap holds without a check at the claim. A finished chunk''s row passes to the job''s next chunk.';
+comment on column chunk_private.slots.lane is 'Its job''s kind and priority: chunk_private.lanes.id.';
+comment on column chunk_private.slots.ready_at is 'Not claimable before. Claims take the oldest first, so that jobs take turns.';
+comment on column chunk_private.slots.claimed is 'Whether its chunk is processing.';
+comment on column chunk_private.slots.claim_id is 'The claim''s own id, so that a claim whose reply was lost can be repeated.';
+comment on column chunk_private.slots.dispatched_at is 'When a webhook was last sent for the chunk.';
+comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since it was released; the watchdog doubles its interval with each.';
+create index if not exists slots_claim on chunk_private.slots (lane, ready_at, chunk_index) where not claimed;
+create index if not exists slots_claim_id on chunk_private.slots (claim_id) where claim_id is not null;
+
+create or replace function chunk_private.forget_slots()
+returns trigger
+language plpgsql
+security definer -- whoever may delete a job need not have rights on what is inside
+set search_path = ''
+as $$
+begin
+  delete from chunk_private.slots s using deleted_jobs d where s.job_id = d.id;
+  return null;
+end
+$$;
+comment on function chunk_private.forget_slots is 'Deletes the slots of deleted jobs.';
+create or replace trigger sync_jobs_forget_slots after delete on public.sync_jobs
+  referencing old table as deleted_jobs for each statement execute function chunk_private.forget_slots();
+
+create table if not exists chunk_private.fresh_stripes (
+  job_id uuid not null,
+  stripe smallint not null,
+  next_index bigint not null,
+  end_index bigint not null,
+  primary key (job_id, stripe),
+  constraint fresh_stripes_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+comment on table chunk_private.fresh_stripes is
+  'Which chunks of a job were never released: of each stripe (chunk_index modulo the number of counter shards) those from next_index on, below end_index. Several stripes, so that workers do not queue for one row.';
+comment on column chunk_private.fresh_stripes.stripe is 'Its chunks have this remainder: chunk_index modulo sync_jobs.counter_shards.';
+comment on column chunk_private.fresh_stripes.next_index is 'The first of them that was never released.';
+comment on column chunk_private.fresh_stripes.end_index is 'The job''s number of chunks: one above its last chunk_index.';
+
+create table if not exists chunk_private.returned_chunks (
+  job_id uuid not null,
+  ready_at timestamptz not null,
+  chunk_index bigint not null,
+  primary key (job_id, ready_at, chunk_index),
+  constraint returned_chunks_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+);
+comment on table chunk_private.returned_chunks is
+  'Pending chunks that had a slot before and wait for another: retries from ready_at on, and what a pause took back.';
+comment on column chunk_private.returned_chunks.ready_at is 'From when on it may have a slot again.';
+
+create table if not exists chunk_private.job_counters (
+  job_id uuid not null,
+  shard smallint not null,
+  owner_id uuid,
+  open_chunks bigint not null default 0,
+  completed_chunks bigint not null default 0,
+  failed_chunks bigint not null default 0,
+  cancelled_chunks bigint not null default 0,
+  retrying_chunks bigint not null default 0,
+  items_processed bigint not null default 0,
+  last_activity_at timestamptz not null default now(),
+  last_error text,
+  last_error_at timestamptz,
+  primary key (job_id, shard),
+  constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
+  constraint job_counters_not_negative check (least(open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks) >= 0)
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+comment on table chunk_private.job_counters is
+  'A job''s counts, spread over up to 16 rows so that workers finishing chunks of one job do not queue for one row. Their sum is exact at every commit.';
+comment on column chunk_private.job_counters.open_chunks is 'Pending and processing. The job row is looked at only when this reaches zero.';
+comment on column chunk_private.job_counters.retrying_chunks is 'Open chunks that have failed at least once.';
+comment on column chunk_private.job_counters.items_processed is 'Items of ended chunks; those of running ones stand in their heartbeats.';
+
+create table if not exists chunk_private.chunk_attempts (
+  id bigint generated always as identity primary key,
+  chunk_id bigint not null,
+  attempt int not null,
+  outcome text not null,
+  error text,
+  worker_id text,
+  claim_token uuid not null,
+  claimed_at timestamptz,
+  ended_at timestamptz not null default now(),
+  constraint chunk_attempts_chunk_fkey foreign key (chunk_id) references public.chunk_processing_queue (id) on delete cascade,
+  constraint chunk_attempts_outcome_known check (outcome in ('retrying', 'failed', 'lost', 'released', 'cancelled'))
+);
+comment on table chunk_private.chunk_attempts is 'Every attempt that did not complete: who, when, and why.';
+comment on column chunk_private.chunk_attempts.outcome is
+  'retrying and failed: the worker reported an error; lost: its lease ran out; released: it gave the chunk back; cancelled: the job was.';
+create index if not exists chunk_attempts_chunk on chunk_private.chunk_attempts (chunk_id, claim_token);
+
+create table if not exists chunk_private.dispatches (
+  id bigint generated always as identity primary key,
+  job_id uuid not null,
+  owner_id uuid,
+  chunk_id bigint not null,
+  request_id bigint,
+  status_code int,
+  error text,
+  created_at timestamptz not null default now(),
+  answered_at timestamptz,
+  constraint dispatches_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+);
+comment on table chunk_private.dispatches is 'Webhooks asked of pg_net, with their outcome once the watchdog has seen it. A dispatch is a hint, never the truth.';
+comment on column chunk_private.dispatches.request_id is 'pg_net''s id of the request; null: it could not even be asked for.';
+comment on column chunk_private.dispatches.error is 'Why it failed: an exception of pg_net, no answer, or an HTTP status of 300 and more.';
+create index if not exists dispatches_job on chunk_private.dispatches (job_id, id desc);
+create index if not exists dispatches_unanswered on chunk_private.dispatches (request_id) where answered_at is null and request_id is not null;
+create index if not exists dispatches_age on chunk_private.dispatches (created_at, chunk_id);
+
+create table if not exists chunk_private.joined_requests (
+  request_id uuid not null,
+  job_id uuid not null,
+  primary key (request_id, job_id),
+  constraint joined_requests_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+);
+comment on table chunk_private.joined_requests is
+  'The request ids of starts that were given an active job with their job_key, so that they get the same job when it has ended.';
+create index if not exists joined_requests_job on chunk_private.joined_requests (job_id);
+
+create table if not exists chunk_private.appended_pages (
+  job_id uuid not null,
+  request_id uuid not null,
+  primary key (job_id, request_id),
+  constraint appended_pages_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+);
+comment on table chunk_private.appended_pages is 'The request ids of pages appended to a job, so that a repeated page adds nothing.';

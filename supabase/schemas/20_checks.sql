@@ -1,0 +1,120 @@
+-- Checks of arguments, used by more than one function. Each names the argument and what is allowed.
+
+create or replace function chunk_private.check_range(argument text, value bigint, lowest bigint, highest bigint)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if value not between lowest and highest then
+    raise exception using errcode = 'SC003', detail = argument,
+      message = format('%s must be between %s and %s, not %s', argument, lowest, highest, value);
+  end if;
+end
+$$;
+comment on function chunk_private.check_range is 'Raises SC003, naming the argument, when the value lies outside; null passes.';
+
+create or replace function chunk_private.check_length(argument text, list jsonb, longest int)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if jsonb_array_length(list) > longest then
+    raise exception using errcode = 'SC004', detail = argument,
+      message = format('%s has %s items; one call may carry %s', argument, jsonb_array_length(list), longest);
+  end if;
+end
+$$;
+comment on function chunk_private.check_length is 'Raises SC004, naming the argument, when a JSON array is longer.';
+
+create or replace function chunk_private.check_chunks(argument text, chunks jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = ''
+as $$
+declare
+  bad bigint;
+begin
+  if jsonb_typeof(chunks) <> 'array' then
+    raise exception using errcode = 'SC003', detail = argument,
+      message = format('%s must be an array of JSON objects, not %s', argument, jsonb_typeof(chunks));
+  end if;
+  if jsonb_array_length(chunks) > 100000 then
+    raise exception using errcode = 'SC004', detail = argument,
+      message = format('%s has %s chunks; one call may carry 100000', argument, jsonb_array_length(chunks)),
+      hint = 'Start the job with sealed => false and append the others with append_sync_chunks().';
+  end if;
+  select min(c.place) into bad from jsonb_array_elements(chunks) with ordinality c (payload, place)
+  where jsonb_typeof(c.payload) <> 'object';
+  if bad is not null then
+    raise exception using errcode = 'SC003', detail = argument,
+      message = format('%s[%s] must be a JSON object, not %s', argument, bad - 1, jsonb_typeof(chunks -> (bad - 1)::int));
+  end if;
+end
+$$;
+comment on function chunk_private.check_chunks is 'Raises SC003 or SC004, naming the argument, unless it is an array of at most 100,000 objects.';
+
+create or replace function chunk_private.check_report(
+  success boolean, retry_after_seconds int, next_chunks jsonb, items_processed bigint, items_total bigint
+)
+returns boolean
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  if success is null then
+    raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
+  end if;
+  if retry_after_seconds not between 0 and 604800 then
+    perform chunk_private.check_range('retry_after_seconds', retry_after_seconds, 0, 604800);
+  end if;
+  if items_processed not between 0 and 9007199254740991 then -- the largest that every JSON reader keeps exact
+    perform chunk_private.check_range('items_processed', items_processed, 0, 9007199254740991);
+  end if;
+  if items_total not between 0 and 9007199254740991 then
+    perform chunk_private.check_range('items_total', items_total, 0, 9007199254740991);
+  end if;
+  if next_chunks is not null then
+    perform chunk_private.check_chunks('next_chunks', next_chunks);
+    if not success and jsonb_array_length(next_chunks) > 0 then
+      raise exception using errcode = 'SC003', detail = 'next_chunks', message = 'next_chunks goes with success only';
+    end if;
+    return next_chunks <> '[]';
+  end if;
+  return false;
+end
+$$;
+comment on function chunk_private.check_report is
+  'Raises SC003 or SC004, naming the argument, for a report that makes no sense; says whether it appends chunks.';
+
+create or replace function chunk_private.claimable_kinds(kinds text[])
+returns text[]
+language plpgsql
+stable
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  unknown record;
+begin
+  if kinds is null then
+    return array(select k.kind from public.sync_kinds k where k.handler is not null);
+  end if;
+  if (select count(*) from public.sync_kinds k where k.kind = any (kinds)) <> cardinality(kinds) then
+    select w.kind into unknown from unnest(kinds) w (kind)
+    where not exists (select from public.sync_kinds k where k.kind = w.kind) limit 1;
+    if found then
+      raise exception using errcode = 'SC002', detail = 'kinds', message = format('no sync kind is named %L', unknown.kind),
+        hint = 'save_sync_kind() adds one.';
+    end if;
+  end if;
+  return kinds;
+end
+$$;
+comment on function chunk_private.claimable_kinds is
+  'The kinds that a claim is for: those named, or with null those that have a handler. SC002 when there is no such kind.';

@@ -1,0 +1,131 @@
+-- Claiming many chunks at once: the same as a claim, set by set.
+
+create or replace function chunk_private.take_slots(
+  lane smallint, floor timestamptz, how_many int, parent_sync_job_id uuid, claim_id uuid, out job_ids uuid[], out chunk_indexes bigint[]
+)
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  taken record;
+begin
+  floor := case when parent_sync_job_id is null and random() > 0.02 then floor else '-infinity' end;
+  loop
+    with slot as (
+      update chunk_private.slots s
+      set claimed = true, claim_id = claim_id
+      where s.ctid = any (case when parent_sync_job_id is null then array(
+          select p.ctid from chunk_private.slots p
+          where p.lane = lane and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
+          order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
+        ) else array(
+          select p.ctid from chunk_private.slots p
+          where p.job_id = parent_sync_job_id and p.lane = lane and not p.claimed and p.ready_at <= now()
+          order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
+        ) end)
+      returning s.job_id, s.chunk_index, s.ready_at
+    )
+    select array_agg(t.job_id order by t.ready_at, t.chunk_index) as job_ids,
+      array_agg(t.chunk_index order by t.ready_at, t.chunk_index) as chunk_indexes, count(*)::int as slots, max(t.ready_at) as newest
+    into taken from slot t;
+    job_ids := job_ids || taken.job_ids;
+    chunk_indexes := chunk_indexes || taken.chunk_indexes;
+    how_many := how_many - taken.slots;
+    if taken.newest > floor + interval '50 milliseconds' and parent_sync_job_id is null then
+      perform chunk_private.remember_floor(lane, taken.newest);
+    end if;
+    exit when how_many = 0 or floor = '-infinity';
+    floor := '-infinity';
+  end loop;
+end
+$$;
+comment on function chunk_private.take_slots is 'Claims the slots of up to how_many claimable chunks of a lane, the longest released first, and returns their places, or nulls.';
+
+create or replace function chunk_private.start_attempts(
+  job_ids uuid[], chunk_indexes bigint[], worker_id text, handler text, lease_seconds int
+)
+returns chunk_private.claimed_chunk[]
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  claimed chunk_private.claimed_chunk[];
+  starting uuid[];
+begin
+  with chunk as (
+    update public.chunk_processing_queue q
+    set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker_id,
+        locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
+    from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
+    join public.sync_jobs j on j.id = t.job_id
+    where q.parent_sync_job_id = t.job_id and q.chunk_index = t.chunk_index
+      and (q.started_at is null or chunk_private.hold_returned(t.job_id, t.chunk_index)) -- of t: after the join, not for all chunks
+    returning q.id, q.parent_sync_job_id, q.kind, q.chunk_index, q.attempts, q.max_retries, q.payload, j.payload as job_payload,
+      q.owner_id, q.claim_token, q.locked_until, j.status as job_status, t.place
+  )
+  select
+    coalesce(array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, c.payload,
+      c.job_payload, c.owner_id, c.claim_token, c.locked_until)::chunk_private.claimed_chunk order by c.place), '{}'),
+    array_agg(c.parent_sync_job_id) filter (where c.job_status = 'pending')
+  into claimed, starting
+  from chunk c;
+  if starting is not null then
+    perform chunk_private.start_jobs(starting);
+  end if;
+  if cardinality(claimed) < cardinality(job_ids) then
+    perform chunk_private.unclaim(array_agg(t.job_id), array_agg(t.chunk_index))
+    from unnest(job_ids, chunk_indexes) t (job_id, chunk_index)
+    where (t.job_id, t.chunk_index) not in (select c.parent_sync_job_id, c.chunk_index from unnest(claimed) c);
+  end if;
+  return claimed;
+end
+$$;
+comment on function chunk_private.start_attempts is 'What start_attempt does, for many chunks: in the order given, without those that cannot be held.';
+
+create or replace function public.claim_chunk_jobs_safe(
+  worker_id text, batch_size int, parent_sync_job_id uuid default null, kinds text[] default null, lease_seconds int default null,
+  claim_id uuid default null
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+  earlier constant chunk_private.claimed_chunk[] := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
+  lane record;
+  taken record;
+  claimed chunk_private.claimed_chunk[] := array[]::chunk_private.claimed_chunk[];
+begin
+  perform chunk_private.check_range('batch_size', coalesce(batch_size, 0), 1, 100);
+  if cardinality(earlier) > 0 then
+    return to_jsonb(earlier);
+  end if;
+  if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
+    kinds := chunk_private.claimable_kinds(kinds);
+  end if;
+  for lane in
+    select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
+    from chunk_private.claim_lanes l
+    where l.kind = any (kinds)
+    order by l.priority desc, random()
+  loop
+    taken := chunk_private.take_slots(lane.id, lane.floor, batch_size - cardinality(claimed), parent_sync_job_id, claim_id);
+    if taken.job_ids is not null then
+      claimed := claimed || chunk_private.start_attempts(taken.job_ids, taken.chunk_indexes, worker_id, lane.handler, lane.lease_seconds);
+      exit when cardinality(claimed) = batch_size;
+    end if;
+  end loop;
+  if claimed = '{}' then
+    perform chunk_private.claimable_kinds(kinds);
+  end if;
+  return to_jsonb(claimed);
+end
+$$;
+comment on function public.claim_chunk_jobs_safe is
+  'Claims up to batch_size (at most 100) chunks at once: a JSON array of what claim_next_chunk_job_safe returns.';

@@ -1,0 +1,171 @@
+-- Cancel, pause, resume, retry.
+
+create or replace function chunk_private.cancel_sync_job(parent_sync_job_id uuid)
+returns jsonb
+language plpgsql
+security definer -- users may cancel their own jobs and write no table
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+begin
+  if job.status in ('completed', 'failed') then
+    perform chunk_private.refuse(job, 'cancelled');
+  elsif job.status <> 'cancelled' then
+    -- The slots first: this waits for claims that are under way, and leaves nothing to later ones.
+    delete from chunk_private.slots s where s.job_id = job.id;
+    delete from chunk_private.returned_chunks r where r.job_id = job.id;
+    delete from chunk_private.fresh_stripes f where f.job_id = job.id;
+    with ended as (
+      update public.chunk_processing_queue q
+      set status = 'cancelled', locked_until = null, completed_at = now(), updated_at = now()
+      where q.parent_sync_job_id = job.id and q.status in ('pending', 'processing')
+      returning q.id, q.attempts, q.worker_id, q.claim_token, q.started_at, q.chunk_index, q.items_processed
+    ),
+    recorded as (
+      insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, worker_id, claim_token, claimed_at)
+      select e.id, e.attempts, 'cancelled', e.worker_id, e.claim_token, e.started_at from ended e where e.claim_token is not null
+    )
+    update chunk_private.job_counters c
+    set open_chunks = 0, retrying_chunks = 0, cancelled_chunks = c.cancelled_chunks + c.open_chunks, last_activity_at = now(),
+        items_processed = c.items_processed + coalesce((
+          select sum(e.items_processed) from ended e where e.chunk_index % job.counter_shards = c.shard and e.claim_token is not null
+        ), 0)::bigint
+    where c.job_id = job.id;
+    update public.sync_jobs j
+    set status = 'cancelled', completed_at = now(), finishes = j.finishes + 1
+    where j.id = job.id;
+  end if;
+  return public.get_sync_job_progress_safe(job.id);
+end
+$$;
+comment on function chunk_private.cancel_sync_job is 'The body of cancel_sync_job.';
+
+create or replace function chunk_private.pause_sync_job(parent_sync_job_id uuid)
+returns jsonb
+language plpgsql
+security definer -- users may pause their own jobs and write no table
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+begin
+  if job.status in ('completed', 'failed', 'cancelled') then
+    perform chunk_private.refuse(job, 'paused');
+  elsif job.status <> 'paused' then
+    with taken_back as (
+      delete from chunk_private.slots s where s.job_id = job.id and not s.claimed returning s.ready_at, s.chunk_index
+    )
+    insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+    select job.id, t.ready_at, t.chunk_index from taken_back t;
+    update public.sync_jobs j set status = 'paused' where j.id = job.id;
+  end if;
+  return public.get_sync_job_progress_safe(job.id);
+end
+$$;
+comment on function chunk_private.pause_sync_job is 'The body of pause_sync_job.';
+
+create or replace function chunk_private.resume_sync_job(parent_sync_job_id uuid)
+returns jsonb
+language plpgsql
+security definer -- users may resume their own jobs and write no table
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+begin
+  if job.status in ('completed', 'failed', 'cancelled') then
+    perform chunk_private.refuse(job, 'resumed');
+  elsif job.status = 'paused' then
+    update public.sync_jobs j
+    set status = case when j.started_at is null then 'pending' else 'running' end
+    where j.id = job.id;
+    perform chunk_private.fill_slots(job.id);
+  end if;
+  return public.get_sync_job_progress_safe(job.id);
+end
+$$;
+comment on function chunk_private.resume_sync_job is 'The body of resume_sync_job.';
+
+create or replace function chunk_private.retry_failed_chunks(parent_sync_job_id uuid)
+returns jsonb
+language plpgsql
+security definer -- users may retry their own jobs and write no table
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+  reopened bigint;
+begin
+  if job.status in ('completed', 'cancelled') then
+    perform chunk_private.refuse(job, 'retried');
+  elsif job.status = 'failed' and not chunk_private.is_service() then
+    perform chunk_private.lock_user(job.owner_id);
+    perform chunk_private.check_active_jobs(job.owner_id);
+  end if;
+  with chunk as (
+    update public.chunk_processing_queue q
+    set status = 'pending', attempts = 0, given_back = 0, claim_token = null, items_processed = null, completed_at = null, updated_at = now()
+    where q.parent_sync_job_id = job.id and q.status = 'failed'
+    returning q.chunk_index
+  )
+  insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+  select job.id, now(), c.chunk_index from chunk c;
+  get diagnostics reopened = row_count;
+  if reopened <> (select coalesce(sum(c.failed_chunks), 0) from chunk_private.job_counters c where c.job_id = job.id) then
+    perform chunk_private.refuse(job, 'retried any more: purge_sync_jobs() has begun to delete its chunks');
+  end if;
+  update chunk_private.job_counters c
+  set open_chunks = c.open_chunks + c.failed_chunks, failed_chunks = 0, last_activity_at = now()
+  where c.job_id = job.id;
+  if job.status = 'failed' then
+    begin
+      update public.sync_jobs j set status = 'running', completed_at = null where j.id = job.id;
+    exception when unique_violation then
+      raise exception using errcode = 'SC005',
+        message = format('the sync job %s cannot be retried: another job with the key %L is active', job.id, job.job_key);
+    end;
+  end if;
+  perform chunk_private.fill_slots(job.id);
+  return public.get_sync_job_progress_safe(job.id);
+end
+$$;
+comment on function chunk_private.retry_failed_chunks is 'The body of retry_failed_chunks.';
+
+create or replace function public.cancel_sync_job(parent_sync_job_id uuid)
+returns jsonb
+language sql
+set search_path = ''
+set statement_timeout = '60s'
+as $$ select chunk_private.cancel_sync_job($1); $$;
+comment on function public.cancel_sync_job is
+  'Ends a job and all its open chunks at once; a worker hears of it at its next heartbeat, and its late report answers cancelled. SC005 when the job has completed or failed.';
+
+create or replace function public.pause_sync_job(parent_sync_job_id uuid)
+returns jsonb
+language sql
+set search_path = ''
+set statement_timeout = '60s'
+as $$ select chunk_private.pause_sync_job($1); $$;
+comment on function public.pause_sync_job is 'Stops handing out a job''s chunks; those that are processing go on. SC005 when the job has ended.';
+
+create or replace function public.resume_sync_job(parent_sync_job_id uuid)
+returns jsonb
+language sql
+set search_path = ''
+set statement_timeout = '60s'
+as $$ select chunk_private.resume_sync_job($1); $$;
+comment on function public.resume_sync_job is 'Goes on with a paused job. SC005 when the job has ended.';
+
+create or replace function public.retry_failed_chunks(parent_sync_job_id uuid)
+returns jsonb
+language sql
+set search_path = ''
+set statement_timeout = '60s'
+as $$ select chunk_private.retry_failed_chunks($1); $$;
+comment on function public.retry_failed_chunks is
+  'Reopens the failed chunks of a job with all their attempts; the others stay as they are. SC005 when the job has completed, was cancelled or is being purged; SC004 when a user has as many active jobs as allowed.';

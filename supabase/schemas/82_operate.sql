@@ -1,0 +1,104 @@
+-- Kinds and configuration.
+
+create or replace function chunk_private.version()
+returns text
+language sql
+immutable
+set search_path = ''
+as $$ select '0.1.0'; $$;
+comment on function chunk_private.version is 'The release of supabase-chunks whose migrations are installed.';
+
+create or replace function public.save_sync_kind(
+  kind text, handler text default null, max_concurrency int default 1, max_retries int default 3, lease_seconds int default 600,
+  retry_delay_seconds int default 10, user_startable boolean default false
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  saved public.sync_kinds;
+begin
+  if kind is null or kind !~ '^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$' then
+    raise exception using errcode = 'SC003', detail = 'kind',
+      message = 'kind must be 1 to 100 letters, digits or _ . : -, beginning with a letter or digit';
+  end if;
+  if handler !~ '^[A-Za-z0-9_-]{1,100}$' then
+    raise exception using errcode = 'SC003', detail = 'handler',
+      message = 'handler must be the name of an Edge Function (letters, digits, _ and -), or null for Python workers';
+  end if;
+  perform chunk_private.check_range('max_concurrency', coalesce(max_concurrency, 1), 1, 1000);
+  perform chunk_private.check_range('max_retries', coalesce(max_retries, 3), 0, 100);
+  perform chunk_private.check_range('lease_seconds', coalesce(lease_seconds, 600), 1, 86400);
+  perform chunk_private.check_range('retry_delay_seconds', coalesce(retry_delay_seconds, 10), 0, 86400);
+  insert into public.sync_kinds as k (kind, handler, max_concurrency, max_retries, lease_seconds, retry_delay_seconds, user_startable)
+  values (kind, handler, coalesce(max_concurrency, 1), coalesce(max_retries, 3), coalesce(lease_seconds, 600),
+    coalesce(retry_delay_seconds, 10), coalesce(user_startable, false))
+  on conflict on constraint sync_kinds_pkey do update
+  set handler = excluded.handler, max_concurrency = excluded.max_concurrency, max_retries = excluded.max_retries,
+      lease_seconds = excluded.lease_seconds, retry_delay_seconds = excluded.retry_delay_seconds,
+      user_startable = excluded.user_startable, updated_at = now()
+  returning k.* into saved;
+  return to_jsonb(saved);
+end
+$$;
+comment on function public.save_sync_kind is
+  'Adds or changes a kind of sync. Jobs that run already keep their max_concurrency and max_retries.';
+
+create or replace function chunk_private.save_secret(name text, secret text, description text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  secret_id uuid;
+begin
+  select s.id into secret_id from vault.secrets s where s.name = name;
+  if secret_id is null then
+    perform vault.create_secret(secret, name, description);
+  else
+    perform vault.update_secret(secret_id, secret, name, description);
+  end if;
+end
+$$;
+comment on function chunk_private.save_secret is 'Writes a Vault entry by name. For use in definer functions: the Vault is the owner''s.';
+
+create or replace function chunk_private.configure_chunk_processing(project_url text, processor_key text)
+returns jsonb
+language plpgsql
+security definer -- writes the Vault
+set search_path = ''
+as $$
+#variable_conflict use_variable
+begin
+  if project_url is null or project_url !~ '^https?://[^/?#[:space:]]+/?$' then
+    raise exception using errcode = 'SC003', detail = 'project_url',
+      message = 'project_url must be the base URL of the project as the database reaches it, such as https://abc.supabase.co';
+  end if;
+  if processor_key is null or length(processor_key) < 8 or processor_key ~ '[[:space:]]' or processor_key like 'sb\_publishable\_%' then
+    raise exception using errcode = 'SC003', detail = 'processor_key',
+      message = 'processor_key must be a secret key (sb_secret_…) or the legacy service_role key';
+  end if;
+  if to_regproc('vault.create_secret') is null then
+    raise exception using errcode = 'SC006', message = 'the extension supabase_vault is not installed',
+      hint = 'create extension supabase_vault cascade;';
+  end if;
+  perform chunk_private.save_secret('project_url', rtrim(project_url, '/'), 'supabase-chunks: where the Edge Functions are');
+  perform chunk_private.save_secret('chunk_processor_key', processor_key, 'supabase-chunks: the key that webhooks carry');
+  perform chunk_private.schedule_watchdog();
+  -- What waited for this goes on now.
+  perform chunk_private.dispatch_waiting(null, false);
+  return public.chunk_system_health();
+end
+$$;
+comment on function chunk_private.configure_chunk_processing is 'The body of configure_chunk_processing.';
+
+create or replace function public.configure_chunk_processing(project_url text, processor_key text)
+returns jsonb
+language sql
+set search_path = ''
+as $$ select chunk_private.configure_chunk_processing($1, $2); $$;
+comment on function public.configure_chunk_processing is
+  'Writes into the Vault where webhooks go (the project''s URL as the database reaches it) and which key they carry; schedules the watchdog. Returns chunk_system_health(), never the key.';

@@ -1,0 +1,181 @@
+-- The messages that the handler sync-emails stores.
+
+create table if not exists public.synced_emails (
+  id bigint generated always as identity primary key,
+  account_id uuid not null,
+  folder text not null,
+  uidvalidity bigint not null,
+  uid bigint not null,
+  message_id text,
+  in_reply_to text,
+  subject text,
+  from_addresses jsonb not null default '[]',
+  to_addresses jsonb not null default '[]',
+  cc_addresses jsonb not null default '[]',
+  bcc_addresses jsonb not null default '[]',
+  reply_to_addresses jsonb not null default '[]',
+  sent_at timestamptz,
+  received_at timestamptz,
+  size bigint,
+  flags text[] not null default '{}',
+  preview text,
+  body_text text,
+  body_html text,
+  parse_error text,
+  deleted_at timestamptz,
+  job_id uuid,
+  synced_at timestamptz not null default now(),
+  constraint synced_emails_account_fkey foreign key (account_id) references public.email_accounts (id) on delete cascade,
+  -- Also the index of the foreign key, and of "which UIDs of this folder are here".
+  constraint synced_emails_one_per_uid unique (account_id, folder, uidvalidity, uid),
+  constraint synced_emails_uid_range check (uid between 1 and 4294967295 and uidvalidity >= 0),
+  constraint synced_emails_addresses_are_arrays check (
+    jsonb_typeof(from_addresses) = 'array' and jsonb_typeof(to_addresses) = 'array' and jsonb_typeof(cc_addresses) = 'array'
+    and jsonb_typeof(bcc_addresses) = 'array' and jsonb_typeof(reply_to_addresses) = 'array'
+  )
+);
+comment on table public.synced_emails is 'Messages that were synced, one row a message and folder. Written by the handler sync-emails.';
+comment on column public.synced_emails.uidvalidity is 'The server''s generation of UIDs in this folder. When it changes, the rows of the old one are marked deleted.';
+comment on column public.synced_emails.from_addresses is 'Array of {name, address}, decoded; so are the other addresses.';
+comment on column public.synced_emails.sent_at is 'The header Date; null when it is missing or no date.';
+comment on column public.synced_emails.received_at is 'When the server got the message (INTERNALDATE).';
+comment on column public.synced_emails.size is 'Size on the server in bytes.';
+comment on column public.synced_emails.flags is 'IMAP flags, such as \Seen, as of the message''s sync or the last full one.';
+comment on column public.synced_emails.preview is 'The text''s beginning, in one line.';
+comment on column public.synced_emails.body_text is 'Only when the job''s payload asked for it: {"body": true}.';
+comment on column public.synced_emails.parse_error is 'What could not be read of the message; the rest is stored.';
+comment on column public.synced_emails.deleted_at is 'When a full sync found that the message has left the folder.';
+comment on column public.synced_emails.job_id is 'The sync job that stored the message; it may have been purged since.';
+
+create index if not exists synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last) where deleted_at is null;
+
+create or replace function public.plan_email_folder(
+  account_id uuid, folder text, uidvalidity bigint, present jsonb, mark_deleted boolean default false
+)
+returns jsonb
+language plpgsql
+set search_path = ''
+set statement_timeout = '60s' -- a folder of a million messages
+as $$
+#variable_conflict use_variable
+declare
+  missing jsonb;
+  gone bigint := 0;
+  superseded bigint;
+begin
+  if jsonb_typeof(present) is distinct from 'array' then
+    raise exception using errcode = 'SC003', detail = 'present', message = 'present must be an array of [first, last]';
+  end if;
+  if (select sum((r.range ->> 1)::bigint - (r.range ->> 0)::bigint + 1) from jsonb_array_elements(present) r(range)) > 10000000 then
+    raise exception using errcode = 'SC004', detail = 'present', message = 'a folder of more than 10,000,000 messages is too large';
+  end if;
+
+  update public.synced_emails e
+  set deleted_at = now()
+  where e.account_id = account_id and e.folder = folder and e.uidvalidity <> uidvalidity and e.deleted_at is null;
+  get diagnostics superseded = row_count;
+
+  -- Neighbours in the folder keep the difference between their place there and their place among the missing.
+  with in_folder as (
+    select u.uid, row_number() over (order by u.uid) as place
+    from jsonb_array_elements(present) r(range)
+    cross join lateral generate_series((r.range ->> 0)::bigint, (r.range ->> 1)::bigint) u(uid)
+  ), absent as (
+    select f.uid, f.place - row_number() over (order by f.uid) as island
+    from in_folder f
+    where not exists (
+      select from public.synced_emails e
+      where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.uid = f.uid and e.deleted_at is null
+    )
+  ), islands as (
+    select min(a.uid) as first, max(a.uid) as last, count(*) as messages from absent a group by a.island
+  )
+  select coalesce(jsonb_agg(jsonb_build_array(i.first, i.last, i.messages) order by i.first), '[]') into missing from islands i;
+
+  if mark_deleted then
+    update public.synced_emails e
+    set deleted_at = now()
+    where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.deleted_at is null
+      and not exists (
+        select from jsonb_array_elements(present) r(range)
+        cross join lateral generate_series((r.range ->> 0)::bigint, (r.range ->> 1)::bigint) u(uid)
+        where u.uid = e.uid
+      );
+    get diagnostics gone = row_count;
+  end if;
+  return jsonb_build_object('missing', missing, 'deleted', gone, 'superseded', superseded);
+end
+$$;
+comment on function public.plan_email_folder is
+  'Compares a folder''s UIDs on the server (present: an array of [first, last]) with the table. missing: ranges [first, last, messages] of neighbours that are not stored, be they new or left out by an earlier failure. Marks the rows of an earlier UIDVALIDITY deleted, and with mark_deleted those that have left the folder.';
+
+create or replace function public.save_synced_emails(
+  account_id uuid, folder text, uidvalidity bigint, emails jsonb, job_id uuid default null
+)
+returns int
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  changed int;
+begin
+  insert into public.synced_emails as e (
+    account_id, folder, uidvalidity, uid, message_id, in_reply_to, subject, from_addresses, to_addresses, cc_addresses,
+    bcc_addresses, reply_to_addresses, sent_at, received_at, size, flags, preview, body_text, body_html, parse_error, job_id
+  )
+  select distinct on (m.uid)
+    account_id, folder, uidvalidity, m.uid, m.message_id, m.in_reply_to, m.subject, coalesce(m.from_addresses, '[]'),
+    coalesce(m.to_addresses, '[]'), coalesce(m.cc_addresses, '[]'), coalesce(m.bcc_addresses, '[]'),
+    coalesce(m.reply_to_addresses, '[]'), m.sent_at, m.received_at, m.size, coalesce(m.flags, '{}'), m.preview, m.body_text,
+    m.body_html, m.parse_error, job_id
+  from jsonb_to_recordset(emails) as m(
+    uid bigint, message_id text, in_reply_to text, subject text, from_addresses jsonb, to_addresses jsonb, cc_addresses jsonb,
+    bcc_addresses jsonb, reply_to_addresses jsonb, sent_at timestamptz, received_at timestamptz, size bigint, flags text[],
+    preview text, body_text text, body_html text, parse_error text
+  )
+  order by m.uid -- in one order, so that two workers with the same range wait and do not deadlock
+  on conflict on constraint synced_emails_one_per_uid do update
+  set message_id = excluded.message_id, in_reply_to = excluded.in_reply_to, subject = excluded.subject,
+      from_addresses = excluded.from_addresses, to_addresses = excluded.to_addresses, cc_addresses = excluded.cc_addresses,
+      bcc_addresses = excluded.bcc_addresses, reply_to_addresses = excluded.reply_to_addresses, sent_at = excluded.sent_at,
+      received_at = excluded.received_at, size = excluded.size, flags = excluded.flags, preview = excluded.preview,
+      body_text = coalesce(excluded.body_text, e.body_text), body_html = coalesce(excluded.body_html, e.body_html),
+      parse_error = excluded.parse_error, deleted_at = null, job_id = excluded.job_id, synced_at = now()
+  -- A chunk that runs again writes nothing.
+  where (
+      e.message_id, e.in_reply_to, e.subject, e.from_addresses, e.to_addresses, e.cc_addresses, e.bcc_addresses,
+      e.reply_to_addresses, e.sent_at, e.received_at, e.size, e.flags, e.preview, e.body_text, e.body_html, e.parse_error,
+      e.deleted_at
+    ) is distinct from (
+      excluded.message_id, excluded.in_reply_to, excluded.subject, excluded.from_addresses, excluded.to_addresses,
+      excluded.cc_addresses, excluded.bcc_addresses, excluded.reply_to_addresses, excluded.sent_at, excluded.received_at,
+      excluded.size, excluded.flags, excluded.preview, coalesce(excluded.body_text, e.body_text),
+      coalesce(excluded.body_html, e.body_html), excluded.parse_error, null::timestamptz
+    );
+  get diagnostics changed = row_count;
+  return changed;
+end
+$$;
+comment on function public.save_synced_emails is
+  'Stores messages of one folder (an array of objects named like the columns); returns how many rows were added or changed. Storing the same again changes nothing.';
+
+create or replace function public.save_email_flags(account_id uuid, folder text, uidvalidity bigint, emails jsonb)
+returns int
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_variable
+declare
+  changed int;
+begin
+  update public.synced_emails e
+  set flags = coalesce(m.flags, '{}'), synced_at = now()
+  from jsonb_to_recordset(emails) as m(uid bigint, flags text[])
+  where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.uid = m.uid
+    and e.flags is distinct from coalesce(m.flags, '{}');
+  get diagnostics changed = row_count;
+  return changed;
+end
+$$;
+comment on function public.save_email_flags is 'Notes the present flags of messages ({uid, flags}) that are stored; returns how many differed.';

@@ -1,0 +1,19 @@
+-- What an installation sets going.
+
+-- pg_cron and pg_net come with Supabase, and may be absent elsewhere: Python workers need neither. The CLI swallows
+-- notices, so what is missing is shown by chunk_system_health().
+do $$
+begin
+  begin
+    create extension if not exists pg_net;
+  exception when others then
+    raise notice 'supabase-chunks: pg_net is not available: %', sqlerrm;
+  end;
+  begin
+    create extension if not exists pg_cron;
+  exception when others then
+    raise notice 'supabase-chunks: pg_cron is not available: %', sqlerrm;
+  end;
+end
+$$;
+select chunk_private.schedule_watchdog();
