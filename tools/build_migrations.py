@@ -1,8 +1,8 @@
 """`make migrations`: build the migrations of the release being made from `supabase/schemas/`.
 
 The sources are the present truth, one topic a file, in the order of their names. A migration that is out
-never changes; what is built here are the last two of `supabase/migrations/`, with `create or replace`, so that
-they bring an empty database and one of an earlier release to the same state:
+never changes; what is built here are the last two of `supabase/migrations/`, with `create or replace`,
+so that they bring an empty database and one of an earlier release to the same state:
 
 - `<timestamp>_chunks_<release>.sql`: the queue;
 - `<timestamp>_chunks_<release>_email.sql`: the email sync, which a project can do without.

@@ -1,6 +1,6 @@
 -- supabase-chunks 0.1.0: the email sync. Built from supabase/schemas by `make migrations`: change it there.
 
--- Under load an upgrade waits for locks this long at most. Then it has changed nothing, and can be repeated.
+-- An upgrade under load waits this long for a lock. Then nothing has changed: run it again.
 set local lock_timeout = '5s';
 
 -- 85_email_accounts.sql
