@@ -1,10 +1,13 @@
-"""Every error of this package, one tree.
+"""What this package raises when something outside the caller's code goes wrong, one tree.
 
 ::
 
     ChunksError
     ├── ConfigurationError           a URL or key is missing or cannot be one; an optional package is absent
     ├── PayloadError                 a value cannot be sent as JSON (also a ValueError); `path` says which
+    ├── InstallError                 `init` or `new` cannot change that project; nothing was changed
+    ├── LocalStackError              a part of the local stack could not start, or stopped for good
+    ├── DemoError                    the demo cannot go on
     ├── JobError                     how a sync ended, or did not; `progress` has the counts
     │   ├── JobFailed                every chunk ended and at least one failed; `errors` has the first
     │   ├── JobCancelled             somebody cancelled it
@@ -31,6 +34,9 @@
         └── NotConfigured            SC006
 
 An error's default message is the first line of its docstring. No error holds a key or a request's headers.
+
+Wrong use is Python's own TypeError, ValueError or AttributeError. `RetryLater` and `PermanentFailure` are no
+errors of the package: a handler raises them to steer its worker.
 """
 # ruff: noqa: N818 - JobNotFound, PermissionDenied and their like say it without the suffix.
 
@@ -48,7 +54,9 @@ __all__ = [
     "ChunksError",
     "ConfigurationError",
     "ConnectionFailed",
+    "DemoError",
     "FunctionsNotInstalled",
+    "InstallError",
     "InvalidArgument",
     "InvalidState",
     "JobCancelled",
@@ -56,6 +64,7 @@ __all__ = [
     "JobFailed",
     "JobNotFound",
     "LimitExceeded",
+    "LocalStackError",
     "NotConfigured",
     "NotFound",
     "PayloadError",
@@ -101,6 +110,18 @@ class PayloadError(ChunksError, ValueError):
         """Take what is wrong, and where, as in `chunks[17].total`."""
         super().__init__(f"{path}: {message}" if path and message else message)
         self.path = path
+
+
+class InstallError(ChunksError):
+    """Nothing was installed into the project; the message says why and what to do."""
+
+
+class LocalStackError(ChunksError):
+    """A part of the local stack could not start, or stopped for good; the message says what to do."""
+
+
+class DemoError(ChunksError):
+    """The demo cannot go on; the message says what to do."""
 
 
 class JobError(ChunksError):

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supabase_chunks.client import ChunksClient
-from supabase_chunks.demo.failure import DemoError
 from supabase_chunks.demo.imap import Address, Mailbox
 from supabase_chunks.demo.messages import from_mbox, made_up
 from supabase_chunks.demo.report import Report, count_rows
 from supabase_chunks.demo.server import MailServer, require_installed
+from supabase_chunks.errors import DemoError
 from supabase_chunks.local import LocalStack
 
 if TYPE_CHECKING:

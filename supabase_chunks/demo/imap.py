@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
-from supabase_chunks.demo.failure import DemoError
+from supabase_chunks.errors import DemoError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,7 +11,7 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
-from supabase_chunks.demo.failure import DemoError
+from supabase_chunks.errors import DemoError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

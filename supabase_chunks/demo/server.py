@@ -10,8 +10,8 @@ import time
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from supabase_chunks.demo.failure import DemoError
 from supabase_chunks.demo.imap import Address
+from supabase_chunks.errors import DemoError
 from supabase_chunks.local.ports import HOST, free_port
 from supabase_chunks.local.process import kill_with_children, spawn
 

@@ -6,7 +6,7 @@ changes nothing, and a newer package adds only what is new.
 
 from __future__ import annotations
 
-from supabase_chunks.install.failure import InstallError
+from supabase_chunks.errors import InstallError
 from supabase_chunks.install.plan import Plan
 from supabase_chunks.install.project import Project
 from supabase_chunks.install.scaffold import new_kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from supabase_chunks.install.failure import InstallError
+from supabase_chunks.errors import InstallError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from supabase_chunks import assets
+from supabase_chunks.errors import InstallError
 from supabase_chunks.install.config import with_functions
-from supabase_chunks.install.failure import InstallError
 from supabase_chunks.install.project import Project, fingerprint, manifest
 
 if TYPE_CHECKING:

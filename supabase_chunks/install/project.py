@@ -8,7 +8,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from supabase_chunks.install.failure import InstallError
+from supabase_chunks.errors import InstallError
 
 if TYPE_CHECKING:
     from pathlib import Path

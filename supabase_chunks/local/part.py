@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from supabase_chunks.local.failure import LocalStackError
+from supabase_chunks.errors import LocalStackError
 from supabase_chunks.local.process import WINDOWS, kill_with_children
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import random
 import socket
 import sys
 
-from supabase_chunks.local.failure import LocalStackError
+from supabase_chunks.errors import LocalStackError
 
 HOST = "127.0.0.1"
 

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import psycopg
 
+from supabase_chunks.errors import LocalStackError
 from supabase_chunks.local.binaries import embedded_bin_dir, program, runnable
 from supabase_chunks.local.cluster import SUPERUSER, anywhere, drop_stale_pid, environment, give, make_cluster
-from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.ports import HOST, free_port, require_free
 from supabase_chunks.local.process import (
     SIGQUIT,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from supabase_chunks.errors import LocalStackError
 from supabase_chunks.local.deno import fetch
-from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.ports import HOST, free_port, get_status
 from supabase_chunks.local.process import spawn
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from supabase_chunks.local.failure import LocalStackError
+from supabase_chunks.errors import LocalStackError
 
 _PREFIX = "supabase-chunks-"
 _LOCK = "owner.lock"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from supabase_chunks import assets
+from supabase_chunks.errors import LocalStackError
 from supabase_chunks.local.cluster import require_entry
-from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.keys import Keys
 from supabase_chunks.local.link import Link
 from supabase_chunks.local.process import WINDOWS, unprivileged_user

@@ -10,10 +10,10 @@ import time
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from supabase_chunks.errors import LocalStackError
 from supabase_chunks.local import control, database, functions, postgrest
 from supabase_chunks.local.cron_worker import CronWorker
 from supabase_chunks.local.deno import find_deno
-from supabase_chunks.local.failure import LocalStackError
 from supabase_chunks.local.gateway import Gateway
 from supabase_chunks.local.keys import Keys
 from supabase_chunks.local.net_worker import NetWorker

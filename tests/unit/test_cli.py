@@ -18,9 +18,9 @@ from supabase_chunks.cli import cli
 from supabase_chunks.commands.arguments import Duration
 from supabase_chunks.commands.local import assignment
 from supabase_chunks.commands.output import facts, table
-from supabase_chunks.demo.failure import DemoError
 from supabase_chunks.demo.imap import Address, _quoted
 from supabase_chunks.demo.messages import made_up
+from supabase_chunks.errors import DemoError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,6 +12,9 @@ import pytest
 import supabase_chunks as sc
 from supabase_chunks import errors
 
+PACKAGE = Path(errors.__file__).parent
+# What is raised and is no error of the package's: a handler's instructions, and how the command line ends.
+NO_ERRORS = {"RetryLater", "PermanentFailure", "Failure", "Interrupted"}
 MIGRATIONS = Path(__file__).parents[2] / "supabase" / "migrations"
 CLASSES = [
     value
@@ -40,6 +43,23 @@ def test_the_drawing_shows_every_class_under_its_parent() -> None:
             path[depth:] = [found.group(2)]
             parents[found.group(2)] = path[depth - 1] if depth else "Exception"
     assert parents == {cls.__name__: cls.__bases__[0].__name__ for cls in CLASSES}
+
+
+def test_no_other_file_has_an_error_of_its_own() -> None:
+    raisable = re.compile(r"^class (\w+)\(.*(?:Error|Exception)\b", re.MULTILINE)
+    found = {
+        name
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "errors.py"
+        for name in raisable.findall(path.read_text(encoding="utf-8"))
+    }
+    assert found <= NO_ERRORS
+    # Those that inherit without saying Error in their line are caught by what Python knows.
+    assert not {cls.__module__ for cls in _subclasses(errors.ChunksError)} - {"supabase_chunks.errors"}
+
+
+def _subclasses(cls: type) -> set[type]:
+    return {cls}.union(*(_subclasses(sub) for sub in cls.__subclasses__()))
 
 
 @pytest.mark.parametrize("cls", CLASSES)
