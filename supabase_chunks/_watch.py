@@ -7,14 +7,17 @@ import time
 from typing import TYPE_CHECKING
 
 from ._flow import Flow, Retry, retried, sleep
+from ._show.words import describe
 from .errors import ChunksError, JobCancelled, JobError, JobFailed, TransportError, WaitTimeout
-from .models import ChunkRecord, JobStatus, Progress
 from .operations import get_sync_job_progress_safe
 from .reads import list_kinds
+from .states import JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
+
+    from .models import ChunkRecord, Progress
 
 ERRORS_SHOWN = 5
 _FIRST_PAUSE = 0.15
@@ -138,19 +141,6 @@ def why_unclaimed(kind: str) -> Flow[str | None]:
         "nobody has claimed a chunk yet: are the Edge Functions background-sync-processor and "
         f"{kinds[0].handler} deployed? supabase-chunks doctor checks it"
     )
-
-
-def describe(progress: Progress) -> str:
-    """Return the state in words, as in `running, 2 of 5 chunks done, 1 failed`."""
-    parts = [str(progress.status), f"{progress.completed_chunks} of {progress.total_chunks} chunks completed"]
-    for count, word in (
-        (progress.failed_chunks, "failed"),
-        (progress.cancelled_chunks, "cancelled"),
-        (progress.retrying_chunks, "retrying"),
-    ):
-        if count:
-            parts.append(f"{count} {word}")
-    return ", ".join(parts)
 
 
 def how_to_find(job_id: UUID) -> str:

@@ -22,7 +22,7 @@ from .errors import (
     UnexpectedResponse,
     UnknownKind,
 )
-from .models import Outcome
+from .states import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

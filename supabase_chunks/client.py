@@ -216,7 +216,7 @@ class ChunksClient:
             >>> for job in client.jobs(kind="reports", status="failed"):
             ...     job.retry_failed()
         """
-        from ._html import JobList
+        from ._show.html import JobList
 
         flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
         return JobList(Job(self, progress.id, progress) for progress in self._run(flow))
@@ -478,7 +478,7 @@ class AsyncChunksClient:
         limit: int | None = 100,
     ) -> list[AsyncJob]:
         """Read the jobs, newest first; each has its `snapshot`."""
-        from ._html import JobList
+        from ._show.html import JobList
 
         flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
         return JobList(AsyncJob(self, progress.id, progress) for progress in await self._run(flow))

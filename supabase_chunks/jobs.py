@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import operations, reads
 from ._rpc import decode
-from ._watch import ERRORS_SHOWN, Notices, Watch, describe, failure, how_to_find, why_unclaimed
-from .models import ChunkRecord, ChunkStatus, Progress
+from ._show.words import describe
+from ._watch import ERRORS_SHOWN, Notices, Watch, failure, how_to_find, why_unclaimed
+from .models import ChunkRecord, Progress
+from .states import ChunkStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -212,7 +214,7 @@ class Job(_Handle):
             >>> [chunk.payload for chunk in job.chunks(status="pending")]
             [{'page': 1}, {'page': 2}]
         """
-        from ._html import ChunkList
+        from ._show.html import ChunkList
 
         flow = reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
         return ChunkList(self._client._run(flow))
@@ -245,7 +247,7 @@ class Job(_Handle):
             >>> job.to_pandas()["status"].value_counts().to_dict()
             {'pending': 2}
         """
-        return _frame(self.chunks())
+        return _dataframe(self.chunks())
 
     def timeline(self) -> Timeline:
         """Return when each chunk ran; it prints as a chart, and its `plot()` draws one.
@@ -353,7 +355,7 @@ class AsyncJob(_Handle):
 
     async def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
         """Read the chunks in their order, all of them or those in a state."""
-        from ._html import ChunkList
+        from ._show.html import ChunkList
 
         flow = reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
         return ChunkList(await self._client._run(flow))
@@ -368,7 +370,7 @@ class AsyncJob(_Handle):
 
     async def to_pandas(self) -> pd.DataFrame:
         """Return the chunks as a DataFrame, a row a chunk."""
-        return _frame(await self.chunks())
+        return _dataframe(await self.chunks())
 
     async def timeline(self) -> Timeline:
         """Return when each chunk ran."""
@@ -397,7 +399,9 @@ def _throughput(chunks: list[ChunkRecord]) -> Throughput:
     return Throughput(chunks)
 
 
-def _frame(chunks: list[ChunkRecord]) -> pd.DataFrame:
-    from ._frame import frame
+def _dataframe(chunks: list[ChunkRecord]) -> pd.DataFrame:
+    from ._show.dataframe import dataframe
 
-    return frame(chunks)
+    # An enum's values become text, as pandas would otherwise keep objects.
+    rows = [{**chunk.model_dump(), "status": chunk.status.value} for chunk in chunks]
+    return dataframe(rows, list(ChunkRecord.model_fields))

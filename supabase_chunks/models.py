@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta  # noqa: TC003 - pydantic reads the annotations when the class is made
-from enum import StrEnum
 from typing import Any, ClassVar
 from uuid import UUID  # noqa: TC003 - as above
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from .states import ChunkStatus, JobStatus, Outcome
 
 __all__ = [
     "ChunkRecord",
@@ -21,51 +22,6 @@ __all__ = [
     "Outcome",
     "Progress",
 ]
-
-
-class JobStatus(StrEnum):
-    """The states of a sync job."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    PAUSED = "paused"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing happens any more without a retry."""
-        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
-
-
-class ChunkStatus(StrEnum):
-    """The states of a chunk."""
-
-    PENDING = "pending"
-    PROCESSING = "processing"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing happens any more without a retry."""
-        return self in (ChunkStatus.COMPLETED, ChunkStatus.FAILED, ChunkStatus.CANCELLED)
-
-
-class Outcome(StrEnum):
-    """What the database made of a report on a chunk."""
-
-    COMPLETED = "completed"
-    RETRYING = "retrying"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    RELEASED = "released"
-    STALE = "stale"
-    """The claim token is not the present one: the lease was lost, and somebody else has the chunk."""
-    ERROR = "error"
-    """The report itself was not valid (bulk reports only); `code` and `message` say why."""
 
 
 class _Model(BaseModel):
@@ -122,7 +78,7 @@ class Progress(_Model):
         return self.completed_chunks + self.failed_chunks + self.cancelled_chunks
 
     def _repr_html_(self) -> str:
-        from ._html import progress_line
+        from ._show.html import progress_line
 
         return progress_line(self)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .models import ChunkRecord, ChunkStatus
+from .states import ChunkStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from matplotlib.axes import Axes
+
+    from .models import ChunkRecord
 
 _TEXT_BINS = 60
 _HEIGHTS = " ▁▂▃▄▅▆▇█"
@@ -101,7 +103,7 @@ class Throughput:
         Raises:
             ConfigurationError: matplotlib is not installed.
         """
-        from ._plots import draw_throughput
+        from ._show.plots import draw_throughput
 
         return draw_throughput(self, unit or self.unit, ax)
 

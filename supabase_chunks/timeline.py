@@ -7,22 +7,18 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, overload
 
-from .models import ChunkRecord, ChunkStatus
+from ._show.palette import OF_STATE
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from matplotlib.axes import Axes
 
+    from .models import ChunkRecord
+    from .states import ChunkStatus
+
 _TEXT_WIDTH = 60
 _ROWS_SHOWN = 200
-_COLOURS = {
-    ChunkStatus.COMPLETED: "#3ecf8e",
-    ChunkStatus.FAILED: "#e5484d",
-    ChunkStatus.CANCELLED: "#a0a0a0",
-    ChunkStatus.PROCESSING: "#f5a623",
-    ChunkStatus.PENDING: "#d0d0d0",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +102,7 @@ class Timeline(Sequence[Span]):
         Raises:
             ConfigurationError: matplotlib is not installed.
         """
-        from ._plots import draw_timeline
+        from ._show.plots import draw_timeline
 
         return draw_timeline(self._spans, ax)
 
@@ -114,7 +110,7 @@ class Timeline(Sequence[Span]):
         rows = "".join(
             f'<div title="chunk {span.chunk_index}, {escape(span.worker_id or "")}, attempt {span.attempts}" '
             f'style="margin:1px 0 0 {left * 100:.2f}%;width:{max(width * 100, 0.3):.2f}%;height:6px;'
-            f'background:{_COLOURS[span.status]}"></div>'
+            f'background:{OF_STATE[span.status]}"></div>'
             for span, left, width in self._bars()
         )
         note = "".join(f"<small>{escape(line)}</small>" for line in self._left_out())

@@ -178,7 +178,7 @@ def _steering(name: str, words: str, act: Callable[[Job], Progress]) -> click.Co
     @click.argument("job_ids", type=click.UUID, metavar="JOB...", nargs=-1, required=True)
     @json_option
     def command(job_ids: tuple[UUID, ...], json_: bool) -> None:
-        from supabase_chunks._watch import describe
+        from supabase_chunks._show.words import describe
 
         client = _client()
         for job_id in job_ids:

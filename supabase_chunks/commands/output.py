@@ -90,17 +90,9 @@ def echo(lines: Sequence[str]) -> None:
 
 def progress_facts(progress: Progress) -> list[str]:
     """Return everything about a job that a person wants to know."""
-    from supabase_chunks._meter import duration
+    from supabase_chunks._show import words
 
-    chunks = f"{progress.completed_chunks:,} of {progress.total_chunks:,} completed"
-    counts = {
-        "processing": progress.processing_chunks,
-        "pending": progress.pending_chunks,
-        "retrying": progress.retrying_chunks,
-        "failed": progress.failed_chunks,
-        "cancelled": progress.cancelled_chunks,
-    }
-    chunks += "".join(f", {count:,} {word}" for word, count in counts.items() if count)
+    chunks = [words.completed(progress), *words.under_way(progress), *words.troubles(progress)]
     items = f"{progress.items_processed:,}" if progress.items_processed or progress.items_total else ""
     if items and progress.items_total is not None:
         items += f" of {progress.items_total:,}"
@@ -111,9 +103,9 @@ def progress_facts(progress: Progress) -> list[str]:
             ("kind", progress.kind),
             ("status", str(progress.status)),
             ("done", f"{progress.percent_complete:.0f} %"),
-            ("chunks", chunks),
+            ("chunks", ", ".join(chunks)),
             ("items", items),
-            ("left", "" if eta is None or progress.ended else f"about {duration(eta)}"),
+            ("left", "" if eta is None or progress.ended else f"about {words.duration(eta)}"),
             ("key", progress.job_key or ""),
             ("created", moment(progress.created_at)),
             ("ended", moment(progress.completed_at)),
@@ -127,7 +119,7 @@ def moment(time: datetime | None) -> str:
     """Return a time in words: the local time, and how long ago it was."""
     if time is None:
         return ""
-    from supabase_chunks._meter import duration
+    from supabase_chunks._show.words import duration
 
     return f"{time.astimezone():%Y-%m-%d %H:%M:%S} ({duration(_age(time))} ago)"
 
@@ -136,7 +128,7 @@ def age(time: datetime | None) -> str:
     """Return how long ago a time was, as in `5 min`."""
     if time is None:
         return ""
-    from supabase_chunks._meter import duration
+    from supabase_chunks._show.words import duration
 
     return duration(_age(time))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from supabase_chunks._meter import duration
+from supabase_chunks._show.words import duration
 from supabase_chunks.doctor.check import PROCESSOR, Check, deploy
 
 if TYPE_CHECKING:

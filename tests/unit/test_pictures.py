@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,23 @@ from uuid import UUID
 
 import pytest
 
-from supabase_chunks import ChunkRecord, ConfigurationError, Progress, Throughput, Timeline
-from supabase_chunks._frame import frame as _frame
-from supabase_chunks._html import ChunkList, JobList
+from supabase_chunks import (
+    ChunkRecord,
+    ChunkStatus,
+    ConfigurationError,
+    JobStatus,
+    Progress,
+    Throughput,
+    Timeline,
+)
+from supabase_chunks._show.html import ChunkList, JobList
+from supabase_chunks._show.palette import OF_STATE
+from supabase_chunks._show.terminal import bar_colour
+from supabase_chunks.jobs import _dataframe
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
+from matplotlib.colors import to_hex  # noqa: E402 - once it is known to be there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +137,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("chunks", [[], [chunk(0, 0, 1), chunk(1, 1, None, items_processed=7)]])
 def test_a_frame_has_the_types_of_its_columns_whatever_is_in_it(chunks: list[ChunkRecord]) -> None:
     pytest.importorskip("pandas")
-    frame = _frame(chunks)
+    frame = _dataframe(chunks)
     kinds = {name: str(kind) for name, kind in frame.dtypes.items()}
     assert kinds["chunk_index"] == "int64"
     assert kinds["items_processed"] == "Int64"
@@ -137,7 +149,7 @@ def test_a_frame_has_the_types_of_its_columns_whatever_is_in_it(chunks: list[Chu
 
 
 def progress(**fields: Any) -> Progress:
-    return Progress.model_validate({"id": UUID(int=7), "kind": "pages", "status": "running", **fields})
+    return Progress.model_validate({"id": UUID(int=7), "kind": "pages", "status": "running"} | fields)
 
 
 def test_a_notebook_shows_progress_with_its_failures_and_what_went_wrong() -> None:
@@ -146,7 +158,7 @@ def test_a_notebook_shows_progress_with_its_failures_and_what_went_wrong() -> No
     )._repr_html_()
     assert "width:60.0%" in shown  # completed
     assert "width:20.0%" in shown  # failed, in a colour of its own
-    assert "6 of 10 chunks · 2 failed" in shown
+    assert "6/10 chunks · 2 failed" in shown
     assert "&lt;b&gt;404&lt;/b&gt;" in shown
 
 
@@ -158,3 +170,21 @@ def test_a_notebook_shows_lists_as_tables_that_end_somewhere() -> None:
     assert "&lt;i&gt;" in shown
     assert "<i>" not in shown
     assert JobList([])._repr_html_().count("<tr>") == 1
+
+
+def test_failed_is_never_green_and_each_state_has_one_colour() -> None:
+    assert set(OF_STATE) == {*JobStatus, *ChunkStatus}
+    green = {state for state, colour in OF_STATE.items() if colour == OF_STATE["completed"]}
+    assert green == {"completed"}
+    job = progress(
+        status="failed", total_chunks=4, completed_chunks=1, failed_chunks=1, cancelled_chunks=2,
+        percent_complete=100.0,
+    )  # fmt: skip
+    assert bar_colour(job) == OF_STATE["failed"]
+    shares = re.findall(r"width:([\d.]+)%;background:(#\w+)", job._repr_html_())
+    colours = [OF_STATE[state] for state in ("completed", "failed", "cancelled")]
+    assert shares == list(zip(["25.0", "25.0", "50.0"], colours, strict=True))
+    timeline = Timeline.of([chunk(0, 0, 1, status="failed")])
+    (drawn,) = timeline.plot().patches
+    assert to_hex(drawn.get_facecolor()) == OF_STATE["failed"]
+    assert OF_STATE["failed"] in timeline._repr_html_()

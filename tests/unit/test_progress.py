@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from supabase_chunks import Progress
-from supabase_chunks._meter import Meter, duration
-from supabase_chunks.progress import Bar, Lines, Notebook, bar_html, open_display
+from supabase_chunks._show.notebook import Notebook, bar_html
+from supabase_chunks._show.terminal import Bar, Lines
+from supabase_chunks._show.tracker import Tracker
+from supabase_chunks._show.words import duration
+from supabase_chunks.progress import open_display
 from tests.unit.wire import progress
 
 
@@ -34,39 +37,39 @@ class Terminal(io.StringIO):
 
 
 def test_a_growing_total_never_moves_the_bar_back() -> None:
-    meter, shown = Meter(), []
+    tracker, shown = Tracker(), []
     for percent, total in ((0, 1), (50, 100), (25, 200), (40, 200), (60, 200)):
-        meter.update(snapshot(percent=percent, total_chunks=total))
-        shown.append(meter.percent)
+        tracker.update(snapshot(percent=percent, total_chunks=total))
+        shown.append(tracker.percent)
     assert shown == [0, 50, 50, 50, 60]
 
 
 def test_a_hundred_percent_is_shown_only_at_the_end() -> None:
-    meter = Meter()
-    meter.update(snapshot(percent=100.0))
-    assert meter.percent == 99
-    meter.update(snapshot("completed", percent=100.0))
-    assert meter.percent == 100
+    tracker = Tracker()
+    tracker.update(snapshot(percent=100.0))
+    assert tracker.percent == 99
+    tracker.update(snapshot("completed", percent=100.0))
+    assert tracker.percent == 100
 
 
 def test_a_failed_job_stops_where_it_is() -> None:
-    meter = Meter()
-    meter.update(snapshot(percent=70.0))
-    meter.update(snapshot("cancelled", percent=70.0, cancelled_chunks=3))
-    assert meter.percent == 70
-    assert meter.words == "cancelled · 3 cancelled"
+    tracker = Tracker()
+    tracker.update(snapshot(percent=70.0))
+    tracker.update(snapshot("cancelled", percent=70.0, cancelled_chunks=3))
+    assert tracker.percent == 70
+    assert tracker.words == "cancelled · 3 cancelled"
 
 
 def test_rate_eta_retries_and_failures_are_told_in_words() -> None:
     clock = Clock()
-    meter = Meter(clock)
-    meter.update(snapshot(items_processed=0, items_total=1000))
+    tracker = Tracker(clock)
+    tracker.update(snapshot(items_processed=0, items_total=1000))
     clock.now = 10.0
-    meter.update(
+    tracker.update(
         snapshot(items_processed=350, items_total=1000, eta_seconds=125, retrying_chunks=2, failed_chunks=1)
     )
-    assert meter.words == "1 failed · 2 retrying · 2 min left · 35 items/s"
-    assert meter.counts == "0/4 chunks · 350/1,000 items"
+    assert tracker.words == "1 failed · 2 retrying · 2 min left · 35 items/s"
+    assert tracker.counts == "0/4 chunks · 350/1,000 items"
 
 
 @pytest.mark.parametrize(
@@ -74,11 +77,11 @@ def test_rate_eta_retries_and_failures_are_told_in_words() -> None:
 )
 def test_rates_are_told_in_digits_that_mean_something(done: int, words: str) -> None:
     clock = Clock()
-    meter = Meter(clock)
-    meter.update(snapshot())
+    tracker = Tracker(clock)
+    tracker.update(snapshot())
     clock.now = 10.0
-    meter.update(snapshot(items_processed=done))
-    assert meter.words == words
+    tracker.update(snapshot(items_processed=done))
+    assert tracker.words == words
 
 
 def test_a_log_gets_few_lines() -> None:
@@ -144,9 +147,9 @@ def test_a_terminal_shows_one_bar_with_its_counts(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_notebooks_bar_escapes_what_comes_from_outside() -> None:
-    meter = Meter()
-    meter.update(snapshot(percent=10.0))
-    assert "<script>" not in bar_html("<script>", meter, ["<script>"])
+    tracker = Tracker()
+    tracker.update(snapshot(percent=10.0, kind="<script>"))
+    assert "<script>" not in bar_html(tracker, ["<script>"])
 
 
 def test_without_a_display_notes_go_to_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,15 +1,15 @@
-"""A sync's progress in a bar that the caller brings: one of rich or of tqdm."""
+"""A sync's progress in a bar that the caller gives: one of rich or of tqdm."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ._meter import Meter
+from supabase_chunks._show.tracker import Tracker
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-    from .models import Progress
+    from supabase_chunks._show.words import Counts
 
 
 @runtime_checkable
@@ -26,7 +26,7 @@ class TqdmBar(Protocol):
         """Draw it."""
 
 
-class OwnRich:
+class GivenRich:
     """A task of its own in a rich `Progress`, which the caller starts and stops."""
 
     def __init__(self, bar: RichProgress) -> None:
@@ -34,9 +34,9 @@ class OwnRich:
         self._bar = bar
         self._task = bar.add_task("sync", total=None)
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: Counts) -> None:
         """Move the task."""
-        done, total = counts(progress)
+        done, total = amounts(progress)
         self._bar.update(self._task, completed=done, total=total, description=progress.kind)
 
     def note(self, text: str) -> None:
@@ -48,19 +48,19 @@ class OwnRich:
         self._bar.refresh()
 
 
-class OwnTqdm:
+class GivenTqdm:
     """A bar of tqdm, which the caller closes."""
 
     def __init__(self, bar: TqdmBar) -> None:
         """Take the caller's bar."""
         self._bar = bar
-        self._meter = Meter()
+        self._tracker = Tracker()
 
-    def update(self, progress: Progress) -> None:
+    def update(self, progress: Counts) -> None:
         """Move the bar, and say behind it what is not a count."""
-        self._meter.update(progress)
-        self._bar.n, self._bar.total = counts(progress)
-        self._bar.set_postfix_str(self._meter.words, refresh=False)
+        self._tracker.update(progress)
+        self._bar.n, self._bar.total = amounts(progress)
+        self._bar.set_postfix_str(self._tracker.words, refresh=False)
         self._bar.refresh()
 
     def note(self, text: str) -> None:
@@ -71,7 +71,7 @@ class OwnTqdm:
         """Leave the bar to its owner."""
 
 
-def counts(progress: Progress) -> tuple[int, int]:
+def amounts(progress: Counts) -> tuple[int, int]:
     """Return what is done and what there is: items where their number is known, else chunks."""
     if progress.items_total:
         return progress.items_processed, max(progress.items_total, progress.items_processed)

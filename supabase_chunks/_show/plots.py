@@ -2,37 +2,83 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .errors import ConfigurationError
-from .models import ChunkStatus
+from supabase_chunks._show.palette import AXIS, DARK_GREEN, GREEN, GRID, INK, OF_STATE, RED, SOFT_INK
+from supabase_chunks.errors import ConfigurationError
+from supabase_chunks.states import ChunkStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-    from .throughput import Throughput
-    from .timeline import Span
-
-_INK, _SOFT, _GRID = "#1c2a24", "#5f6f67", "#e4eae7"
-_GREEN, _DARK_GREEN, _RED = "#3ecf8e", "#1f8a5b", "#e5484d"
-_COLOURS = {
-    ChunkStatus.COMPLETED: (_GREEN, "completed"),
-    ChunkStatus.FAILED: (_RED, "failed"),
-    ChunkStatus.CANCELLED: ("#b4bcb8", "cancelled"),
-    ChunkStatus.PROCESSING: ("#f5a623", "running"),
-    ChunkStatus.PENDING: ("#d5dad7", "waits for its next attempt"),
+_LEGEND = {
+    ChunkStatus.COMPLETED: "completed",
+    ChunkStatus.FAILED: "failed",
+    ChunkStatus.CANCELLED: "cancelled",
+    ChunkStatus.PROCESSING: "running",
+    ChunkStatus.PENDING: "waits for its next attempt",
 }
 _AGAIN = "after a retry"
 _NAMED_WORKERS = 12
 _BINS = 48
 
 
-def draw_timeline(spans: Sequence[Span], ax: Axes | None) -> Axes:
+class SpanView(Protocol):
+    """When a chunk ran; a `Span` of a `Timeline`."""
+
+    @property
+    def status(self) -> ChunkStatus:
+        """The chunk's state."""
+
+    @property
+    def start(self) -> datetime:
+        """When its last attempt began."""
+
+    @property
+    def end(self) -> datetime | None:
+        """When it ended; None while it runs."""
+
+    @property
+    def worker_id(self) -> str | None:
+        """Who had it."""
+
+    @property
+    def attempts(self) -> int:
+        """How many there were."""
+
+
+class RateView(Protocol):
+    """How fast a job's work was done; a `Throughput`."""
+
+    failures: list[datetime]
+
+    @property
+    def start(self) -> datetime | None:
+        """When the first chunk began."""
+
+    @property
+    def seconds(self) -> float:
+        """From the first chunk's begin to the last one's end."""
+
+    @property
+    def amount(self) -> int:
+        """How many items there were."""
+
+    @property
+    def rate(self) -> float | None:
+        """How many a second on the average."""
+
+    def rates(self, bins: int) -> list[float]:
+        """Return how many a second in each of so many parts of the time."""
+
+
+def draw_timeline(spans: Sequence[SpanView], ax: Axes | None) -> Axes:
     """Draw a bar a chunk, in as many lines as chunks ran at once, grouped by worker."""
-    workers: dict[str, list[list[Span]]] = {}
+    workers: dict[str, list[list[SpanView]]] = {}
     for span in spans:
         _put(workers.setdefault(span.worker_id or "?", []), span)
     lanes = [lane for worker in workers.values() for lane in worker]
@@ -43,8 +89,7 @@ def draw_timeline(spans: Sequence[Span], ax: Axes | None) -> Axes:
             _put(lanes, span)
     ax = _axes(ax, height=max(2.2, min(9.0, 1.2 + 0.34 * len(lanes))))
     if not spans:
-        ax.text(0.5, 0.5, "no chunk has started yet", transform=ax.transAxes, ha="center", color=_SOFT)
-        return ax
+        return _say(ax, "no chunk has started yet")
     start = min(span.start for span in spans)
     now = max(span.end or span.start for span in spans)
     whole = max((now - start).total_seconds(), 1e-6)
@@ -53,19 +98,19 @@ def draw_timeline(spans: Sequence[Span], ax: Axes | None) -> Axes:
         for span in lane:
             left = (span.start - start).total_seconds()
             width = max(((span.end or now) - span.start).total_seconds(), whole * 0.002)
-            colour, word = _COLOURS[span.status]
+            colour, word = OF_STATE[span.status], _LEGEND[span.status]
             bar = ax.barh(row, width, 0.72, left, color=colour, edgecolor="white", linewidth=0.8)
             drawn.setdefault(word, bar[0])
             if span.attempts > 1:
-                ring: dict[str, Any] = {"marker": "o", "ms": 5.5, "mfc": "white", "mec": _INK, "mew": 1.1}
+                ring: dict[str, Any] = {"marker": "o", "ms": 5.5, "mfc": "white", "mec": INK, "mew": 1.1}
                 drawn.setdefault(_AGAIN, *ax.plot(left + width / 2, row, ls="", **ring))
             if span.status is ChunkStatus.FAILED:  # not by the colour alone
                 ax.plot(left + width / 2, row, marker="x", ms=6, mec="white", mew=1.8, ls="")
     _label_rows(ax, workers if named else {"": lanes})
     ax.set(xlim=(-0.01 * whole, 1.01 * whole), ylim=(len(lanes) - 0.4, -0.6), xlabel="seconds")
-    ax.set_title(f"{len(spans):,} chunks in {whole:.1f} s", loc="left", color=_INK, fontweight="bold")
-    ax.xaxis.grid(visible=True, color=_GRID)
-    words = [word for _, word in _COLOURS.values()] + [_AGAIN]
+    ax.set_title(f"{len(spans):,} chunks in {whole:.1f} s", loc="left", color=INK, fontweight="bold")
+    ax.xaxis.grid(visible=True, color=GRID)
+    words = [*_LEGEND.values(), _AGAIN]
     handles = dict(sorted(drawn.items(), key=lambda item: words.index(item[0])))
     place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 6, "frameon": False}
     look: dict[str, Any] = {
@@ -78,11 +123,13 @@ def draw_timeline(spans: Sequence[Span], ax: Axes | None) -> Axes:
     return ax
 
 
-def draw_throughput(throughput: Throughput, unit: str, ax: Axes | None) -> Axes:
+def draw_throughput(throughput: RateView, unit: str, ax: Axes | None) -> Axes:
     """Draw the rate as an area, and on the right axis the sum as a line."""
     ax = _axes(ax, height=3.0)
     if throughput.start is None or throughput.rate is None:
-        ax.text(0.5, 0.5, "no chunk has been completed yet", transform=ax.transAxes, ha="center", color=_SOFT)
+        ax.text(
+            0.5, 0.5, "no chunk has been completed yet", transform=ax.transAxes, ha="center", color=SOFT_INK
+        )
         return ax
     width = throughput.seconds / _BINS
     rates = throughput.rates(_BINS)
@@ -90,29 +137,34 @@ def draw_throughput(throughput: Throughput, unit: str, ax: Axes | None) -> Axes:
     sums = [0.0]
     for rate in rates:
         sums.append(sums[-1] + rate * width)
-    ax.stairs(rates, edges, fill=True, color=_GREEN, alpha=0.55)
-    ax.axhline(throughput.rate, color=_DARK_GREEN, lw=1, ls=(0, (4, 3)))
+    ax.stairs(rates, edges, fill=True, color=GREEN, alpha=0.55)
+    ax.axhline(throughput.rate, color=DARK_GREEN, lw=1, ls=(0, (4, 3)))
     ax.set(xlim=(0, throughput.seconds), ylim=(0, max(rates) * 1.15), xlabel="seconds")
-    ax.set_ylabel(f"{unit} a second", color=_DARK_GREEN)
-    ax.yaxis.grid(visible=True, color=_GRID)
+    ax.set_ylabel(f"{unit} a second", color=DARK_GREEN)
+    ax.yaxis.grid(visible=True, color=GRID)
     total = ax.twinx()
-    total.plot(edges, sums, color=_INK, lw=1.8)
+    total.plot(edges, sums, color=INK, lw=1.8)
     total.set_ylim(0, throughput.amount * 1.15)
-    total.set_ylabel(f"{unit} in all", color=_INK)
+    total.set_ylabel(f"{unit} in all", color=INK)
     _plain(total)
     for axis in (ax.yaxis, total.yaxis):
         axis.set_major_formatter("{x:,.0f}")
     for failure in throughput.failures:
         at = (failure - throughput.start).total_seconds()
-        ax.plot(at, 0, marker="x", color=_RED, ms=7, mew=2, ls="", clip_on=False, zorder=5)
+        ax.plot(at, 0, marker="x", color=RED, ms=7, mew=2, ls="", clip_on=False, zorder=5)
     title = f"{throughput.amount:,} {unit} in {throughput.seconds:.1f} s: {throughput.rate:,.0f} a second"
     if throughput.failures:
         title += f" ({len(throughput.failures):,} failed)"
-    ax.set_title(title, loc="left", color=_INK, fontweight="bold")
+    ax.set_title(title, loc="left", color=INK, fontweight="bold")
     return ax
 
 
-def _put(lanes: list[list[Span]], span: Span) -> None:
+def _say(ax: Axes, text: str) -> Axes:
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", color=SOFT_INK)
+    return ax
+
+
+def _put(lanes: list[list[SpanView]], span: SpanView) -> None:
     """Put a span into the first line that is free at its start; spans come in the order of their start."""
     for lane in lanes:
         end = lane[-1].end
@@ -122,19 +174,19 @@ def _put(lanes: list[list[Span]], span: Span) -> None:
     lanes.append([span])
 
 
-def _label_rows(ax: Axes, workers: dict[str, list[list[Span]]]) -> None:
+def _label_rows(ax: Axes, workers: dict[str, list[list[SpanView]]]) -> None:
     """Write each worker's name beside the middle of its lines, with a thin line between workers."""
     ticks, names, row = [], [], 0
     for worker, lanes in workers.items():
         ticks.append(row + (len(lanes) - 1) / 2)
         names.append(_short(worker))
         if row:
-            ax.axhline(row - 0.5, color=_GRID, lw=0.8, zorder=0)
+            ax.axhline(row - 0.5, color=GRID, lw=0.8, zorder=0)
         row += len(lanes)
     ax.set_yticks(ticks, names, fontsize="small")
     ax.tick_params(axis="y", length=0)
     if list(workers) == [""]:
-        ax.set_ylabel("at the same time", color=_SOFT)
+        ax.set_ylabel("at the same time", color=SOFT_INK)
 
 
 def _short(worker: str) -> str:
@@ -162,8 +214,8 @@ def _plain(ax: Axes) -> None:
     ax.set_axisbelow(True)
     for spine in ("top", "left", "right"):
         ax.spines[spine].set_visible(False)
-    ax.spines["bottom"].set_color("#aab5af")
-    ticks: dict[str, Any] = {"colors": _SOFT, "labelsize": "small"}
+    ax.spines["bottom"].set_color(AXIS)
+    ticks: dict[str, Any] = {"colors": SOFT_INK, "labelsize": "small"}
     ax.tick_params(**ticks)
     ax.tick_params(axis="y", length=0)
-    ax.xaxis.label.set_color(_SOFT)
+    ax.xaxis.label.set_color(SOFT_INK)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .errors import ConfigurationError
-from .models import ChunkRecord
+from supabase_chunks.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +17,12 @@ _TEXTS = ("kind", "status", "error", "worker_id")
 _TIMES = ("locked_until", "ready_at", "created_at", "started_at", "completed_at", "updated_at")
 
 
-def frame(chunks: Sequence[ChunkRecord]) -> pd.DataFrame:
+def dataframe(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     """Return a row a chunk, each column in the type that suits it, the same for no rows as for many.
+
+    Args:
+        rows: What is known of each chunk, by column.
+        columns: The columns in their order.
 
     Raises:
         ConfigurationError: pandas is not installed.
@@ -28,8 +31,6 @@ def frame(chunks: Sequence[ChunkRecord]) -> pd.DataFrame:
         import pandas as pd
     except ImportError as error:
         raise ConfigurationError("a DataFrame needs pandas: pip install 'supabase-chunks[plots]'") from error
-    rows = [{**chunk.model_dump(), "status": chunk.status.value} for chunk in chunks]
-    table = pd.DataFrame(rows, columns=list(ChunkRecord.model_fields))
-    kinds = dict.fromkeys(_NUMBERS, "int64") | dict.fromkeys(_NUMBERS_OR_NONE, "Int64")
-    kinds |= dict.fromkeys(_TEXTS, "string") | dict.fromkeys(_TIMES, "datetime64[us, UTC]")
-    return table.astype(kinds)
+    types = dict.fromkeys(_NUMBERS, "int64") | dict.fromkeys(_NUMBERS_OR_NONE, "Int64")
+    types |= dict.fromkeys(_TEXTS, "string") | dict.fromkeys(_TIMES, "datetime64[us, UTC]")
+    return pd.DataFrame(list(rows), columns=list(columns)).astype(types)

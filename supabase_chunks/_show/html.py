@@ -1,0 +1,166 @@
+"""Progress, jobs and chunks as plain HTML, for light and dark pages."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from supabase_chunks._show import words
+from supabase_chunks._show.palette import GREEN, GREY, OF_STATE, TRACK
+from supabase_chunks._show.words import Counts
+from supabase_chunks.states import ChunkStatus, JobStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+_ROWS = 50
+_TEXT = 80
+
+
+class JobRow(Protocol):
+    """What is shown of a job in a list; a `Progress` has it."""
+
+    id: UUID
+    kind: str
+    job_key: str | None
+    started_at: datetime | None
+
+
+class JobView(Counts, JobRow, Protocol):
+    """What is shown of a job; a `Progress` has it."""
+
+    stalled_reason: str | None
+    last_error: str | None
+
+
+class JobHandle(Protocol):
+    """A `Job` or an `AsyncJob`."""
+
+    id: UUID
+
+    @property
+    def snapshot(self) -> JobView | None:
+        """The progress seen last."""
+
+
+class ChunkView(Protocol):
+    """What is shown of a chunk; a `ChunkRecord` has it."""
+
+    chunk_index: int
+    status: ChunkStatus
+    attempts: int
+    payload: Any
+    result: Any
+    error: str | None
+
+    @property
+    def duration(self) -> timedelta | None:
+        """How long the last attempt took."""
+
+
+J = TypeVar("J", bound=JobHandle)
+C = TypeVar("C", bound=ChunkView)
+
+
+def bar(job: Counts | None, percent: float, width: str = "14em") -> str:
+    """Return a bar that is full to `percent`, failed and cancelled chunks at its end in their colours."""
+    failed = 0.0 if job is None else min(words.failed_percent(job), percent)
+    cancelled = 0.0 if job is None else min(words.cancelled_percent(job), percent - failed)
+    shares = (
+        (percent - failed - cancelled, GREEN),
+        (failed, OF_STATE[JobStatus.FAILED]),
+        (cancelled, OF_STATE[JobStatus.CANCELLED]),
+    )
+    parts = "".join(
+        f'<span style="width:{share:.1f}%;background:{colour}"></span>'
+        for share, colour in shares
+        if share > 0
+    )
+    style = f"display:inline-flex;width:{width};height:.6em;border-radius:.3em;overflow:hidden"
+    return f'<span style="{style};background:{TRACK}">{parts}</span>'
+
+
+def state(status: str) -> str:
+    """Return a state in its colour."""
+    return f'<b style="color:{OF_STATE.get(status, GREY)}">{escape(status)}</b>'
+
+
+def progress_line(job: JobView) -> str:
+    """Return a job's progress on one line, and below it what went wrong last."""
+    line = (
+        f"<b>{escape(job.kind)}</b> {bar(job, job.percent_complete)} "
+        f"{state(job.status)} {' · '.join([words.counts(job), *words.troubles(job)])}"
+    )
+    wrong = job.stalled_reason
+    if wrong is None and job.failed_chunks and job.last_error:
+        wrong = f"last error: {job.last_error}"
+    red = OF_STATE[JobStatus.FAILED]
+    below = f'<div><small style="color:{red}">{escape(_short(wrong))}</small></div>' if wrong else ""
+    return f"<div>{line} <small><code>{job.id}</code></small></div>{below}"
+
+
+class JobList(list[J]):
+    """Jobs, as a table in a notebook."""
+
+    def _repr_html_(self) -> str:
+        rows = [self._row(job) for job in self[:_ROWS]]
+        return _table(("kind", "key", "state", "", "chunks", "failed", "started", "id"), rows, len(self))
+
+    @staticmethod
+    def _row(job: J) -> Sequence[str]:
+        seen = job.snapshot
+        if seen is None:
+            return ("", "", "", "", "", "", "", f"<code>{job.id}</code>")
+        return (
+            escape(seen.kind),
+            escape(seen.job_key or ""),
+            state(seen.status),
+            bar(seen, seen.percent_complete, "7em"),
+            f"{seen.completed_chunks:,} / {seen.total_chunks:,}",
+            f"{seen.failed_chunks:,}" if seen.failed_chunks else "",
+            f"{seen.started_at:%Y-%m-%d %H:%M:%S}" if seen.started_at else "",
+            f"<code>{seen.id}</code>",
+        )
+
+
+class ChunkList(list[C]):
+    """Chunks, as a table in a notebook."""
+
+    def _repr_html_(self) -> str:
+        rows = [self._row(chunk) for chunk in self[:_ROWS]]
+        return _table(("chunk", "state", "attempts", "seconds", "payload", "outcome"), rows, len(self))
+
+    @staticmethod
+    def _row(chunk: C) -> Sequence[str]:
+        outcome = chunk.error if chunk.error and not chunk.result else _json(chunk.result)
+        return (
+            str(chunk.chunk_index),
+            state(chunk.status),
+            str(chunk.attempts),
+            "" if chunk.duration is None else f"{chunk.duration.total_seconds():.2f}",
+            f"<code>{escape(_short(_json(chunk.payload)))}</code>",
+            escape(_short(outcome)),
+        )
+
+
+def _table(head: Iterable[str], rows: Iterable[Sequence[str]], count: int) -> str:
+    header = "".join(f'<th style="text-align:left">{name}</th>' for name in head)
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td style="text-align:left;white-space:nowrap">{cell}</td>' for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    more = f"<small>… and {count - _ROWS:,} more</small>" if count > _ROWS else ""
+    return f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def _json(value: object) -> str:
+    return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _TEXT else f"{text[: _TEXT - 1]}…"
