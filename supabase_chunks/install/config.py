@@ -6,6 +6,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from supabase_chunks.errors import InstallError
+from supabase_chunks.install.settings import warnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,27 +38,33 @@ def with_functions(path: Path, content: bytes, names: Iterable[str]) -> tuple[by
         names: The functions.
 
     Returns:
-        The new content, the blocks that were added, and what the user must change in a block that was there.
+        The new content, the blocks that were added, and what the user must change in what was there.
 
     Raises:
         InstallError: The file is not valid, or is written so that no block can be added.
     """
+    wanted = list(names)
     settings = parse(path, content)
     functions = settings.get("functions", {})
+    if not isinstance(functions, dict):
+        raise InstallError(
+            f"{path}: functions must be a table of blocks [functions.NAME]. Nothing was changed."
+        )
     newline = "\r\n" if b"\r\n" in content else "\n"
     blocks: list[str] = []
     added: list[str] = []
-    warnings: list[str] = []
-    for name in names:
+    for name in wanted:
         if name not in functions:
             blocks.append(_block(name))
             added.append(f"[functions.{name}]")
-        elif functions[name].get("verify_jwt", True):
-            warnings.append(
-                f"{path.name}, [functions.{name}]: set verify_jwt = false, or webhooks are answered with 401."
+        elif not isinstance(functions[name], dict):
+            raise InstallError(
+                f"{path}: functions.{name} must be a block [functions.{name}], and is"
+                f" {type(functions[name]).__name__}: remove it, and run this again. Nothing was changed."
             )
+    to_change = warnings(settings, wanted)
     if not blocks:
-        return content, added, warnings
+        return content, added, to_change
     end = "" if not content or content.endswith(b"\n") else newline
     text = end + newline + "\n".join(blocks).replace("\n", newline)
     result = content + text.encode()
@@ -68,7 +75,7 @@ def with_functions(path: Path, content: bytes, names: Iterable[str]) -> tuple[by
             f"No block can be added to {path} ({error}): write its functions as [functions.NAME] blocks, and"
             " run this again. Nothing was changed."
         ) from error
-    return result, added, warnings
+    return result, added, to_change
 
 
 def _block(name: str) -> str:

@@ -14,6 +14,7 @@ from supabase_chunks.install.config import with_functions
 from supabase_chunks.install.project import Project, fingerprint, manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _EMAIL_FUNCTION = "sync-emails"
@@ -55,13 +56,13 @@ class Plan:
         """
         plan = cls(project)
         installed = dict(project.installed)
-        plan._plan_migrations(email)
+        migrations = plan._plan_migrations(email)
         plan._plan_functions(email, installed)
         plan._plan_config(email)
-        record = manifest(version, installed)
         # The version alone is no change: it would be one at each upgrade that brings nothing new.
-        if plan.writes and (not project.manifest_path.exists() or installed != project.installed):
-            plan.writes[project.manifest_path] = record
+        new = (installed, migrations) != (project.installed, project.installed_migrations)
+        if plan.writes and (new or not project.manifest_path.exists()):
+            plan.writes[project.manifest_path] = manifest(version, installed, migrations)
         return plan
 
     @property
@@ -69,10 +70,25 @@ class Plan:
         """Whether there is nothing to do."""
         return not self.writes
 
+    @property
+    def backup(self) -> str | None:
+        """The file that config.toml will be kept in as it was, if it is changed for the first time."""
+        path = self.project.config_path.with_name(_BACKUP)
+        return self.project.relative(path) if path in self.writes else None
+
     def add(self, path: Path, content: bytes) -> None:
         """Plan a new file."""
         self.writes[path] = content
         self.added.append(self.project.relative(path))
+
+    def add_functions(self, names: Iterable[str]) -> None:
+        """Plan the blocks of functions in config.toml; warn of what in it would keep them from working."""
+        path = self.project.config_path
+        content, blocks, warnings = with_functions(path, self.project.config, names)
+        self.warnings += warnings
+        if content != self.project.config:
+            self.writes[path] = content
+            self.added += [f"config.toml {block}" for block in blocks]
 
     def apply(self) -> None:
         """Write everything.
@@ -114,12 +130,18 @@ class Plan:
                 ) from error
             raise
 
-    def _plan_migrations(self, email: bool) -> None:
+    def _plan_migrations(self, email: bool) -> frozenset[str]:
         wanted = [path for path in assets.migrations() if email or not path.name.endswith(_EMAIL_MIGRATION)]
-        missing = [path for path in wanted if not self.project.has_migration(path.name)]
+        missing = [path for path in wanted if not self.project.has_migration(path)]
         for stamp, source in zip(self.project.next_timestamps(len(missing)), missing, strict=True):
-            target = self.project.migrations_dir / f"{stamp}_{source.name}"
-            self.add(target, source.read_bytes())
+            name = self.project.file_name(stamp, source.name)
+            self.add(self.project.migrations_dir / name, source.read_bytes())
+        if self.project.installed_migrations and (squashed := self.project.squashed):
+            self.warnings.append(
+                f"migrations/{squashed} holds migrations of ours that were squashed: what a squash leaves out"
+                " and how to put it back is in docs/deploying.md of supabase-chunks."
+            )
+        return self.project.installed_migrations.union(path.name for path in wanted)
 
     def _plan_functions(self, email: bool, installed: dict[str, str]) -> None:
         foreign: list[str] = []
@@ -150,16 +172,11 @@ class Plan:
             )
 
     def _plan_config(self, email: bool) -> None:
-        names = [name for name in assets.function_names() if email or name != _EMAIL_FUNCTION]
         path = self.project.config_path
-        content, blocks, warnings = with_functions(path, self.project.config, names)
-        self.warnings += warnings
-        if content != self.project.config:
-            backup = path.with_name(_BACKUP)
-            if not backup.exists():
-                self.writes[backup] = self.project.config
-            self.writes[path] = content
-            self.added += [f"config.toml {block}" for block in blocks]
+        self.add_functions(name for name in assets.function_names() if email or name != _EMAIL_FUNCTION)
+        backup = path.with_name(_BACKUP)
+        if path in self.writes and not backup.exists():
+            self.writes[backup] = self.project.config
 
 
 def _make_folder(folder: Path) -> list[Path]:

@@ -8,13 +8,16 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from supabase_chunks import assets
 from supabase_chunks.errors import InstallError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 _MANIFEST = "supabase-chunks.json"
 _VERSION = re.compile(r"^(\d+)_.*\.sql$")
+_OUR_SCHEMA = re.compile(rb'create\s+schema\s+(?:if\s+not\s+exists\s+)?"?chunk_private"?', re.IGNORECASE)
 _TIMESTAMP = "%Y%m%d%H%M%S"
 
 
@@ -37,14 +40,30 @@ class Project:
         try:
             self.config: bytes = self.config_path.read_bytes()
         except FileNotFoundError as error:
+            above = _nearest(folder)
             raise InstallError(
-                f"{folder.absolute()} is no Supabase project (there is no supabase/config.toml):"
-                " run supabase init there first, or name the project's folder."
+                f"{folder.absolute()} is no Supabase project (there is no supabase/config.toml): "
+                + (
+                    f"it lies in {above}, which is one; name that folder."
+                    if above
+                    else "run supabase init there first, or name the project's folder."
+                )
             ) from error
         except OSError as error:
             raise InstallError(f"{self.config_path} cannot be read: {error.strerror}.") from error
         self.manifest_path: Path = self.root / _MANIFEST
-        self.installed: dict[str, str] = self._read_manifest()
+        self.installed: dict[str, str]
+        self.installed_migrations: frozenset[str]
+        self.installed, self.installed_migrations = self._read_manifest()
+
+    @classmethod
+    def around(cls, folder: Path) -> Project:
+        """Find the project that a folder is in, as the Supabase CLI does: the nearest one, going upwards.
+
+        Raises:
+            InstallError: It is in none, or the project cannot be read.
+        """
+        return cls(_nearest(folder) or folder)
 
     @property
     def migrations_dir(self) -> Path:
@@ -62,9 +81,32 @@ class Project:
             return []
         return sorted(path.name for path in self.migrations_dir.glob("*.sql"))
 
-    def has_migration(self, original: str) -> bool:
-        """Whether a migration of ours is there, under its name or with a later timestamp before it."""
-        return any(name == original or name.endswith(f"_{original}") for name in self.migrations())
+    def has_migration(self, original: Path) -> bool:
+        """Whether a migration of ours is there: with any timestamp, or as a part of a squashed one."""
+        topic = _topic(original.name)
+        named = [name for name in self.migrations() if _topic(name) == topic]
+        if original.name in self.installed_migrations:
+            return bool(named) or self.squashed is not None
+        # Nothing is known about it: a file of the user's may well have the same name.
+        known = fingerprint(original.read_bytes())
+        return any(
+            name == original.name or fingerprint((self.migrations_dir / name).read_bytes()) == known
+            for name in named
+        )
+
+    @property
+    def squashed(self) -> str | None:
+        """The migration that ours became a part of, when `supabase migration squash` was run."""
+        # A squash leaves the last file, with the text of all: often one of ours, which made no schema before.
+        makers = {_topic(path.name) for path in assets.migrations() if _OUR_SCHEMA.search(path.read_bytes())}
+        for name in self.migrations():
+            if _topic(name) not in makers and _OUR_SCHEMA.search((self.migrations_dir / name).read_bytes()):
+                return name
+        return None
+
+    def file_name(self, stamp: str, original: str) -> str:
+        """The name that a migration of ours has in this project: with a timestamp of the project's own."""
+        return f"{stamp}_{_topic(original)}"
 
     def next_timestamps(self, count: int) -> list[str]:
         """Timestamps for new migrations: up to now, or just after the newest one that is there."""
@@ -90,16 +132,29 @@ class Project:
         """The path within the project, as messages and the manifest write it."""
         return path.relative_to(self.root).as_posix()
 
-    def _read_manifest(self) -> dict[str, str]:
+    def _read_manifest(self) -> tuple[dict[str, str], frozenset[str]]:
         try:
             content: dict[str, Any] = json.loads(self.manifest_path.read_text(encoding="utf-8"))
-            return dict(content["files"])
+            return dict(content["files"]), frozenset(content.get("migrations", ()))
         except FileNotFoundError:
-            return {}
+            return {}, frozenset()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InstallError(
                 f"{self.manifest_path} cannot be read: restore it from version control, or delete it."
             ) from error
+
+
+def _nearest(folder: Path) -> Path | None:
+    folder = folder.absolute()
+    for candidate in (folder, *folder.parents):
+        if (candidate / "supabase" / "config.toml").is_file():
+            return candidate
+    return None
+
+
+def _topic(name: str) -> str:
+    """The name of a migration without its timestamp."""
+    return name.partition("_")[2]
 
 
 def fingerprint(content: bytes) -> str:
@@ -107,8 +162,13 @@ def fingerprint(content: bytes) -> str:
     return hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()
 
 
-def manifest(version: str, files: dict[str, str]) -> bytes:
+def manifest(version: str, files: dict[str, str], migrations: Iterable[str]) -> bytes:
     """The content of the file that says what was installed."""
     about = "What `supabase-chunks init` installed, so that an upgrade leaves your own changes alone."
-    content = {"about": about, "version": version, "files": dict(sorted(files.items()))}
+    content = {
+        "about": about,
+        "version": version,
+        "files": dict(sorted(files.items())),
+        "migrations": sorted(migrations),
+    }
     return (json.dumps(content, indent=2) + "\n").encode()

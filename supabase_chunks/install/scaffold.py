@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from supabase_chunks import assets
 from supabase_chunks.errors import InstallError
-from supabase_chunks.install.config import with_functions
 from supabase_chunks.install.plan import Plan
 
 if TYPE_CHECKING:
@@ -70,8 +69,5 @@ def new_kind(project: Project, name: str, *, max_concurrency: int = 4) -> Plan:
     (stamp,) = project.next_timestamps(1)
     migration = project.migrations_dir / f"{stamp}_kind_{name.replace('-', '_')}.sql"
     plan.add(migration, _MIGRATION.format(name=name, concurrency=max_concurrency).encode())
-    content, blocks, _ = with_functions(project.config_path, project.config, [name])
-    if blocks:
-        plan.writes[project.config_path] = content
-        plan.added += [f"config.toml {block}" for block in blocks]
+    plan.add_functions([name])
     return plan

@@ -32,7 +32,7 @@ def test_everything_is_there_and_nothing_else_is_touched(project: Path) -> None:
     assert code == 0, text
     after = contents(project)
     migrations = [name for name in after if name.startswith("supabase/migrations/")]
-    ours = [path.name for path in assets.migrations()]
+    ours = [path.name.partition("_")[2] for path in assets.migrations()]
     theirs = [f"supabase/migrations/2026010100000{number}_theirs.sql" for number in range(5)]
     assert migrations[:5] == theirs
     assert [re.sub(r"^supabase/migrations/\d{14}_", "", name) for name in migrations[5:]] == ours
@@ -46,7 +46,7 @@ def test_everything_is_there_and_nothing_else_is_touched(project: Path) -> None:
 
 
 def test_the_configuration_keeps_its_comments_and_has_a_backup(project: Path) -> None:
-    init(project)
+    said = init(project)[1]
     text = (project / "supabase" / "config.toml").read_text(encoding="utf-8")
     assert text.startswith(CONFIG)
     functions = tomllib.loads(text)["functions"]
@@ -57,6 +57,7 @@ def test_the_configuration_keeps_its_comments_and_has_a_backup(project: Path) ->
             assert (project / "supabase" / functions[name][key]).is_file()
     backup = project / "supabase" / "config.toml.before-supabase-chunks"
     assert backup.read_text(encoding="utf-8") == CONFIG
+    assert "+ config.toml.before-supabase-chunks  (config.toml as it was" in said
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,40 @@ def test_new_migrations_come_after_the_newest_one_even_if_that_is_of_the_future(
     assert Project(project).next_timestamps(1) == ["99999999990001"]
 
 
+def test_migrations_are_known_by_whatever_timestamp_but_not_by_their_name_alone(project: Path) -> None:
+    migrations = project / "supabase" / "migrations"
+    (migrations / "20260202000000_chunks_tables.sql").write_text("create table pieces (id int);")
+    init(project)
+    files = sorted(path.name for path in migrations.glob("*_chunks_*.sql"))
+    assert len(files) == len(assets.migrations()) + 1, "a file of the user's has the same name"
+    (migrations / files[-1]).rename(migrations / f"20990101000000_{files[-1].partition('_')[2]}")
+    before = contents(project)
+    assert init(project)[0] == 0
+    assert contents(project) == before
+    # Copied by hand, and nothing is known about it.
+    (project / "supabase" / "supabase-chunks.json").unlink()
+    (project / "supabase" / "config.toml").write_text("")
+    assert init(project)[0] == 0
+    assert len(list(migrations.glob("*_chunks_*.sql"))) == len(files)
+
+
+def test_after_a_squash_nothing_is_installed_again(project: Path) -> None:
+    init(project)
+    files = sorted((project / "supabase" / "migrations").iterdir())
+    files[-1].write_text('CREATE SCHEMA IF NOT EXISTS "chunk_private";\n')
+    for file in files[:-1]:
+        file.unlink()
+    before = contents(project)
+    code, text = init(project)
+    assert code == 0
+    assert contents(project) == before
+    assert f"! migrations/{files[-1].name} holds" in text
+    # One that is only missing comes back.
+    files[-1].write_text("select 1;")
+    assert init(project)[0] == 0
+    assert len(list((project / "supabase" / "migrations").iterdir())) == len(assets.migrations())
+
+
 def test_an_upgrade_adds_what_is_new_and_keeps_what_the_user_changed(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +169,7 @@ def test_an_upgrade_adds_what_is_new_and_keeps_what_the_user_changed(
     assert code == 0, text
     after = contents(project)
     added = {name.rpartition("/")[2] for name in after.keys() - before.keys()}
-    assert {re.sub(r"^\d{14}_", "", name) for name in added} == {"20270101000000_chunks_more.sql", "extra.ts"}
+    assert {re.sub(r"^\d{14}_", "", name) for name in added} == {"chunks_more.sql", "extra.ts"}
     assert mine.read_text() == "// mine\n"
     assert "= functions/sync-emails/handler.ts  (kept: you changed it)" in text
     assert "~ functions/background-sync-processor/handler.ts" in text
@@ -177,4 +212,5 @@ def test_json_says_the_same_to_programs(project: Path) -> None:
     assert code == 0
     answer = json.loads(text)
     assert len(answer["added"]) == len(assets.migrations()) + len(assets.function_files()) + 2
+    assert answer["backup"] == "config.toml.before-supabase-chunks"
     assert answer["updated"] == answer["kept"] == answer["warnings"] == []
