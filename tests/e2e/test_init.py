@@ -184,7 +184,7 @@ def test_a_project_with_a_history_goes_on_and_is_upgraded(
     deployment.init()
     second = deployment.push()
     assert [name.partition("_")[2] for name in second] == [
-        "chunks_email.sql",
+        next(path.name for path in assets.migrations() if path.name.endswith("_email.sql")).partition("_")[2],
         "chunks_more.sql",
     ]
     assert _works(deployment.stack)
