@@ -10,6 +10,17 @@ set local lock_timeout = '5s';
 -- public         what people query by name: sync_kinds, sync_jobs, chunk_processing_queue
 -- chunk_private  what the Data API does not expose: settings, lanes, counters, attempts, dispatches, helper functions
 
+-- Views that run as who asks, and more, came with 15; without this an older server says so in words of its own.
+do $$
+begin
+  if current_setting('server_version_num')::int < 150000 then
+    raise exception 'supabase-chunks needs PostgreSQL 15 or newer, and this is %', current_setting('server_version')
+    using errcode = 'feature_not_supported',
+      hint = 'Upgrade the project''s database first (on Supabase: Project Settings, Infrastructure).';
+  end if;
+end
+$$;
+
 create schema if not exists chunk_private;
 comment on schema chunk_private is
   'The inside of supabase-chunks: counters, attempts, dispatches and helper functions. Not exposed by the Data API.';
@@ -3086,6 +3097,7 @@ as $$
   select jsonb_build_object(
     'version', chunk_private.version(),
     'postgres', current_setting('server_version'),
+    'server_address', host(inet_server_addr()), -- as its API reaches it; null: by a socket, on the same machine
     'extensions', jsonb_build_object(
       'pg_net', coalesce((select e.extversion from pg_extension e where e.extname = 'pg_net'),
         case when to_regproc('net.http_post') is not null then 'built in' end),

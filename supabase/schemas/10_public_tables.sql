@@ -3,6 +3,17 @@
 -- public         what people query by name: sync_kinds, sync_jobs, chunk_processing_queue
 -- chunk_private  what the Data API does not expose: settings, lanes, counters, attempts, dispatches, helper functions
 
+-- Views that run as who asks, and more, came with 15; without this an older server says so in words of its own.
+do $$
+begin
+  if current_setting('server_version_num')::int < 150000 then
+    raise exception 'supabase-chunks needs PostgreSQL 15 or newer, and this is %', current_setting('server_version')
+    using errcode = 'feature_not_supported',
+      hint = 'Upgrade the project''s database first (on Supabase: Project Settings, Infrastructure).';
+  end if;
+end
+$$;
+
 create schema if not exists chunk_private;
 comment on schema chunk_private is
   'The inside of supabase-chunks: counters, attempts, dispatches and helper functions. Not exposed by the Data API.';

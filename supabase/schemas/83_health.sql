@@ -49,6 +49,7 @@ as $$
   select jsonb_build_object(
     'version', chunk_private.version(),
     'postgres', current_setting('server_version'),
+    'server_address', host(inet_server_addr()), -- as its API reaches it; null: by a socket, on the same machine
     'extensions', jsonb_build_object(
       'pg_net', coalesce((select e.extversion from pg_extension e where e.extname = 'pg_net'),
         case when to_regproc('net.http_post') is not null then 'built in' end),

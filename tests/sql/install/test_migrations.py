@@ -66,6 +66,20 @@ def test_with_and_without_cron_and_net(empty: Database, with_net: bool, with_cro
     )
 
 
+def test_an_older_server_is_refused_before_anything_is_made(empty: Database) -> None:
+    """There is none here, so that the one that is says it is older: in the text, since the setting is read-only."""
+    platform.install(empty.dsn)
+    text = FILES[0].read_text(encoding="utf-8")
+    version = "current_setting('server_version_num')"
+    assert version in text.partition("create schema")[0]
+    with psycopg.connect(empty.dsn) as connection:
+        with pytest.raises(
+            psycopg.errors.FeatureNotSupported, match="needs PostgreSQL 15 or newer"
+        ) as caught:
+            connection.execute(text.replace(version, "'140013'", 1).encode())
+        assert "Upgrade the project's database first" in str(caught.value.diag.message_hint)
+
+
 def test_without_a_vault(empty: Database) -> None:
     platform.install(empty.dsn, with_vault=False)
     install(empty, FILES)
