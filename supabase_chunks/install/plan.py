@@ -136,11 +136,6 @@ class Plan:
         for stamp, source in zip(self.project.next_timestamps(len(missing)), missing, strict=True):
             name = self.project.file_name(stamp, source.name)
             self.add(self.project.migrations_dir / name, source.read_bytes())
-        if self.project.installed_migrations and (squashed := self.project.squashed):
-            self.warnings.append(
-                f"migrations/{squashed} holds migrations of ours that were squashed: what a squash leaves out"
-                " and how to put it back is in docs/deploying.md of supabase-chunks."
-            )
         return self.project.installed_migrations.union(path.name for path in wanted)
 
     def _plan_functions(self, email: bool, installed: dict[str, str]) -> None:

@@ -8,7 +8,6 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from supabase_chunks import assets
 from supabase_chunks.errors import InstallError
 
 if TYPE_CHECKING:
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
 
 _MANIFEST = "supabase-chunks.json"
 _VERSION = re.compile(r"^(\d+)_.*\.sql$")
-_OUR_SCHEMA = re.compile(rb'create\s+schema\s+(?:if\s+not\s+exists\s+)?"?chunk_private"?', re.IGNORECASE)
+# How pg_dump writes the schema's name, and we do not.
+_SQUASHED = b'"chunk_private"'
 _TIMESTAMP = "%Y%m%d%H%M%S"
 
 
@@ -82,27 +82,20 @@ class Project:
         return sorted(path.name for path in self.migrations_dir.glob("*.sql"))
 
     def has_migration(self, original: Path) -> bool:
-        """Whether a migration of ours is there: with any timestamp, or as a part of a squashed one."""
+        """Whether a migration of ours is there, with any timestamp."""
         topic = _topic(original.name)
-        named = [name for name in self.migrations() if _topic(name) == topic]
+        found = {
+            name: content
+            for name in self.migrations()
+            if _topic(name) == topic
+            # A squash leaves the last file, with what all of them made and none of the data.
+            and _SQUASHED not in (content := (self.migrations_dir / name).read_bytes())
+        }
         if original.name in self.installed_migrations:
-            return bool(named) or self.squashed is not None
+            return bool(found)
         # Nothing is known about it: a file of the user's may well have the same name.
         known = fingerprint(original.read_bytes())
-        return any(
-            name == original.name or fingerprint((self.migrations_dir / name).read_bytes()) == known
-            for name in named
-        )
-
-    @property
-    def squashed(self) -> str | None:
-        """The migration that ours became a part of, when `supabase migration squash` was run."""
-        # A squash leaves the last file, with the text of all: often one of ours, which made no schema before.
-        makers = {_topic(path.name) for path in assets.migrations() if _OUR_SCHEMA.search(path.read_bytes())}
-        for name in self.migrations():
-            if _topic(name) not in makers and _OUR_SCHEMA.search((self.migrations_dir / name).read_bytes()):
-                return name
-        return None
+        return any(name == original.name or fingerprint(content) == known for name, content in found.items())
 
     def file_name(self, stamp: str, original: str) -> str:
         """The name that a migration of ours has in this project: with a timestamp of the project's own."""
