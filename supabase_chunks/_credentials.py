@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from .errors import AuthenticationError, ConfigurationError, ConnectionFailed
+
+if TYPE_CHECKING:
+    import supabase
+    from supabase_auth.types import Session
 
 Token: TypeAlias = str | Callable[[], str | None]
 AsyncToken: TypeAlias = str | Callable[[], str | None] | Callable[[], Awaitable[str | None]]
@@ -80,23 +83,23 @@ class FixedCredentials:
 class SupabaseCredentials:
     """Those of a supabase-py client: its session's token at each call, refreshed when it has expired."""
 
-    def __init__(self, client: Any, *, asynchronous: bool) -> None:
+    def __init__(self, client: supabase.Client | supabase.AsyncClient, *, asynchronous: bool) -> None:
         """Take a client of supabase-py, sync or async as asked for.
 
         Raises:
             TypeError: It is the other one, or not a supabase-py client.
         """
-        session = getattr(getattr(client, "auth", None), "get_session", None)
-        if session is None or not hasattr(client, "supabase_url") or not hasattr(client, "supabase_key"):
+        import supabase  # only now: whoever has such a client has it imported
+
+        if not isinstance(client, supabase.Client | supabase.AsyncClient):
             raise TypeError(f"not a client of supabase-py: {type(client).__name__}")
-        if inspect.iscoroutinefunction(session) is not asynchronous:
+        if isinstance(client, supabase.AsyncClient) is not asynchronous:
             raise TypeError(
                 "this is a sync client of supabase-py; make one with supabase.acreate_client()"
                 if asynchronous
                 else "this is an async client of supabase-py; use AsyncChunksClient.from_supabase()"
             )
         self._client = client
-        self._asynchronous = asynchronous
 
     def __repr__(self) -> str:
         """Return the URL, and no secret."""
@@ -114,24 +117,26 @@ class SupabaseCredentials:
 
     def token(self) -> str | Awaitable[str | None] | None:
         """Return the session's token, or the one that the client was made with, or None."""
-        if self._asynchronous:
-            return self._token_async()
+        import supabase
+
+        if isinstance(self._client, supabase.AsyncClient):
+            return self._token_async(self._client)
         try:
             session = self._client.auth.get_session()
         except Exception as error:
             raise _session_error(error) from None
         return self._choose(session)
 
-    async def _token_async(self) -> str | None:
+    async def _token_async(self, client: supabase.AsyncClient) -> str | None:
         try:
-            session = await self._client.auth.get_session()
+            session = await client.auth.get_session()
         except Exception as error:
             raise _session_error(error) from None
         return self._choose(session)
 
-    def _choose(self, session: Any) -> str | None:
+    def _choose(self, session: Session | None) -> str | None:
         if session is not None:
-            return str(session.access_token)
+            return session.access_token
         # A server often makes a client with its user's token as a header and never signs in.
         header = str(self._client.options.headers.get("Authorization") or "")
         token = header.removeprefix("Bearer ").strip()

@@ -1,7 +1,7 @@
 """Flows: bounded operations as generators that yield what they need and never do I/O themselves.
 
-A flow yields a `Call`, a `Select` or a `Sleep`; a driver (one for threads, one for asyncio) does it and
-sends the answer back, or throws the error in. Retry and paging are written once, here. Nothing of the user's
+A flow yields a `Call`, a `Select` or a `Sleep`; a driver (`_driver.py`) does it and sends the answer back, or
+throws the error in. Retry and paging are written once, here. Nothing of the user's
 runs inside a flow: no callback, no iterable, no encoder.
 """
 
@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias, TypeVar
+from types import coroutine
+from typing import Any, TypeAlias, TypeVar
 
 from .errors import ChunksError, RequestTimeout, ResponseError
 
@@ -130,26 +131,38 @@ def persist(request: Request, retry: Retry, *, deadline: float | None = None) ->
         attempt += 1
 
 
-def retried(flow: Flow[T], retry: Retry, *, deadline: float | None = None) -> Flow[T]:
-    """Run `flow` so that each of its requests is repeated as `retry` allows."""
+async def each_step(flow: Flow[T], do: Callable[[Request | Sleep], Awaitable[Any]]) -> T:
+    """Take a flow to its end: do each of its steps, and send the outcome back or throw the error in.
+
+    The one loop that drives flows. What `do` awaits decides where it may be used: nothing at all in a plain
+    thread, an event loop, or again a flow.
+    """
+    reply, error = None, None
     try:
-        step = flow.send(None)
         while True:
-            if isinstance(step, Sleep):
-                yield from sleep(step.seconds)
-                step = flow.send(None)
-                continue
+            step = flow.send(reply) if error is None else flow.throw(error)
+            reply, error = None, None
             try:
-                reply = yield from persist(step, retry, deadline=deadline)
-            except ChunksError as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(reply)
+                reply = await do(step)
+            except ChunksError as failure:
+                error = failure
     except StopIteration as stop:
         value: T = stop.value
         return value
     finally:
         flow.close()
+
+
+def retried(flow: Flow[T], retry: Retry, *, deadline: float | None = None) -> Flow[T]:
+    """Run `flow` so that each of its requests is repeated as `retry` allows."""
+
+    @coroutine
+    def repeated(step: Request | Sleep) -> Flow[Any]:
+        if isinstance(step, Sleep):
+            return (yield step)
+        return (yield from persist(step, retry, deadline=deadline))
+
+    return (yield from each_step(flow, repeated).__await__())
 
 
 def paged(
@@ -171,63 +184,3 @@ def paged(
             break
         rows.extend(found)
     return rows
-
-
-class Transport(Protocol):
-    """Does requests in the calling thread."""
-
-    def send(self, request: Request) -> Any:
-        """Return the decoded answer, or raise a ChunksError."""
-
-
-class AsyncTransport(Protocol):
-    """Does requests on the running event loop."""
-
-    async def send(self, request: Request) -> Any:
-        """Return the decoded answer, or raise a ChunksError."""
-
-
-def run(flow: Flow[T], transport: Transport) -> T:
-    """Drive a flow to its end in the calling thread."""
-    try:
-        step = flow.send(None)
-        while True:
-            if isinstance(step, Sleep):
-                time.sleep(step.seconds)
-                step = flow.send(None)
-                continue
-            try:
-                reply = transport.send(step)
-            except ChunksError as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(reply)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
-    finally:
-        flow.close()
-
-
-async def run_async(flow: Flow[T], transport: AsyncTransport) -> T:
-    """Drive a flow to its end on the running event loop."""
-    import asyncio  # a quarter of our import time, and no use to a sync client
-
-    try:
-        step = flow.send(None)
-        while True:
-            if isinstance(step, Sleep):
-                await asyncio.sleep(step.seconds)
-                step = flow.send(None)
-                continue
-            try:
-                reply = await transport.send(step)
-            except ChunksError as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(reply)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
-    finally:
-        flow.close()

@@ -70,7 +70,7 @@ class Heartbeat:
                 lease["items_processed"] = chunk._items
             leases.append(lease)
         flow = operations.extend_chunk_leases(leases=leases, lease_seconds=self._core.lease_seconds)
-        for chunk, answer in zip(held, self._client._run(flow), strict=True):
+        for chunk, answer in zip(held, self._client._driver.run(flow), strict=True):
             if answer.cancel_requested and not chunk._cancel_requested and not chunk._finished:
                 chunk._cancel_requested = True
                 logger.info("%r: its job was cancelled", chunk)

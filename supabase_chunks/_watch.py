@@ -1,4 +1,4 @@
-"""Following a job: when to ask again, what counts as a change, and what to say at the end."""
+"""Following a job: when to ask again, and what counts as a change."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ from typing import TYPE_CHECKING
 
 from ._flow import Flow, Retry, retried, sleep
 from ._show.words import describe
-from .errors import ChunksError, JobCancelled, JobError, JobFailed, TransportError, WaitTimeout
+from .errors import ChunksError, TransportError, WaitTimeout
 from .operations import get_sync_job_progress_safe
-from .reads import list_kinds
-from .states import JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from uuid import UUID
 
-    from .models import ChunkRecord, Progress
+    from .models import Progress
 
-ERRORS_SHOWN = 5
 _FIRST_PAUSE = 0.15
 _LAST_PAUSE = 5.0
-_UNCLAIMED_AFTER = 5.0
 
 
 class Watch:
@@ -83,91 +78,9 @@ class Watch:
             )
 
 
-class Notices:
-    """What a person who waits should hear, each once: paused, stalled, nobody there to work."""
-
-    def __init__(self) -> None:
-        """Start with nothing said."""
-        self._said: set[str] = set()
-        self._waiting_since: float | None = None
-
-    def due(self, progress: Progress) -> list[str]:
-        """Return what is to be said now."""
-        paused = f"the sync is paused; client.job('{progress.id}').resume() goes on"
-        notes = {
-            "paused": paused if progress.status is JobStatus.PAUSED else None,
-            "stalled": (progress.stalled_reason or "the sync is stalled") if progress.stalled else None,
-        }
-        for name, note in notes.items():
-            if note is None:
-                self._said.discard(name)
-        new = [(name, note) for name, note in notes.items() if note is not None and name not in self._said]
-        self._said.update(name for name, _ in new)
-        return [note for _, note in new]
-
-    def unclaimed(self, progress: Progress) -> bool:
-        """Return True once, when a job has waited some seconds and nobody has claimed any of its chunks."""
-        idle = (
-            progress.status is JobStatus.PENDING
-            and progress.processing_chunks == 0
-            and progress.total_chunks > 0
-        )
-        if not idle or "unclaimed" in self._said:
-            self._waiting_since = None
-            return False
-        now = time.monotonic()
-        if self._waiting_since is None:
-            self._waiting_since = now
-        if now - self._waiting_since < _UNCLAIMED_AFTER:
-            return False
-        self._said.add("unclaimed")
-        return True
-
-
-def why_unclaimed(kind: str) -> Flow[str | None]:
-    """Return what to say about a job that nobody works on; None when its kind cannot be read."""
-    try:
-        kinds = yield from list_kinds(kinds=[kind])
-    except ChunksError:
-        return None
-    if not kinds:
-        return None
-    if kinds[0].handler is None:
-        return (
-            f"nobody has claimed a chunk yet: the kind {kind!r} has no handler, so its chunks wait for a "
-            f"Python worker, Worker(client, handler, kinds=[{kind!r}]).run() or supabase-chunks worker"
-        )
-    return (
-        "nobody has claimed a chunk yet: are the Edge Functions background-sync-processor and "
-        f"{kinds[0].handler} deployed? supabase-chunks doctor checks it"
-    )
-
-
 def how_to_find(job_id: UUID) -> str:
     """Return how to come back to a job."""
     return f"Come back with client.job('{job_id}').wait(progress=True) or: supabase-chunks watch {job_id}"
-
-
-def failure(progress: Progress, errors: Sequence[ChunkRecord]) -> JobError | None:
-    """Return the error of a job that ended, or None if it completed."""
-    if progress.status is JobStatus.CANCELLED:
-        return JobCancelled(f"the sync was cancelled ({describe(progress)})", progress=progress)
-    if progress.status is not JobStatus.FAILED:
-        return None
-    lines = [
-        f"{progress.failed_chunks} of {progress.total_chunks} chunks failed "
-        f"({progress.completed_chunks} completed)"
-    ]
-    lines += [
-        f"  chunk {chunk.chunk_index}: {(chunk.error or '').strip() or 'no error text'}" for chunk in errors
-    ]
-    if progress.failed_chunks > len(errors) > 0:
-        lines.append(f"  … and {progress.failed_chunks - len(errors)} more")
-    lines.append(
-        f"Open only these again with client.job('{progress.id}').retry_failed()"
-        f" or: supabase-chunks retry {progress.id}"
-    )
-    return JobFailed("\n".join(lines), progress=progress, errors=errors)
 
 
 def _essence(progress: Progress) -> Progress:

@@ -75,7 +75,7 @@ class AsyncWorker:
         before = self._core.reported
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        lease = await self._client._run(self._core.lease())
+        lease = await self._client._driver.run(self._core.lease())
         started: dict[Chunk, asyncio.Task[None]] = {}
         slots = asyncio.Semaphore(self._options.concurrency)
         logger.info("worker %s runs chunks of %s", self.worker_id, ", ".join(self._core.kinds))
@@ -95,16 +95,16 @@ class AsyncWorker:
             self._wake.clear()
             try:
                 if self._reports:
-                    await self._client._run(self._core.deliver(self._reports))
+                    await self._client._driver.run(self._core.deliver(self._reports))
                     next_claim = time.monotonic()
                 if self._core.free > 0 and time.monotonic() >= next_claim:
-                    chunks = self._core.take(await self._client._run(self._core.claim()))
+                    chunks = self._core.take(await self._client._driver.run(self._core.claim()))
                     for chunk in chunks:
                         started[chunk] = asyncio.create_task(self._work(chunk, started, slots))
                     if chunks:
                         self._core.worked()
                     else:
-                        await self._client._run(self._core.cleanup())
+                        await self._client._driver.run(self._core.cleanup())
                         if until_idle and not self._core.held():
                             return
                         pause = self._core.idle_pause()
@@ -152,12 +152,12 @@ class AsyncWorker:
             if not chunk._started:
                 task.cancel()
                 started.pop(chunk)
-                await self._client._run(self._core.release(chunk))
+                await self._client._driver.run(self._core.release(chunk))
         deadline = time.monotonic() + self._options.grace
         while self._core.held() and time.monotonic() < deadline:
             if self._reports:
                 try:
-                    await self._client._run(self._core.deliver(self._reports))
+                    await self._client._driver.run(self._core.deliver(self._reports))
                 except ChunksError as error:
                     logger.warning("reports could not be delivered: %s", error)
                     await asyncio.sleep(min(1.0, max(0.0, deadline - time.monotonic())))

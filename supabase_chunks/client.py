@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from . import _flow, operations, reads
+from . import operations, reads
 from ._credentials import AsyncToken, Credentials, FixedCredentials, SupabaseCredentials, Token, environment
-from ._flow import Flow, Retry, retried
+from ._driver import AsyncDriver, Driver
+from ._flow import Flow, Retry, logger
 from ._http import AsyncHttpTransport, HttpTransport
 from ._pages import Chunks, pages, pages_async
 from ._pool import AsyncPool, Pool
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     import httpx
+    import supabase
 
     from .models import Kind
 
@@ -66,11 +68,10 @@ class ChunksClient:
     def _set_up(self, credentials: Credentials, pool: Pool, retry: Retry | None, *, owner: bool) -> None:
         self._credentials = credentials
         self._pool = pool
-        self._retry = retry or Retry()
         self._owner = owner
-        self._transport = HttpTransport(credentials, pool)
-        self.email: Email = Email(self)
-        self.queue: Queue = Queue(self)
+        self._driver = Driver(HttpTransport(credentials, pool), retry or Retry())
+        self.email: Email = Email(self._driver)
+        self.queue: Queue = Queue(self._driver)
 
     @classmethod
     def _of(cls, credentials: Credentials, pool: Pool, retry: Retry | None, *, owner: bool) -> Self:
@@ -99,7 +100,9 @@ class ChunksClient:
         return cls(url, key, http_client=http_client, timeout=timeout, retry=retry)
 
     @classmethod
-    def from_supabase(cls, client: Any, *, timeout: float | None = None, retry: Retry | None = None) -> Self:
+    def from_supabase(
+        cls, client: supabase.Client, *, timeout: float | None = None, retry: Retry | None = None
+    ) -> Self:
         """Act as a client of supabase-py: its URL, its key, and its session's token as it is at each request.
 
         Raises:
@@ -121,7 +124,7 @@ class ChunksClient:
             >>> jobs = client.as_user(request_token).jobs()   # in a web app: this user's jobs only
         """
         credentials = FixedCredentials(self._credentials.url, self._credentials.key, token)
-        return self._of(credentials, self._pool, self._retry, owner=False)
+        return self._of(credentials, self._pool, self._driver.retry, owner=False)
 
     def trigger_sync(
         self,
@@ -183,7 +186,7 @@ class ChunksClient:
         )
         try:
             for page, last in pages(chunks):
-                self._run(trigger.send(page, last=last))
+                self._driver.run(trigger.send(page, last=last))
                 if last or trigger.joined:
                     break
         except BaseException as error:
@@ -191,7 +194,7 @@ class ChunksClient:
                 error.add_note(trigger.half_made())
                 self._try(trigger.cancel())
             raise
-        return Job(self, trigger.started.id, trigger.started)
+        return Job(self._driver, trigger.started.id, trigger.started)
 
     def job(self, id: UUID | str) -> Job:  # noqa: A002 - what it is
         """Return a job by its id; nothing is sent.
@@ -200,7 +203,7 @@ class ChunksClient:
             >>> client.job(job.id).progress().total_chunks
             2
         """
-        return Job(self, as_uuid(id, "id"))
+        return Job(self._driver, as_uuid(id, "id"))
 
     def jobs(
         self,
@@ -219,7 +222,8 @@ class ChunksClient:
         from ._show.html import JobList
 
         flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
-        return JobList(Job(self, progress.id, progress) for progress in self._run(flow))
+        found = self._driver.run(flow)
+        return JobList(Job(self._driver, progress.id, progress) for progress in found)
 
     def save_kind(
         self,
@@ -247,7 +251,7 @@ class ChunksClient:
             >>> client.save_kind("reports", max_concurrency=8, user_startable=True).max_retries
             3
         """
-        return self._run(
+        return self._driver.run(
             operations.save_sync_kind(
                 kind=kind,
                 handler=handler,
@@ -266,7 +270,7 @@ class ChunksClient:
             >>> [kind.kind for kind in client.kinds()][:2]
             ['custom', 'email']
         """
-        return self._run(reads.list_kinds())
+        return self._driver.run(reads.list_kinds())
 
     def configure(self, project_url: str, processor_key: str) -> dict[str, Any]:
         """Write the URL and the key that the database's webhooks use into Vault; return the health.
@@ -280,7 +284,7 @@ class ChunksClient:
             True
         """
         flow = operations.configure_chunk_processing(project_url=project_url, processor_key=processor_key)
-        return self._run(flow)
+        return self._driver.run(flow)
 
     def cleanup_stuck_chunks(self, *, stuck_after: timedelta | None = None) -> int:
         """Recover chunks whose worker is gone, as the watchdog does; return how many.
@@ -292,7 +296,7 @@ class ChunksClient:
             >>> client.cleanup_stuck_chunks(stuck_after=timedelta(hours=1))
             0
         """
-        return self._run(operations.cleanup_stuck_chunks(stuck_after=stuck_after))
+        return self._driver.run(operations.cleanup_stuck_chunks(stuck_after=stuck_after))
 
     def trigger_next_chunk_processing(self, *, job_id: UUID | str | None = None) -> int:
         """Send the webhooks that are due now, of all jobs or one; return how many.
@@ -302,7 +306,7 @@ class ChunksClient:
             0
         """
         parent = None if job_id is None else as_uuid(job_id, "job_id")
-        return self._run(operations.trigger_next_chunk_processing(parent_sync_job_id=parent))
+        return self._driver.run(operations.trigger_next_chunk_processing(parent_sync_job_id=parent))
 
     def purge(self, *, older_than: timedelta | None = None, batch_size: int | None = None) -> dict[str, Any]:
         """Delete ended jobs (of more than 30 days ago) in one batch; return `jobs`, `chunks` and `more`.
@@ -311,7 +315,7 @@ class ChunksClient:
             >>> client.purge(older_than=timedelta(days=365))["jobs"]
             0
         """
-        return self._run(operations.purge_sync_jobs(older_than=older_than, batch_size=batch_size))
+        return self._driver.run(operations.purge_sync_jobs(older_than=older_than, batch_size=batch_size))
 
     def health(self) -> dict[str, Any]:
         """Read how the installation is: extensions, settings, webhooks and their outcomes, stalled jobs.
@@ -320,7 +324,7 @@ class ChunksClient:
             >>> client.health()["configured"]["project_url"]
             True
         """
-        return self._run(operations.chunk_system_health())
+        return self._driver.run(operations.chunk_system_health())
 
     def close(self) -> None:
         """Close the connections, unless they are an httpx client's of yours, or another client's.
@@ -346,20 +350,14 @@ class ChunksClient:
     def _sibling(self) -> ChunksClient:
         """Return a client of the same project on connections of its own, for another thread."""
         return ChunksClient._of(
-            self._credentials, Pool(self._pool.given, self._pool.timeout), self._retry, owner=True
+            self._credentials, Pool(self._pool.given, self._pool.timeout), self._driver.retry, owner=True
         )
-
-    def _run(self, flow: Flow[T]) -> T:
-        return _flow.run(retried(flow, self._retry), self._transport)
-
-    def _run_once(self, flow: Flow[T]) -> T:
-        return _flow.run(flow, self._transport)
 
     def _try(self, flow: Flow[T]) -> None:
         try:
-            self._run(flow)
+            self._driver.run(flow)
         except ChunksError as error:
-            _flow.logger.warning("could not clean up: %s", error)
+            logger.warning("could not clean up: %s", error)
 
 
 class AsyncChunksClient:
@@ -391,11 +389,10 @@ class AsyncChunksClient:
     def _set_up(self, credentials: Credentials, pool: AsyncPool, retry: Retry | None, *, owner: bool) -> None:
         self._credentials = credentials
         self._pool = pool
-        self._retry = retry or Retry()
         self._owner = owner
-        self._transport = AsyncHttpTransport(credentials, pool)
-        self.email: AsyncEmail = AsyncEmail(self)
-        self.queue: AsyncQueue = AsyncQueue(self)
+        self._driver = AsyncDriver(AsyncHttpTransport(credentials, pool), retry or Retry())
+        self.email: AsyncEmail = AsyncEmail(self._driver)
+        self.queue: AsyncQueue = AsyncQueue(self._driver)
 
     @classmethod
     def _of(cls, credentials: Credentials, pool: AsyncPool, retry: Retry | None, *, owner: bool) -> Self:
@@ -416,7 +413,9 @@ class AsyncChunksClient:
         return cls(url, key, http_client=http_client, timeout=timeout, retry=retry)
 
     @classmethod
-    def from_supabase(cls, client: Any, *, timeout: float | None = None, retry: Retry | None = None) -> Self:
+    def from_supabase(
+        cls, client: supabase.AsyncClient, *, timeout: float | None = None, retry: Retry | None = None
+    ) -> Self:
         """Act as an async client of supabase-py; a sync one is a TypeError."""
         return cls._of(
             SupabaseCredentials(client, asynchronous=True), AsyncPool(None, timeout), retry, owner=True
@@ -425,7 +424,7 @@ class AsyncChunksClient:
     def as_user(self, token: AsyncToken) -> Self:
         """Return a client that acts as a signed-in user, over the connections of this one."""
         credentials = FixedCredentials(self._credentials.url, self._credentials.key, token)
-        return self._of(credentials, self._pool, self._retry, owner=False)
+        return self._of(credentials, self._pool, self._driver.retry, owner=False)
 
     async def trigger_sync(
         self,
@@ -455,7 +454,7 @@ class AsyncChunksClient:
         )
         try:
             async for page, last in pages_async(chunks):
-                await self._run(trigger.send(page, last=last))
+                await self._driver.run(trigger.send(page, last=last))
                 if last or trigger.joined:
                     break
         except BaseException as error:
@@ -463,11 +462,11 @@ class AsyncChunksClient:
                 error.add_note(trigger.half_made())
                 await self._try(trigger.cancel())
             raise
-        return AsyncJob(self, trigger.started.id, trigger.started)
+        return AsyncJob(self._driver, trigger.started.id, trigger.started)
 
     def job(self, id: UUID | str) -> AsyncJob:  # noqa: A002 - what it is
         """Return a job by its id; nothing is sent."""
-        return AsyncJob(self, as_uuid(id, "id"))
+        return AsyncJob(self._driver, as_uuid(id, "id"))
 
     async def jobs(
         self,
@@ -481,7 +480,9 @@ class AsyncChunksClient:
         from ._show.html import JobList
 
         flow = reads.list_jobs(status=status, kind=kind, job_key=job_key, limit=limit)
-        return JobList(AsyncJob(self, progress.id, progress) for progress in await self._run(flow))
+        return JobList(
+            AsyncJob(self._driver, progress.id, progress) for progress in await self._driver.run(flow)
+        )
 
     async def save_kind(
         self,
@@ -495,7 +496,7 @@ class AsyncChunksClient:
         user_startable: bool | None = None,
     ) -> Kind:
         """Add or change a kind."""
-        return await self._run(
+        return await self._driver.run(
             operations.save_sync_kind(
                 kind=kind,
                 handler=handler,
@@ -509,31 +510,33 @@ class AsyncChunksClient:
 
     async def kinds(self) -> list[Kind]:
         """Read the kinds."""
-        return await self._run(reads.list_kinds())
+        return await self._driver.run(reads.list_kinds())
 
     async def configure(self, project_url: str, processor_key: str) -> dict[str, Any]:
         """Write the URL and the key that the database's webhooks use into Vault; return the health."""
         flow = operations.configure_chunk_processing(project_url=project_url, processor_key=processor_key)
-        return await self._run(flow)
+        return await self._driver.run(flow)
 
     async def cleanup_stuck_chunks(self, *, stuck_after: timedelta | None = None) -> int:
         """Recover chunks whose worker is gone, as the watchdog does; return how many."""
-        return await self._run(operations.cleanup_stuck_chunks(stuck_after=stuck_after))
+        return await self._driver.run(operations.cleanup_stuck_chunks(stuck_after=stuck_after))
 
     async def trigger_next_chunk_processing(self, *, job_id: UUID | str | None = None) -> int:
         """Send the webhooks that are due now, of all jobs or one; return how many."""
         parent = None if job_id is None else as_uuid(job_id, "job_id")
-        return await self._run(operations.trigger_next_chunk_processing(parent_sync_job_id=parent))
+        return await self._driver.run(operations.trigger_next_chunk_processing(parent_sync_job_id=parent))
 
     async def purge(
         self, *, older_than: timedelta | None = None, batch_size: int | None = None
     ) -> dict[str, Any]:
         """Delete ended jobs (of more than 30 days ago) in one batch; return `jobs`, `chunks` and `more`."""
-        return await self._run(operations.purge_sync_jobs(older_than=older_than, batch_size=batch_size))
+        return await self._driver.run(
+            operations.purge_sync_jobs(older_than=older_than, batch_size=batch_size)
+        )
 
     async def health(self) -> dict[str, Any]:
         """Read how the installation is."""
-        return await self._run(operations.chunk_system_health())
+        return await self._driver.run(operations.chunk_system_health())
 
     async def aclose(self) -> None:
         """Close the running loop's connections, unless they are another client's."""
@@ -555,16 +558,10 @@ class AsyncChunksClient:
     def _sync_sibling(self) -> ChunksClient:
         """Return a sync client of the same project, with the key alone: a coroutine may give the token."""
         credentials = FixedCredentials(self._credentials.url, self._credentials.key)
-        return ChunksClient._of(credentials, Pool(None, self._pool.timeout), self._retry, owner=True)
-
-    async def _run(self, flow: Flow[T]) -> T:
-        return await _flow.run_async(retried(flow, self._retry), self._transport)
-
-    async def _run_once(self, flow: Flow[T]) -> T:
-        return await _flow.run_async(flow, self._transport)
+        return ChunksClient._of(credentials, Pool(None, self._pool.timeout), self._driver.retry, owner=True)
 
     async def _try(self, flow: Flow[T]) -> None:
         try:
-            await self._run(flow)
+            await self._driver.run(flow)
         except ChunksError as error:
-            _flow.logger.warning("could not clean up: %s", error)
+            logger.warning("could not clean up: %s", error)

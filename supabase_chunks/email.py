@@ -9,7 +9,7 @@ from . import operations, reads
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from .client import AsyncChunksClient, ChunksClient
+    from ._driver import AsyncDriver, Driver
     from .models import EmailAccount
 
 Tls = Literal["implicit", "starttls", "none"]
@@ -24,9 +24,9 @@ class Email:
         <JobStatus.COMPLETED: 'completed'>
     """
 
-    def __init__(self, client: ChunksClient) -> None:
-        """Take the client that sends the calls."""
-        self._client = client
+    def __init__(self, driver: Driver) -> None:
+        """Take what sends the calls."""
+        self._driver = driver
 
     def save_account(
         self,
@@ -58,7 +58,7 @@ class Email:
             >>> account == client.email.accounts()[0].id
             True
         """
-        return self._client._run(
+        return self._driver.run(
             operations.save_email_account(
                 name=name,
                 host=host,
@@ -77,7 +77,7 @@ class Email:
             >>> client.email.remove_account("work")
             False
         """
-        return self._client._run(operations.remove_email_account(name=name, owner_id=owner_id))
+        return self._driver.run(operations.remove_email_account(name=name, owner_id=owner_id))
 
     def accounts(self) -> list[EmailAccount]:
         """Read the accounts, without passwords.
@@ -86,15 +86,15 @@ class Email:
             >>> [account.name for account in client.email.accounts()]
             []
         """
-        return self._client._run(reads.list_email_accounts())
+        return self._driver.run(reads.list_email_accounts())
 
 
 class AsyncEmail:
     """The mailboxes that jobs of kind `email` read; see `Email`."""
 
-    def __init__(self, client: AsyncChunksClient) -> None:
-        """Take the client that sends the calls."""
-        self._client = client
+    def __init__(self, driver: AsyncDriver) -> None:
+        """Take what sends the calls."""
+        self._driver = driver
 
     async def save_account(
         self,
@@ -108,7 +108,7 @@ class AsyncEmail:
         owner_id: UUID | None = None,
     ) -> UUID:
         """Add an account, or change the one of that name."""
-        return await self._client._run(
+        return await self._driver.run(
             operations.save_email_account(
                 name=name,
                 host=host,
@@ -122,8 +122,8 @@ class AsyncEmail:
 
     async def remove_account(self, name: str, *, owner_id: UUID | None = None) -> bool:
         """Remove an account and its password; return whether there was one."""
-        return await self._client._run(operations.remove_email_account(name=name, owner_id=owner_id))
+        return await self._driver.run(operations.remove_email_account(name=name, owner_id=owner_id))
 
     async def accounts(self) -> list[EmailAccount]:
         """Read the accounts, without passwords."""
-        return await self._client._run(reads.list_email_accounts())
+        return await self._driver.run(reads.list_email_accounts())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import operations, reads
 from ._rpc import decode
 from ._show.words import describe
-from ._watch import ERRORS_SHOWN, Notices, Watch, failure, how_to_find, why_unclaimed
+from ._watch import Watch
 from .models import ChunkRecord, Progress
 from .states import ChunkStatus
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd  # type: ignore[import-untyped]  # only for the return type
 
-    from .client import AsyncChunksClient, ChunksClient
+    from ._driver import AsyncDriver, Driver
     from .progress import ProgressOption
     from .throughput import Throughput
     from .timeline import Timeline
@@ -65,13 +64,13 @@ class Job(_Handle):
 
     def __init__(
         self,
-        client: ChunksClient,
+        driver: Driver,
         id: UUID,  # noqa: A002 - as it is called
         snapshot: Progress | None = None,
     ) -> None:
-        """Take the client that reads it."""
+        """Take what sends its calls."""
         super().__init__(id, snapshot)
-        self._client = client
+        self._driver = driver
 
     def progress(self) -> Progress:
         """Read how far the job is.
@@ -84,9 +83,7 @@ class Job(_Handle):
             >>> progress.status, progress.total_chunks
             (<JobStatus.PENDING: 'pending'>, 2)
         """
-        return self._seen(
-            self._client._run(operations.get_sync_job_progress_safe(parent_sync_job_id=self.id))
-        )
+        return self._seen(self._driver.run(operations.get_sync_job_progress_safe(parent_sync_job_id=self.id)))
 
     def watch(self, *, interval: float | None = None, timeout: float | None = None) -> Iterator[Progress]:
         """Give the progress now and at each change, until the job has ended.
@@ -106,9 +103,9 @@ class Job(_Handle):
             >>> last
             100.0
         """
-        watch = Watch(self.id, self._client._retry, interval=interval, timeout=timeout)
+        watch = Watch(self.id, self._driver.retry, interval=interval, timeout=timeout)
         while watch.last is None or not watch.last.ended:
-            progress = self._client._run_once(watch.poll())
+            progress = self._driver.run_once(watch.poll())
             if progress is not None:
                 yield self._seen(progress)
 
@@ -141,32 +138,21 @@ class Job(_Handle):
             >>> client.trigger_sync("custom", chunks=[{"page": 1}]).wait(timeout=60, progress=True).status
             <JobStatus.COMPLETED: 'completed'>
         """
-        from .progress import open_display
+        from ._wait import Waiting
 
-        watch = Watch(self.id, self._client._retry, interval=interval, timeout=timeout)
-        notices = Notices()
-        display = open_display(progress)
+        waiting = Waiting(self.id, self._driver.retry, interval=interval, timeout=timeout, progress=progress)
         try:
-            while watch.last is None or not watch.last.ended:
-                seen = self._client._run_once(watch.poll())
-                if seen is not None:
-                    display.update(self._seen(seen))
-                    for note in notices.due(seen):
-                        display.note(note)
-                if watch.last is not None and notices.unclaimed(watch.last):
-                    display.note(
-                        self._client._run(why_unclaimed(watch.last.kind)) or "nobody has claimed a chunk yet"
-                    )
-        except KeyboardInterrupt:
-            print(f"\nThe sync goes on. {how_to_find(self.id)}", file=sys.stderr)
+            while not waiting.is_over:
+                news = self._driver.run_once(waiting.look())
+                if news.progress is not None:
+                    self._seen(news.progress)
+                waiting.show(news)
+        except KeyboardInterrupt as reason:
+            waiting.interrupted(reason)
             raise
         finally:
-            display.close()
-        last = watch.last
-        if raise_on_failure and (error := failure(last, [])) is not None:
-            failed = self.chunks(status=ChunkStatus.FAILED, limit=ERRORS_SHOWN) if last.failed_chunks else []
-            raise failure(last, failed) or error
-        return last
+            waiting.close()
+        return self._driver.run(waiting.outcome(raise_on_failure=raise_on_failure))
 
     def cancel(self) -> Progress:
         """End the pending and the processing chunks; what is completed stays. Safe to repeat.
@@ -175,7 +161,7 @@ class Job(_Handle):
             >>> job.cancel().cancelled_chunks
             2
         """
-        return self._seen(self._client._run(operations.cancel_sync_job(parent_sync_job_id=self.id)))
+        return self._seen(self._driver.run(operations.cancel_sync_job(parent_sync_job_id=self.id)))
 
     def pause(self) -> Progress:
         """Release no more chunks; those that are being worked on finish. Safe to repeat.
@@ -184,7 +170,7 @@ class Job(_Handle):
             >>> job.pause().status
             <JobStatus.PAUSED: 'paused'>
         """
-        return self._seen(self._client._run(operations.pause_sync_job(parent_sync_job_id=self.id)))
+        return self._seen(self._driver.run(operations.pause_sync_job(parent_sync_job_id=self.id)))
 
     def resume(self) -> Progress:
         """Go on after a pause. Safe to repeat.
@@ -193,7 +179,7 @@ class Job(_Handle):
             >>> job.pause().status, job.resume().status
             (<JobStatus.PAUSED: 'paused'>, <JobStatus.PENDING: 'pending'>)
         """
-        return self._seen(self._client._run(operations.resume_sync_job(parent_sync_job_id=self.id)))
+        return self._seen(self._driver.run(operations.resume_sync_job(parent_sync_job_id=self.id)))
 
     def retry_failed(self) -> Progress:
         """Reopen the failed chunks, and only them.
@@ -205,7 +191,7 @@ class Job(_Handle):
             >>> job.retry_failed().failed_chunks
             0
         """
-        return self._seen(self._client._run(operations.retry_failed_chunks(parent_sync_job_id=self.id)))
+        return self._seen(self._driver.run(operations.retry_failed_chunks(parent_sync_job_id=self.id)))
 
     def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
         """Read the chunks in their order, all of them or those in a state.
@@ -217,7 +203,7 @@ class Job(_Handle):
         from ._show.html import ChunkList
 
         flow = reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
-        return ChunkList(self._client._run(flow))
+        return ChunkList(self._driver.run(flow))
 
     @overload
     def results(self) -> list[Any]: ...
@@ -273,27 +259,27 @@ class AsyncJob(_Handle):
 
     def __init__(
         self,
-        client: AsyncChunksClient,
+        driver: AsyncDriver,
         id: UUID,  # noqa: A002 - as it is called
         snapshot: Progress | None = None,
     ) -> None:
-        """Take the client that reads it."""
+        """Take what sends its calls."""
         super().__init__(id, snapshot)
-        self._client = client
+        self._driver = driver
 
     async def progress(self) -> Progress:
         """Read how far the job is."""
         return self._seen(
-            await self._client._run(operations.get_sync_job_progress_safe(parent_sync_job_id=self.id))
+            await self._driver.run(operations.get_sync_job_progress_safe(parent_sync_job_id=self.id))
         )
 
     async def watch(
         self, *, interval: float | None = None, timeout: float | None = None
     ) -> AsyncIterator[Progress]:
         """Give the progress now and at each change, until the job has ended."""
-        watch = Watch(self.id, self._client._retry, interval=interval, timeout=timeout)
+        watch = Watch(self.id, self._driver.retry, interval=interval, timeout=timeout)
         while watch.last is None or not watch.last.ended:
-            progress = await self._client._run_once(watch.poll())
+            progress = await self._driver.run_once(watch.poll())
             if progress is not None:
                 yield self._seen(progress)
 
@@ -308,57 +294,44 @@ class AsyncJob(_Handle):
         """Wait until the job has ended; see `Job.wait`."""
         import asyncio
 
-        from .progress import open_display
+        from ._wait import Waiting
 
-        watch = Watch(self.id, self._client._retry, interval=interval, timeout=timeout)
-        notices = Notices()
-        display = open_display(progress)
+        waiting = Waiting(self.id, self._driver.retry, interval=interval, timeout=timeout, progress=progress)
         try:
-            while watch.last is None or not watch.last.ended:
-                seen = await self._client._run_once(watch.poll())
-                if seen is not None:
-                    display.update(self._seen(seen))
-                    for note in notices.due(seen):
-                        display.note(note)
-                if watch.last is not None and notices.unclaimed(watch.last):
-                    why = await self._client._run(why_unclaimed(watch.last.kind))
-                    display.note(why or "nobody has claimed a chunk yet")
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            if progress is not False:
-                print(f"\nThe sync goes on. {how_to_find(self.id)}", file=sys.stderr)
+            while not waiting.is_over:
+                news = await self._driver.run_once(waiting.look())
+                if news.progress is not None:
+                    self._seen(news.progress)
+                waiting.show(news)
+        except (KeyboardInterrupt, asyncio.CancelledError) as reason:
+            waiting.interrupted(reason)
             raise
         finally:
-            display.close()
-        last = watch.last
-        if raise_on_failure and (error := failure(last, [])) is not None:
-            failed = (
-                await self.chunks(status=ChunkStatus.FAILED, limit=ERRORS_SHOWN) if last.failed_chunks else []
-            )
-            raise failure(last, failed) or error
-        return last
+            waiting.close()
+        return await self._driver.run(waiting.outcome(raise_on_failure=raise_on_failure))
 
     async def cancel(self) -> Progress:
         """End the pending and the processing chunks; what is completed stays."""
-        return self._seen(await self._client._run(operations.cancel_sync_job(parent_sync_job_id=self.id)))
+        return self._seen(await self._driver.run(operations.cancel_sync_job(parent_sync_job_id=self.id)))
 
     async def pause(self) -> Progress:
         """Release no more chunks; those that are being worked on finish."""
-        return self._seen(await self._client._run(operations.pause_sync_job(parent_sync_job_id=self.id)))
+        return self._seen(await self._driver.run(operations.pause_sync_job(parent_sync_job_id=self.id)))
 
     async def resume(self) -> Progress:
         """Go on after a pause."""
-        return self._seen(await self._client._run(operations.resume_sync_job(parent_sync_job_id=self.id)))
+        return self._seen(await self._driver.run(operations.resume_sync_job(parent_sync_job_id=self.id)))
 
     async def retry_failed(self) -> Progress:
         """Reopen the failed chunks, and only them."""
-        return self._seen(await self._client._run(operations.retry_failed_chunks(parent_sync_job_id=self.id)))
+        return self._seen(await self._driver.run(operations.retry_failed_chunks(parent_sync_job_id=self.id)))
 
     async def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
         """Read the chunks in their order, all of them or those in a state."""
         from ._show.html import ChunkList
 
         flow = reads.list_chunks(parent_sync_job_id=self.id, status=status, limit=limit)
-        return ChunkList(await self._client._run(flow))
+        return ChunkList(await self._driver.run(flow))
 
     @overload
     async def results(self) -> list[Any]: ...

@@ -11,8 +11,8 @@ from ._encode import encode, encode_object, printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ._driver import AsyncDriver, Driver
     from ._flow import Flow
-    from .client import AsyncChunksClient, ChunksClient
     from .models import Claim, Completion, Lease
 
 
@@ -26,9 +26,9 @@ class Queue:
         2
     """
 
-    def __init__(self, client: ChunksClient) -> None:
-        """Take the client that sends the calls."""
-        self._client = client
+    def __init__(self, driver: Driver) -> None:
+        """Take what sends the calls."""
+        self._driver = driver
 
     def claim(
         self,
@@ -50,7 +50,7 @@ class Queue:
             >>> client.queue.claim("worker-1", kinds=["reports"]).payload
             {'page': 1}
         """
-        return self._client._run(_claim(worker_id, kinds, job_id, lease_seconds))
+        return self._driver.run(_claim(worker_id, kinds, job_id, lease_seconds))
 
     def claim_batch(
         self,
@@ -67,7 +67,7 @@ class Queue:
             >>> [claim.chunk_index for claim in client.queue.claim_batch("worker-1", 10, kinds=["reports"])]
             [0, 1]
         """
-        return self._client._run(_claim_batch(worker_id, size, kinds, job_id, lease_seconds))
+        return self._driver.run(_claim_batch(worker_id, size, kinds, job_id, lease_seconds))
 
     def complete(
         self,
@@ -101,7 +101,7 @@ class Queue:
             >>> answer.outcome, answer.remaining
             (<Outcome.COMPLETED: 'completed'>, 2)
         """
-        return self._client._run(
+        return self._driver.run(
             _complete(claim, result, next_chunks, items_processed, items_total, claim_next)
         )
 
@@ -115,7 +115,7 @@ class Queue:
             >>> client.queue.fail(claim, "the API is down", retry_after_seconds=60).outcome
             <Outcome.RETRYING: 'retrying'>
         """
-        return self._client._run(_fail(claim, error, retryable, retry_after_seconds))
+        return self._driver.run(_fail(claim, error, retryable, retry_after_seconds))
 
     def extend(
         self, claim: Claim, *, lease_seconds: int | None = None, items_processed: int | None = None
@@ -127,7 +127,7 @@ class Queue:
             >>> client.queue.extend(claim, items_processed=40).ok
             True
         """
-        return self._client._run(_extend(claim, lease_seconds, items_processed))
+        return self._driver.run(_extend(claim, lease_seconds, items_processed))
 
     def release(self, claim: Claim, *, reason: str | None = None) -> Completion:
         """Give a chunk back that was not worked on; a bounded number of times it costs no attempt.
@@ -137,15 +137,15 @@ class Queue:
             >>> client.queue.release(claim).outcome
             <Outcome.RELEASED: 'released'>
         """
-        return self._client._run(_release(claim, reason))
+        return self._driver.run(_release(claim, reason))
 
 
 class AsyncQueue:
     """Claim chunks and report on them; see `Queue`."""
 
-    def __init__(self, client: AsyncChunksClient) -> None:
-        """Take the client that sends the calls."""
-        self._client = client
+    def __init__(self, driver: AsyncDriver) -> None:
+        """Take what sends the calls."""
+        self._driver = driver
 
     async def claim(
         self,
@@ -156,7 +156,7 @@ class AsyncQueue:
         lease_seconds: int | None = None,
     ) -> Claim | None:
         """Claim one chunk; None when there is none."""
-        return await self._client._run(_claim(worker_id, kinds, job_id, lease_seconds))
+        return await self._driver.run(_claim(worker_id, kinds, job_id, lease_seconds))
 
     async def claim_batch(
         self,
@@ -168,7 +168,7 @@ class AsyncQueue:
         lease_seconds: int | None = None,
     ) -> list[Claim]:
         """Claim up to `size` chunks, at most 100."""
-        return await self._client._run(_claim_batch(worker_id, size, kinds, job_id, lease_seconds))
+        return await self._driver.run(_claim_batch(worker_id, size, kinds, job_id, lease_seconds))
 
     async def complete(
         self,
@@ -181,7 +181,7 @@ class AsyncQueue:
         claim_next: bool = False,
     ) -> Completion:
         """Report a chunk as done."""
-        return await self._client._run(
+        return await self._driver.run(
             _complete(claim, result, next_chunks, items_processed, items_total, claim_next)
         )
 
@@ -189,17 +189,17 @@ class AsyncQueue:
         self, claim: Claim, error: str, *, retryable: bool = True, retry_after_seconds: int | None = None
     ) -> Completion:
         """Report that a chunk failed."""
-        return await self._client._run(_fail(claim, error, retryable, retry_after_seconds))
+        return await self._driver.run(_fail(claim, error, retryable, retry_after_seconds))
 
     async def extend(
         self, claim: Claim, *, lease_seconds: int | None = None, items_processed: int | None = None
     ) -> Lease:
         """Send a heartbeat."""
-        return await self._client._run(_extend(claim, lease_seconds, items_processed))
+        return await self._driver.run(_extend(claim, lease_seconds, items_processed))
 
     async def release(self, claim: Claim, *, reason: str | None = None) -> Completion:
         """Give a chunk back that was not worked on."""
-        return await self._client._run(_release(claim, reason))
+        return await self._driver.run(_release(claim, reason))
 
 
 def _claim(

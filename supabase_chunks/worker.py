@@ -121,7 +121,7 @@ class Worker:
 
     def _run(self, *, until_idle: bool) -> int:
         before = self._core.reported
-        lease = self._client._run(self._core.lease())
+        lease = self._client._driver.run(self._core.lease())
         threads = [
             threading.Thread(target=self._work, name=f"supabase-chunks-{number}", daemon=True)
             for number in range(self._options.concurrency)
@@ -146,16 +146,16 @@ class Worker:
             pause = 0.0
             try:
                 if self._reports:
-                    self._client._run(self._core.deliver(self._reports))
+                    self._client._driver.run(self._core.deliver(self._reports))
                     next_claim = time.monotonic()
                 if self._core.free > 0 and time.monotonic() >= next_claim:
-                    chunks = self._core.take(self._client._run(self._core.claim()))
+                    chunks = self._core.take(self._client._driver.run(self._core.claim()))
                     for chunk in chunks:
                         self._todo.put(chunk)
                     if chunks:
                         self._core.worked()
                     else:
-                        self._client._run(self._core.cleanup())
+                        self._client._driver.run(self._core.cleanup())
                         if until_idle and not self._core.held():
                             return
                         pause = self._core.idle_pause()
@@ -215,12 +215,12 @@ class Worker:
             except queue.Empty:
                 break
             if chunk is not None:
-                self._client._run(self._core.release(chunk))
+                self._client._driver.run(self._core.release(chunk))
         deadline = time.monotonic() + self._options.grace
         while self._core.held() and time.monotonic() < deadline:
             if self._reports and self._done.empty():
                 try:
-                    self._client._run(self._core.deliver(self._reports))
+                    self._client._driver.run(self._core.deliver(self._reports))
                     continue
                 except ChunksError as error:
                     logger.warning("reports could not be delivered: %s", error)

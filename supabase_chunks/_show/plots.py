@@ -33,22 +33,27 @@ class SpanView(Protocol):
     @property
     def status(self) -> ChunkStatus:
         """The chunk's state."""
+        ...
 
     @property
     def start(self) -> datetime:
         """When its last attempt began."""
+        ...
 
     @property
     def end(self) -> datetime | None:
         """When it ended; None while it runs."""
+        ...
 
     @property
     def worker_id(self) -> str | None:
         """Who had it."""
+        ...
 
     @property
     def attempts(self) -> int:
         """How many there were."""
+        ...
 
 
 class RateView(Protocol):
@@ -59,21 +64,26 @@ class RateView(Protocol):
     @property
     def start(self) -> datetime | None:
         """When the first chunk began."""
+        ...
 
     @property
     def seconds(self) -> float:
         """From the first chunk's begin to the last one's end."""
+        ...
 
     @property
     def amount(self) -> int:
         """How many items there were."""
+        ...
 
     @property
     def rate(self) -> float | None:
         """How many a second on the average."""
+        ...
 
     def rates(self, bins: int) -> list[float]:
         """Return how many a second in each of so many parts of the time."""
+        ...
 
 
 def draw_timeline(spans: Sequence[SpanView], ax: Axes | None) -> Axes:

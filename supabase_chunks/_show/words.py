@@ -28,10 +28,12 @@ class Counts(Protocol):
     @property
     def ended(self) -> bool:
         """Whether nothing happens any more."""
+        ...
 
     @property
     def ended_chunks(self) -> int:
         """How many chunks are completed, failed or cancelled."""
+        ...
 
 
 def counts(job: Counts) -> str:

@@ -237,7 +237,7 @@ async def test_the_errors_of_the_database_are_typed(client: Any, kind: str) -> N
 async def test_wait_says_that_a_kind_without_handler_needs_a_worker(
     client: Any, kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supabase_chunks._watch._UNCLAIMED_AFTER", 0.1)
+    monkeypatch.setattr("supabase_chunks._wait._UNCLAIMED_AFTER", 0.1)
     job = await done(client.trigger_sync(kind, chunks=[{"n": 1}]))
     with pytest.raises(sc.WaitTimeout):
         await done(job.wait(timeout=1, progress=True))

@@ -85,22 +85,18 @@ def test_a_url_may_be_copied_with_its_trimmings(url: str) -> None:
     assert repr(sc.ChunksClient(url, KEY)) == f"<ChunksClient {URL}>"
 
 
-def test_only_one_of_two_clients_may_be_given_the_other_sort_of_supabase_client() -> None:
-    def get_session() -> None: ...
-    async def get_session_async() -> None: ...
+async def test_only_one_of_two_clients_may_be_given_the_other_sort_of_supabase_client() -> None:
+    import supabase
 
-    sync = SimpleNamespace(supabase_url=URL, supabase_key=KEY, auth=SimpleNamespace(get_session=get_session))
-    asynchronous = SimpleNamespace(
-        supabase_url=URL, supabase_key=KEY, auth=SimpleNamespace(get_session=get_session_async)
-    )
+    sync, asynchronous = supabase.create_client(URL, KEY), await supabase.acreate_client(URL, KEY)
     sc.ChunksClient.from_supabase(sync)
     sc.AsyncChunksClient.from_supabase(asynchronous)
     with pytest.raises(TypeError, match="acreate_client"):
-        sc.AsyncChunksClient.from_supabase(sync)
+        sc.AsyncChunksClient.from_supabase(sync)  # type: ignore[arg-type]  # the very mistake
     with pytest.raises(TypeError, match="AsyncChunksClient"):
-        sc.ChunksClient.from_supabase(asynchronous)
+        sc.ChunksClient.from_supabase(asynchronous)  # type: ignore[arg-type]  # as above
     with pytest.raises(TypeError, match="not a client of supabase-py"):
-        sc.ChunksClient.from_supabase(object())
+        sc.ChunksClient.from_supabase(object())  # type: ignore[arg-type]  # as above
 
 
 async def test_a_client_of_supabase_py_gives_the_token_of_the_moment(respx_mock: respx.MockRouter) -> None:
@@ -129,13 +125,16 @@ async def test_an_async_client_of_supabase_py_does_so_too(respx_mock: respx.Mock
     assert route.calls.last.request.headers["authorization"] == "Bearer users-own"
 
 
-def test_a_session_that_cannot_be_refreshed_is_an_authentication_error() -> None:
+def test_a_session_that_cannot_be_refreshed_is_an_authentication_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import supabase
+
     def get_session() -> None:
         raise ValueError("Invalid Refresh Token")
 
-    theirs = SimpleNamespace(
-        supabase_url=URL, supabase_key=KEY, auth=SimpleNamespace(get_session=get_session)
-    )
+    theirs = supabase.create_client(URL, KEY)
+    monkeypatch.setattr(theirs.auth, "get_session", get_session)
     with pytest.raises(sc.AuthenticationError, match="Invalid Refresh Token"):
         sc.ChunksClient.from_supabase(theirs).health()
 

@@ -17,6 +17,7 @@ from supabase_chunks import (
     ServerUnavailable,
     StatementTimeout,
 )
+from supabase_chunks._driver import AsyncDriver, Driver
 from supabase_chunks._flow import (
     Call,
     Flow,
@@ -25,8 +26,6 @@ from supabase_chunks._flow import (
     paged,
     persist,
     retried,
-    run,
-    run_async,
     send,
     sleep,
 )
@@ -58,6 +57,10 @@ CALL = Call("f", {"a": 1})
 QUICK = Retry(first_delay=0.0)
 
 
+def run(flow: Flow[Any], script: Script) -> Any:
+    return Driver(script, QUICK).run_once(flow)
+
+
 def one_call() -> Flow[Any]:
     return (yield from send(CALL))
 
@@ -70,7 +73,7 @@ async def both(flow_of: Any, *answers: Any) -> list[Any]:
     except ChunksError as error:
         outcomes.append(error)
     try:
-        outcomes.append(await run_async(flow_of(), AsyncScript(*answers)))
+        outcomes.append(await AsyncDriver(AsyncScript(*answers), QUICK).run_once(flow_of()))
     except ChunksError as error:
         outcomes.append(error)
     return outcomes

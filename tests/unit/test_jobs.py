@@ -182,7 +182,7 @@ async def test_wait_says_when_nobody_works_on_the_job(
     handler: str | None,
     words: str,
 ) -> None:
-    monkeypatch.setattr("supabase_chunks._watch._UNCLAIMED_AFTER", 0.0)
+    monkeypatch.setattr("supabase_chunks._wait._UNCLAIMED_AFTER", 0.0)
     waiting = progress("pending", pending_chunks=4)
     series(respx_mock, waiting, waiting, waiting, progress("completed"))
     table(respx_mock, "sync_kinds").respond(json=[{"kind": "custom", "handler": handler}])

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import supabase_chunks as sc
-from supabase_chunks._flow import Call, Request, run
+from supabase_chunks._driver import Driver
+from supabase_chunks._flow import Call, Request, Retry
 from supabase_chunks._report import Report, failed, first_batch, succeeded
 from supabase_chunks._worker_core import WorkerCore
 from tests.unit.wire import JOB
@@ -71,7 +72,7 @@ def deliver(to: WorkerCore, reports: list[Report], database: Database, tries: in
     """Deliver as a worker does: again after an error, so many times at most."""
     for _ in range(tries):
         try:
-            run(to.deliver(reports), database)
+            Driver(database, Retry()).run_once(to.deliver(reports))
         except sc.ServerError:
             continue
         return
