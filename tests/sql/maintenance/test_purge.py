@@ -144,3 +144,26 @@ def test_a_repeated_report_that_meets_a_purge_says_that_there_is_no_such_chunk(
         purging.connection.commit()
         with refused("SC001"):
             late.result(10)
+
+
+def test_many_small_jobs_go_in_bites_with_some_hundred_locks(
+    db: Database, service: Session, admin: Session
+) -> None:
+    """The server's table of locks has room for some thousands, for all sessions together."""
+    admin.execute(
+        "insert into public.sync_jobs (kind, status, max_concurrency, max_retries, total_chunks, started_at, completed_at)"
+        " select 'plain', 'completed', 1, 3, 1, now() - interval '40 days', now() - interval '40 days'"
+        " from generate_series(1, 1200)"
+    )
+    admin.execute(
+        "insert into public.chunk_processing_queue (parent_sync_job_id, kind, chunk_index, status, attempts, completed_at)"
+        " select j.id, j.kind, 0, 'completed', 1, j.completed_at from public.sync_jobs j"
+    )
+    answers = []
+    while not answers or answers[-1]["more"]:
+        purging = db.connect(autocommit=False)
+        answers.append(purging.call("purge_sync_jobs", batch_size=100_000))
+        assert admin.value("select count(*) from pg_locks") < 700
+        purging.connection.commit()
+    assert [(answer["jobs"], answer["chunks"]) for answer in answers] == [(500, 500), (500, 500), (200, 200)]
+    assert service.value("select count(*) from public.chunk_processing_queue") == 0
