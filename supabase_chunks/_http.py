@@ -127,7 +127,7 @@ class _Session:
     def __init__(self, credentials: Credentials, pool: Pool, request: Request) -> None:
         self.exchange = _Exchange(credentials, request, _seconds(pool, request))
         self._credentials = credentials
-        self._client = pool.client()
+        self._client = pool.client(credentials.url)
 
     def request(self, method: str, url: str, **options: Any) -> httpx.Response:
         import httpx
@@ -167,7 +167,7 @@ class _AsyncSession:
     def __init__(self, credentials: Credentials, pool: AsyncPool, request: Request) -> None:
         self.exchange = _Exchange(credentials, request, _seconds(pool, request))
         self._credentials = credentials
-        self._client = pool.client()
+        self._client = pool.client(credentials.url)
 
     async def request(self, method: str, url: str, **options: Any) -> httpx.Response:
         import httpx

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from . import _network
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ class Pool:
         self._client = client
         self._lock = threading.Lock()
 
-    def client(self) -> httpx.Client:
-        """Return the client."""
+    def client(self, url: str) -> httpx.Client:
+        """Return the client for requests to the project at this URL."""
         if self.closed:
             raise ConfigurationError("this client is closed")
         if self._client is None:
@@ -37,7 +38,13 @@ class Pool:
             with self._lock:
                 if self._client is None:
                     # HTTP/1.1: the sync HTTP/2 connection of httpx must not be shared by threads.
-                    self._client = httpx.Client(http2=False, timeout=seconds(self.timeout), limits=_limits())
+                    with _network.environment():
+                        self._client = httpx.Client(
+                            http2=False,
+                            timeout=seconds(self.timeout),
+                            limits=_limits(),
+                            **_network.options(url),
+                        )
         return self._client
 
     def close(self) -> None:
@@ -63,8 +70,8 @@ class AsyncPool:
         self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
         self._lock = threading.Lock()
 
-    def client(self) -> httpx.AsyncClient:
-        """Return the client of the running loop."""
+    def client(self, url: str) -> httpx.AsyncClient:
+        """Return the client of the running loop for requests to the project at this URL."""
         if self.closed:
             raise ConfigurationError("this client is closed")
         if self.given is not None:
@@ -79,7 +86,13 @@ class AsyncPool:
             if client is None:
                 # A client keeps its loop alive, so weak references would not do: forget ended loops here.
                 self._clients = {old: its for old, its in self._clients.items() if not old.is_closed()}
-                client = httpx.AsyncClient(http2=False, timeout=seconds(self.timeout), limits=_limits())
+                with _network.environment():
+                    client = httpx.AsyncClient(
+                        http2=False,
+                        timeout=seconds(self.timeout),
+                        limits=_limits(),
+                        **_network.options(url),
+                    )
                 self._clients[loop] = client
             return client
 

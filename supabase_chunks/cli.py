@@ -17,7 +17,7 @@ _COMMANDS = {
     "local": "local",
     "init": "project",
     "new": "project",
-    "configure": "maintenance",
+    "configure": "configure",
     "doctor": "doctor",
     "trigger": "jobs",
     "status": "jobs",

@@ -56,7 +56,7 @@ def doctor(
     """
     import httpx
 
-    from supabase_chunks import ChunksClient, Retry, assets
+    from supabase_chunks import ChunksClient, Retry, _network, assets
     from supabase_chunks._credentials import environment
     from supabase_chunks.doctor import Limits, examine
 
@@ -64,7 +64,9 @@ def doctor(
     limits = Limits(answer=max_answer, waiting=max_wait, transaction=max_transaction, dead_rows=max_dead_rows)
     checks = []
     # One try: a doctor reports what is, and does not wait for better times.
-    with ChunksClient(url, key, retry=Retry(attempts=1)) as client, httpx.Client() as http:
+    with _network.environment():
+        http = httpx.Client(**_network.options(url))
+    with ChunksClient(url, key, retry=Retry(attempts=1)) as client, http:
         url = url.rstrip("/").removesuffix("/rest/v1")
         for check in examine(client, url=url, key=key, http=http, version=assets.version(), limits=limits):
             checks.append(check)

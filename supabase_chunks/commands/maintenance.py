@@ -1,23 +1,15 @@
-"""The commands for those who keep a project running: clean up, purge, configure."""
+"""The commands for those who keep a project running: clean up and purge."""
 
 from __future__ import annotations
 
-import os
 import time
 from datetime import timedelta
-from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
 from .arguments import Duration, json_option
-from .failures import USAGE, Failure
-from .output import as_json, echo, facts
+from .output import as_json
 from .signals import interruptible
-
-# How the database of the official CLI's Docker stack reaches its API; 127.0.0.1 is the database itself there.
-_DOCKER_URL = "http://api.supabase.internal:8000"
-_DOCKER_PORT = 54321
 
 
 @click.command()
@@ -99,62 +91,3 @@ def purge(older_than: timedelta, batch_size: int, json_: bool) -> None:
         click.echo(as_json({"jobs": jobs, "chunks": chunks}))
     else:
         click.echo(f"Deleted {jobs:,} jobs with {chunks:,} chunks.")
-
-
-@click.command()
-@click.option(
-    "--project-url", metavar="URL", help="The project's URL as the database reaches it (SUPABASE_URL)."
-)
-@click.option("--docker", is_flag=True, help=f"For `supabase start`: {_DOCKER_URL}.")
-@json_option
-def configure(project_url: str | None, docker: bool, json_: bool) -> None:
-    """Tell the database where its webhooks go.
-
-    Their URL and their key go into Vault. The key is taken from CHUNK_PROCESSOR_KEY, or is the one that this
-    command uses (SUPABASE_SECRET_KEY); it is never an argument and never shown. Their URL must be one that
-    the database reaches: SUPABASE_URL for a hosted project and for `supabase-chunks local` (which is
-    configured from the start), an inner one for the Docker stack of `supabase start` and self-hosting.
-
-    \b
-    Examples:
-      supabase-chunks configure                                 (hosted)
-      supabase-chunks configure --docker                        (supabase start)
-      supabase-chunks configure --project-url http://kong:8000  (self-hosted)
-    """
-    from supabase_chunks import ChunksClient
-    from supabase_chunks._credentials import environment
-
-    if docker and project_url is not None:
-        raise click.UsageError("--docker names the URL itself: leave out --project-url.")
-    url, key = environment()
-    target = _DOCKER_URL if docker else project_url or url
-    if project_url is None and not docker and _is_docker(url):
-        raise Failure(
-            f"{url} looks like the API of `supabase start`, which its database cannot reach by that name: run"
-            f" supabase-chunks configure --docker (or name the URL with --project-url).",
-            USAGE,
-        )
-    client = ChunksClient(url, key)
-    health = client.configure(target, os.environ.get("CHUNK_PROCESSOR_KEY") or key)
-    if json_:
-        click.echo(as_json(health))
-        return
-    echo(_summary(target, health))
-    click.echo("Check the whole with: supabase-chunks doctor", err=True)
-
-
-def _is_docker(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.hostname in {"127.0.0.1", "localhost"} and parts.port == _DOCKER_PORT
-
-
-def _summary(url: str, health: dict[str, Any]) -> list[str]:
-    extensions, watchdog = health.get("extensions", {}), health.get("watchdog", {})
-    return facts(
-        [
-            ("webhooks go to", url),
-            ("pg_net", extensions.get("pg_net") or "missing: create extension pg_net;"),
-            ("pg_cron", extensions.get("pg_cron") or "missing: create extension pg_cron;"),
-            ("watchdog", str(watchdog.get("schedule") or "not scheduled")),
-        ]
-    )

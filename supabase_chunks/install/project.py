@@ -8,13 +8,17 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from supabase_chunks import assets
 from supabase_chunks.errors import InstallError
+from supabase_chunks.install.config import parse
+from supabase_chunks.install.settings import table, warnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 _MANIFEST = "supabase-chunks.json"
+_API_PORT = 54321
 _VERSION = re.compile(r"^(\d+)_.*\.sql$")
 # How pg_dump writes the schema's name, and we do not.
 _SQUASHED = b'"chunk_private"'
@@ -74,6 +78,25 @@ class Project:
     def functions_dir(self) -> Path:
         """Where its Edge Functions are."""
         return self.root / "functions"
+
+    def settings(self) -> dict[str, Any]:
+        """What is in its config.toml.
+
+        Raises:
+            InstallError: It is not valid.
+        """
+        return parse(self.config_path, self.config)
+
+    def warnings(self) -> list[str]:
+        """What in config.toml keeps our functions from working, of those that are there."""
+        names = [name for name in assets.function_names() if (self.functions_dir / name).is_dir()]
+        return warnings(self.settings(), names) if names else []
+
+    @property
+    def api_port(self) -> int:
+        """Where `supabase start` has its API on this machine."""
+        port = table(self.settings(), "api").get("port")
+        return port if isinstance(port, int) else _API_PORT
 
     def migrations(self) -> list[str]:
         """The names of its migration files, in their order."""

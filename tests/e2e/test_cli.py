@@ -192,6 +192,17 @@ def test_configuring_writes_to_the_vault_and_shows_no_key(
     assert stack.secret_key not in answer + again
 
 
+def test_nothing_on_this_machine_is_asked_through_a_proxy(shell: Shell, kind: str) -> None:
+    nobody = "http://127.0.0.1:9"
+    shell.environment |= {"HTTP_PROXY": nobody, "https_proxy": nobody, "ALL_PROXY": "socks://127.0.0.1:9"}
+    job = shell.run("trigger", kind, "--chunks", "-", stdin='{"n": 1}').strip()
+    worker = shell.start("worker", "tasks:handler", "--kind", kind, "--until-idle")
+    assert worker.wait(30) == 0
+    assert "1 chunks done" in worker.communicate()[1]
+    assert shell.json("status", job)["status"] == "completed"
+    assert {check["name"]: check["ok"] for check in shell.json("doctor")}["function sync-emails"]
+
+
 def test_errors_of_the_server_are_said_without_a_traceback(shell: Shell) -> None:
     shell.run("trigger", "no-such-kind", code=1)
     shell.run("watch", "6f2c8d3e-0000-4000-8000-000000000000", code=1)

@@ -118,8 +118,15 @@ def test_wrong_usage_is_said_and_has_its_exit_code(arguments: list[str], words: 
     assert words in text
 
 
-def test_the_api_of_the_docker_stack_is_not_taken_for_the_databases() -> None:
-    where = {"SUPABASE_URL": "http://127.0.0.1:54321", "SUPABASE_SECRET_KEY": "sb_secret_example"}
+@pytest.mark.parametrize(("port", "config"), [(54321, None), (54321, ""), (64321, "[api]\nport = 64321\n")])
+def test_the_api_of_the_docker_stack_is_not_taken_for_the_databases(
+    port: int, config: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if config is not None:
+        (tmp_path / "supabase").mkdir()
+        (tmp_path / "supabase" / "config.toml").write_text(config)
+    where = {"SUPABASE_URL": f"http://127.0.0.1:{port}", "SUPABASE_SECRET_KEY": "sb_secret_example"}
     code, text = run("configure", **where)
     assert code == 2
     assert "configure --docker" in text
