@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
-from supabase_chunks.errors import LocalStackError
+from supabase_chunks.local.script import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _FILE_NAME = re.compile(r"^(?P<version>\d+)_(?P<name>.*)\.sql$")
 
 
-def apply(dsn: str, directory: Path | str, *, role: str = "postgres") -> list[str]:
+def apply(
+    dsn: str,
+    directory: Path | str,
+    *,
+    role: str = "postgres",
+    note: Callable[[str], None] = lambda _: None,
+) -> list[str]:
     """Apply the migrations that this database does not have yet, in the order of their versions.
 
-    Each file is one transaction together with its row in `supabase_migrations.schema_migrations`; it runs as
-    the owner of a project, who is no superuser, and with an empty search_path, so that a name without its
-    schema shows.
+    Each file is one transaction together with its row in `supabase_migrations.schema_migrations`. It runs as
+    the owner of a project, who is no superuser, with that role's settings (its search_path above all).
 
     Args:
         dsn: The database, as a superuser.
         directory: The folder with `<version>_<name>.sql` files; other files are left alone, as the CLI does.
         role: Whom the migrations run as.
+        note: Called with a line for what this machine cannot do and what was passed over for it.
 
     Returns:
         The versions applied now.
@@ -37,9 +48,7 @@ def apply(dsn: str, directory: Path | str, *, role: str = "postgres") -> list[st
         if (match := _FILE_NAME.match(path.name))
     }
     applied: list[str] = []
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("select pg_advisory_lock(hashtext('supabase_chunks.local.migrations'))")
-        connection.execute(sql.SQL("set session authorization {}").format(sql.Identifier(role)))
+    with as_owner(dsn, role) as connection:
         connection.execute(
             """
             create schema if not exists supabase_migrations;
@@ -54,25 +63,42 @@ def apply(dsn: str, directory: Path | str, *, role: str = "postgres") -> list[st
         known = {str(row[0]) for row in rows}
         for version, (name, path) in sorted(files.items()):
             if version not in known:
-                _apply_file(connection, version, name, path)
+                text = path.read_text(encoding="utf-8-sig")
+                script = Script(f"Migration {path.name}", text, role=role, note=note)
+                # What the file before has set, a dumped one its search_path, is gone.
+                connection.execute("reset all")
+                with connection.transaction():
+                    script.run(connection)
+                    connection.execute(
+                        "insert into supabase_migrations.schema_migrations (version, name, statements)"
+                        " values (%s, %s, %s)",
+                        (version, name, [statement.text for statement in script.statements]),
+                    )
                 applied.append(version)
     return applied
 
 
-def _apply_file(connection: psycopg.Connection, version: str, name: str, path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    try:
-        with connection.transaction():
-            connection.execute("set local search_path = ''")
-            connection.execute(text.encode())
-            # The CLI keeps the statements one by one; only people read them, and one piece reads the same.
-            connection.execute(
-                "insert into supabase_migrations.schema_migrations (version, name, statements)"
-                " values (%s, %s, %s)",
-                (version, name, [text]),
-            )
-    except psycopg.Error as error:
-        position = error.diag.statement_position
-        line = f", line {text.count(chr(10), 0, int(position) - 1) + 1}" if position else ""
-        reason = error.diag.message_primary or str(error)
-        raise LocalStackError(f"Migration {path.name}{line} failed: {reason}") from error
+@contextmanager
+def as_owner(dsn: str, role: str) -> Iterator[psycopg.Connection]:
+    """A session of the project's owner, as if by login; one at a time in a database.
+
+    Args:
+        dsn: The database, as a superuser.
+        role: The owner.
+    """
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        rows = connection.execute(
+            "select unnest(setconfig) from pg_db_role_setting where setrole = %s::regrole and setdatabase in"
+            " (0, (select oid from pg_database where datname = current_database())) order by setdatabase",
+            (role,),
+        ).fetchall()
+    # Given at the start, they are what `reset all` goes back to.
+    settings = " ".join(f"-c {_escaped(row[0])}" for row in rows)
+    with psycopg.connect(dsn, autocommit=True, options=settings) as connection:
+        connection.execute("select pg_advisory_lock(hashtext('supabase_chunks.local.migrations'))")
+        connection.execute(sql.SQL("set session authorization {}").format(sql.Identifier(role)))
+        yield connection
+
+
+def _escaped(setting: str) -> str:
+    return re.sub(r"([\\ ])", r"\\\1", setting)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import psycopg
 
 from supabase_chunks.errors import LocalStackError
+from supabase_chunks.local import extensions
 from supabase_chunks.local.binaries import embedded_bin_dir, program, runnable
 from supabase_chunks.local.cluster import SUPERUSER, anywhere, drop_stale_pid, environment, give, make_cluster
 from supabase_chunks.local.ports import HOST, free_port, require_free
@@ -78,6 +79,7 @@ class PostgresServer:
         self._data_dir = data_dir
         self._password = ""
         self._held: int | None = None
+        self._extensions: str | None = None
         self._log_path = log_path
         self._log_start = 0
 
@@ -217,12 +219,20 @@ class PostgresServer:
             give(self._data_dir, self._user)
         make_cluster(self._data_dir, binaries, self._user)
         self._password = (self._data_dir / "superuser").read_text().strip()
+        self._extensions = extensions.search_path(
+            self._data_dir / "extensions",
+            binaries=binaries,
+            version=int((self._data_dir / "cluster" / "PG_VERSION").read_text()),
+            give=lambda path: give(path, self._user),
+        )
         drop_stale_pid(self._data_dir / "cluster" / "postmaster.pid")
 
     def _spawn(self, binaries: Path) -> subprocess.Popen[bytes]:
         settings = dict(_SETTINGS)
         if self.ephemeral:
             settings |= EPHEMERAL_SETTINGS
+        if self._extensions is not None:
+            settings["extension_control_path"] = self._extensions
         settings |= self._settings
         # No socket in the file system: its path could be too long, and it is one thing less to clean up.
         command: list[str | Path] = [program(binaries, "postgres"), "-D", self.data_dir / "cluster", "-k", ""]

@@ -104,13 +104,14 @@ def test_a_grant_is_missing(patient: Patient) -> None:
     [("pg_net", "net", "http_post"), ("supabase_vault", "vault", "create_secret")],
 )
 def test_an_extension_is_missing(patient: Patient, name: str, schema: str, function: str) -> None:
-    moved = f"alter function {schema}.{function} rename to gone"
+    moved = f"drop extension if exists {name};; alter function {schema}.{function} rename to gone"
     with patient.ill(moved, f"alter function {schema}.gone rename to {function}"):
         patient.finds(name, "without it", f"create extension {name}")
 
 
 def test_pg_cron_is_missing(patient: Patient) -> None:
-    with patient.ill("alter schema cron rename to gone", "alter schema gone rename to cron"):
+    moved = "drop extension if exists pg_cron;; alter schema cron rename to gone"
+    with patient.ill(moved, "alter schema gone rename to cron"):
         code, checks = patient.examine()
         assert code == 1
         assert {name for name in checks if not checks[name]["ok"]} == {"pg_cron", "watchdog"}

@@ -182,8 +182,10 @@ def test_migrations_run_once_in_order_as_the_owner(server: PostgresServer, tmp_p
 
 
 def test_failed_migration_names_its_line_and_leaves_nothing(server: PostgresServer, tmp_path: Path) -> None:
-    (tmp_path / "1_broken.sql").write_text("create table public.half ();\n\nselect * from half")
-    with pytest.raises(LocalStackError, match=r'1_broken.sql, line 3 failed: relation "half" does not exist'):
+    (tmp_path / "1_broken.sql").write_text("create table half ();\n\nselect * from whole")
+    with pytest.raises(
+        LocalStackError, match=r'1_broken.sql, line 3 failed: relation "whole" does not exist'
+    ):
         migrations.apply(server.dsn, tmp_path)
     with psycopg.connect(server.dsn) as connection:
         assert connection.execute("select to_regclass('public.half')").fetchone() == (None,)

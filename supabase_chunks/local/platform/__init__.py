@@ -1,7 +1,8 @@
 """What a new hosted Supabase project has before any migration, for any PostgreSQL (15 and newer).
 
-Roles with their limits, the schemas `auth`, `extensions`, `vault`, `net` and `cron`, and no default
-privileges in `public`. Each topic is an SQL file beside this one.
+Roles with their limits; the schemas `auth`, `storage`, `realtime`, `extensions`, `vault`, `net` and `cron`;
+and no default privileges in `public`. Each topic is an SQL file beside this one, each stand-in for an
+extension one in `extensions/`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 _HERE = Path(__file__).parent
+_EVENT_TRIGGER_SWITCH = 170000
 
 
 def install(
@@ -41,7 +43,10 @@ def install(
     with psycopg.connect(superuser_dsn) as connection:
         # Two installs at a time on one cluster would meet on the roles ("tuple concurrently updated").
         connection.execute("select pg_advisory_xact_lock(hashtext('supabase_chunks.local.platform'))")
-        _run(connection, "roles", "schemas")
+        if connection.info.server_version >= _EVENT_TRIGGER_SWITCH:
+            # A trigger of the project's own must not hear, as the superuser, of what is made here.
+            connection.execute("set local event_triggers = off")
+        _run(connection, "roles", "stand_ins", "schemas", "auth", "storage", "realtime", "graphql")
         if with_vault:
             _run(connection, "vault")
         if with_net:

@@ -39,7 +39,7 @@ drop policy if exists cron_job_run_details_policy on cron.job_run_details;
 create policy cron_job_run_details_policy on cron.job_run_details using (username = current_user);
 
 create or replace function cron._check_schedule(schedule text) returns text
-language plpgsql immutable
+language plpgsql immutable strict
 set search_path = ''
 as $$
 declare
@@ -104,5 +104,43 @@ create or replace function cron.unschedule(job_name text) returns boolean
 language sql
 set search_path = ''
 as $$ select cron._unschedule(null, $1, current_user) $$;
+
+-- Definer, because a caller may not write cron.job.
+create or replace function cron._alter_job(
+    job_id bigint, schedule text, command text, database text, username text, active boolean, caller text
+) returns void
+language plpgsql security definer
+set search_path = ''
+as $$
+declare
+    is_superuser boolean := (select r.rolsuper from pg_catalog.pg_roles r where r.rolname = caller);
+begin
+    if username is distinct from caller and username is not null and not is_superuser then
+        raise exception 'must be superuser to alter username' using errcode = 'insufficient_privilege';
+    end if;
+    update cron.job j
+    set schedule = coalesce(cron._check_schedule(_alter_job.schedule), j.schedule),
+        command = coalesce(_alter_job.command, j.command),
+        database = coalesce(_alter_job.database, j.database),
+        username = coalesce(_alter_job.username, j.username),
+        active = coalesce(_alter_job.active, j.active)
+    where j.jobid = job_id and (is_superuser or j.username = caller);
+    if not found then
+        raise exception 'Job % does not exist or you don''t own it', job_id;
+    end if;
+end
+$$;
+
+create or replace function cron.alter_job(
+    job_id bigint,
+    schedule text default null,
+    command text default null,
+    database text default null,
+    username text default null,
+    active boolean default null
+) returns void
+language sql
+set search_path = ''
+as $$ select cron._alter_job($1, $2, $3, $4, $5, $6, current_user) $$;
 
 revoke all on all functions in schema cron from public;

@@ -3,7 +3,10 @@ do $$
 declare
     role_name text;
 begin
-    foreach role_name in array array['supabase_admin', 'postgres', 'authenticator', 'anon', 'authenticated', 'service_role'] loop
+    foreach role_name in array array[
+        'supabase_admin', 'postgres', 'authenticator', 'anon', 'authenticated', 'service_role', 'dashboard_user',
+        'supabase_auth_admin', 'supabase_storage_admin', 'supabase_realtime_admin'
+    ] loop
         begin
             if to_regrole(role_name) is null then
                 execute format('create role %I', role_name);
@@ -42,4 +45,17 @@ alter role service_role nologin noinherit bypassrls;
 
 grant anon, authenticated, service_role to authenticator;
 grant anon, authenticated, service_role, authenticator to postgres with admin option;
+-- The services that own the tables of auth, storage and realtime do not run here, but migrations name these roles. The
+-- project's owner acts for them: hosted, an extension of the server lets it put policies and triggers on their tables.
+alter role dashboard_user nologin createdb createrole replication;
+alter role supabase_auth_admin nologin noinherit createrole;
+alter role supabase_storage_admin nologin noinherit createrole;
+alter role supabase_realtime_admin nologin noinherit;
+grant supabase_auth_admin, supabase_storage_admin, supabase_realtime_admin to postgres;
+-- And these settings, by the same extension.
+grant set on parameter
+    session_replication_role, log_min_duration_statement, log_min_messages, log_statement, track_io_timing,
+    pgrst.db_aggregates_enabled, pgrst.db_extra_search_path, pgrst.db_max_rows, pgrst.db_plan_enabled,
+    pgrst.db_pre_request, pgrst.db_schemas
+to postgres;
 grant pg_monitor, pg_read_all_data, pg_signal_backend to postgres;
