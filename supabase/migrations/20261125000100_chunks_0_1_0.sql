@@ -8,7 +8,7 @@ set local lock_timeout = '5s';
 -- The tables of the chunk queue, and the state machine as named constraints.
 --
 -- public         what people query by name: sync_kinds, sync_jobs, chunk_processing_queue
--- chunk_private  what the Data API does not expose: settings, lanes, counters, attempts, dispatches, helper functions
+-- chunk_private  what the Data API does not expose: settings, lanes, slots, counters, attempts, dispatches, helper functions
 
 -- Views that run as who asks, and more, came with 15; without this an older server says so in words of its own.
 do $$
@@ -46,7 +46,7 @@ create table if not exists public.sync_kinds (
 );
 comment on table public.sync_kinds is 'What sorts of sync there are: who does their chunks, and within which limits. Change it with save_sync_kind().';
 comment on column public.sync_kinds.handler is 'The Edge Function that does a chunk''s work; null: Python workers do this kind.';
-comment on column public.sync_kinds.max_concurrency is 'How many chunks of one job may be released or processing at once, unless the job says otherwise.';
+comment on column public.sync_kinds.max_concurrency is 'How many chunks of one job may have a slot (wait to be claimed, or be processed) at once, unless the job says otherwise.';
 comment on column public.sync_kinds.max_retries is 'Retries after the first attempt; a chunk has at most 1 + max_retries attempts.';
 comment on column public.sync_kinds.lease_seconds is 'How long a claim lasts without a heartbeat, in seconds.';
 comment on column public.sync_kinds.retry_delay_seconds is 'Backoff before the first retry in seconds; doubles with each further one, up to an hour.';
@@ -72,8 +72,7 @@ create table if not exists public.sync_jobs (
   sealed boolean not null default true,
   total_chunks bigint not null default 0,
   items_total bigint,
-  counter_shards smallint not null default 1,
-  finishes int not null default 0,
+  stripes smallint not null default 1,
   created_at timestamptz not null default now(),
   started_at timestamptz,
   completed_at timestamptz,
@@ -87,7 +86,7 @@ create table if not exists public.sync_jobs (
   constraint sync_jobs_max_concurrency_range check (max_concurrency between 1 and 1000),
   constraint sync_jobs_max_retries_range check (max_retries between 0 and 100),
   constraint sync_jobs_counts_not_negative check (total_chunks >= 0 and items_total >= 0),
-  constraint sync_jobs_counter_shards_range check (counter_shards between 1 and 16)
+  constraint sync_jobs_stripes_range check (stripes between 1 and 16)
 );
 comment on table public.sync_jobs is
   'One row a sync that someone triggered; the parent of its chunks. For counts and progress read the view chunk_processing_status.';
@@ -99,8 +98,7 @@ comment on column public.sync_jobs.request_id is 'The start that made it: repeat
 comment on column public.sync_jobs.sealed is 'False while more chunks are to be appended; an unsealed job never finishes.';
 comment on column public.sync_jobs.total_chunks is 'Chunks so far. Grows under the job''s exclusive gate only.';
 comment on column public.sync_jobs.items_total is 'Items (messages, rows, …) the chunks have announced so far; null when nobody said.';
-comment on column public.sync_jobs.counter_shards is 'Over how many rows of chunk_private.job_counters the counts are spread.';
-comment on column public.sync_jobs.finishes is 'How often the job came to completed, failed or cancelled: once, and once more each time retry_failed_chunks reopens it.';
+comment on column public.sync_jobs.stripes is 'Into how many stripes (chunk_index modulo this) the job is cut: a counter and a row of fresh chunks each, so that workers do not queue for one row.';
 
 create unique index if not exists sync_jobs_one_active_per_key on public.sync_jobs (kind, owner_id, job_key)
   nulls not distinct where job_key is not null and status in ('pending', 'running', 'paused');
@@ -119,7 +117,6 @@ create table if not exists public.chunk_processing_queue (
   owner_id uuid,
   chunk_index bigint not null,
   status text not null default 'pending',
-  priority smallint not null default 0,
   payload jsonb not null default '{}',
   result jsonb,
   error text,
@@ -137,7 +134,7 @@ create table if not exists public.chunk_processing_queue (
   completed_at timestamptz,
   updated_at timestamptz not null default now(),
   constraint chunk_processing_queue_parent_fkey foreign key (parent_sync_job_id) references public.sync_jobs (id) on delete cascade,
-  constraint chunk_processing_queue_place_key unique (parent_sync_job_id, chunk_index),
+  constraint chunk_processing_queue_index_key unique (parent_sync_job_id, chunk_index),
   -- The state machine, in one short constraint, and with an array for `in`: the server reads it anew for each write.
   constraint chunk_processing_queue_state_machine check (
     (status = 'processing') = (locked_until is not null) and (status = any ('{pending,processing}')) = (completed_at is null)
@@ -150,8 +147,8 @@ with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze
 comment on table public.chunk_processing_queue is 'The queue: one row a chunk, work small enough for one invocation. Written by the RPC functions only.';
 comment on column public.chunk_processing_queue.kind is 'The job''s kind, copied so that a chunk reads by itself.';
 comment on column public.chunk_processing_queue.owner_id is 'The job''s owner, copied for row level security.';
-comment on column public.chunk_processing_queue.chunk_index is 'Place in the job, from 0.';
-comment on column public.chunk_processing_queue.status is 'pending → processing → completed | failed | cancelled; processing → pending on retry, release or recovery.';
+comment on column public.chunk_processing_queue.chunk_index is 'Its number in the job, from 0.';
+comment on column public.chunk_processing_queue.status is 'pending → processing → completed | failed | cancelled; processing → pending on retry, when given back, or taken back from a lost worker.';
 comment on column public.chunk_processing_queue.attempts is 'Claims so far that were not given back; counted at the claim, so that a chunk that kills its worker cannot loop for ever.';
 comment on column public.chunk_processing_queue.error is 'Why the last attempt failed. All of them: chunk_private.chunk_attempts.';
 comment on column public.chunk_processing_queue.given_back is 'How often a worker gave the chunk back unfinished (release_chunk_job); bounded.';
@@ -183,53 +180,38 @@ comment on column chunk_private.settings.max_given_back is 'How often a chunk ca
 insert into chunk_private.settings (only_row) values (true) on conflict on constraint settings_pkey do nothing;
 
 create table if not exists chunk_private.lanes (
-  id smallint generated always as identity primary key,
+  id bigint generated always as identity primary key,
   kind text not null,
   priority smallint not null,
   constraint lanes_kind_fkey foreign key (kind) references public.sync_kinds (kind) on delete cascade,
   constraint lanes_kind_priority_key unique (kind, priority)
 );
 comment on table chunk_private.lanes is
-  'The pairs of kind and priority that were ever used: a claim reads the claim index lane by lane, each as one short range.';
+  'The pairs of kind and priority that were ever used.';
 
 create table if not exists chunk_private.slots (
   job_id uuid not null,
   chunk_index bigint not null,
-  lane smallint not null,
+  lane bigint not null,
   ready_at timestamptz not null,
   claimed boolean not null default false,
   claim_id uuid,
   dispatched_at timestamptz,
   dispatch_count int not null default 0,
-  -- No foreign key to the job: its check would lock the job's row at each release. The trigger below does its work.
+  -- No foreign key to the job: its check would lock the job's row each time a slot is handed out. The trigger sync_jobs_forget_slots does its work.
   primary key (job_id, chunk_index)
 )
 with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 comment on table chunk_private.slots is
-  'The slots in use: a row a chunk that is released or processing. A job has at most max_concurrency of them, so the cap holds without a check at the claim. A finished chunk''s row passes to the job''s next chunk.';
+  'The slots in use: a row a chunk that waits to be claimed or is processing. A job has at most max_concurrency of them, so the cap holds without a check at the claim. A finished chunk''s row passes to the job''s next chunk.';
 comment on column chunk_private.slots.lane is 'Its job''s kind and priority: chunk_private.lanes.id.';
 comment on column chunk_private.slots.ready_at is 'Not claimable before. Claims take the oldest first, so that jobs take turns.';
 comment on column chunk_private.slots.claimed is 'Whether its chunk is processing.';
 comment on column chunk_private.slots.claim_id is 'The claim''s own id, so that a claim whose reply was lost can be repeated.';
 comment on column chunk_private.slots.dispatched_at is 'When a webhook was last sent for the chunk.';
-comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since it was released; the watchdog doubles its interval with each.';
+comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since the chunk has it; the watchdog doubles its interval with each.';
 create index if not exists slots_claim on chunk_private.slots (lane, ready_at, chunk_index) where not claimed;
 create index if not exists slots_claim_id on chunk_private.slots (claim_id) where claim_id is not null;
-
-create or replace function chunk_private.forget_slots()
-returns trigger
-language plpgsql
-security definer -- whoever may delete a job need not have rights on what is inside
-set search_path = ''
-as $$
-begin
-  delete from chunk_private.slots s using deleted_jobs d where s.job_id = d.id;
-  return null;
-end
-$$;
-comment on function chunk_private.forget_slots is 'Deletes the slots of deleted jobs.';
-create or replace trigger sync_jobs_forget_slots after delete on public.sync_jobs
-  referencing old table as deleted_jobs for each statement execute function chunk_private.forget_slots();
 
 create table if not exists chunk_private.fresh_stripes (
   job_id uuid not null,
@@ -241,9 +223,9 @@ create table if not exists chunk_private.fresh_stripes (
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 comment on table chunk_private.fresh_stripes is
-  'Which chunks of a job were never released: of each stripe (chunk_index modulo the number of counter shards) those from next_index on, below end_index. Several stripes, so that workers do not queue for one row.';
-comment on column chunk_private.fresh_stripes.stripe is 'Its chunks have this remainder: chunk_index modulo sync_jobs.counter_shards.';
-comment on column chunk_private.fresh_stripes.next_index is 'The first of them that was never released.';
+  'Which chunks of a job are fresh, that is, never had a slot: of each stripe (chunk_index modulo sync_jobs.stripes) those from next_index on, below end_index.';
+comment on column chunk_private.fresh_stripes.stripe is 'Its chunks have this remainder: chunk_index modulo sync_jobs.stripes.';
+comment on column chunk_private.fresh_stripes.next_index is 'The first of them that is fresh.';
 comment on column chunk_private.fresh_stripes.end_index is 'The job''s number of chunks: one above its last chunk_index.';
 
 create table if not exists chunk_private.returned_chunks (
@@ -259,7 +241,7 @@ comment on column chunk_private.returned_chunks.ready_at is 'From when on it may
 
 create table if not exists chunk_private.job_counters (
   job_id uuid not null,
-  shard smallint not null,
+  stripe smallint not null,
   owner_id uuid,
   open_chunks bigint not null default 0,
   completed_chunks bigint not null default 0,
@@ -270,7 +252,7 @@ create table if not exists chunk_private.job_counters (
   last_activity_at timestamptz not null default now(),
   last_error text,
   last_error_at timestamptz,
-  primary key (job_id, shard),
+  primary key (job_id, stripe),
   constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
   constraint job_counters_not_negative check (least(open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks) >= 0)
 )
@@ -318,33 +300,28 @@ create index if not exists dispatches_job on chunk_private.dispatches (job_id, i
 create index if not exists dispatches_unanswered on chunk_private.dispatches (request_id) where answered_at is null and request_id is not null;
 create index if not exists dispatches_age on chunk_private.dispatches (created_at, chunk_id);
 
-create table if not exists chunk_private.joined_requests (
+create table if not exists chunk_private.answered_requests (
   request_id uuid not null,
   job_id uuid not null,
-  primary key (request_id, job_id),
-  constraint joined_requests_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+  call text not null,
+  primary key (request_id, job_id, call),
+  constraint answered_requests_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
+  constraint answered_requests_call_known check (call in ('start', 'append'))
 );
-comment on table chunk_private.joined_requests is
-  'The request ids of starts that were given an active job with their job_key, so that they get the same job when it has ended.';
-create index if not exists joined_requests_job on chunk_private.joined_requests (job_id);
-
-create table if not exists chunk_private.appended_pages (
-  job_id uuid not null,
-  request_id uuid not null,
-  primary key (job_id, request_id),
-  constraint appended_pages_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
-);
-comment on table chunk_private.appended_pages is 'The request ids of pages appended to a job, so that a repeated page adds nothing.';
+comment on table chunk_private.answered_requests is
+  'Request ids that a job has answered, so that a repeat finds its answer: of starts that were given this job because its job_key was active, and of pages appended. The start that made a job stands in sync_jobs.request_id.';
+comment on column chunk_private.answered_requests.call is 'start or append: one request id may be used for both.';
+create index if not exists answered_requests_job on chunk_private.answered_requests (job_id);
 
 -- 20_checks.sql
 
--- Checks of arguments, used by more than one function. Each names the argument and what is allowed.
+-- Checks of arguments. Each raises SC003 or SC004, with a message that names the argument and what is allowed.
 
 create or replace function chunk_private.check_range(argument text, value bigint, lowest bigint, highest bigint)
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if value not between lowest and highest then
@@ -355,11 +332,24 @@ end
 $$;
 comment on function chunk_private.check_range is 'Raises SC003, naming the argument, when the value lies outside; null passes.';
 
+create or replace function chunk_private.check_items(argument text, value bigint)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform chunk_private.check_range(argument, value, 0, 9007199254740991);
+end
+$$;
+comment on function chunk_private.check_items is
+  'Raises SC003, naming the argument, for a number of items that is negative or above 2^53 - 1, the largest that every JSON reader keeps exact; null passes.';
+
 create or replace function chunk_private.check_length(argument text, list jsonb, longest int)
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if jsonb_array_length(list) > longest then
@@ -374,7 +364,7 @@ create or replace function chunk_private.check_chunks(argument text, chunks json
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   bad bigint;
@@ -404,21 +394,15 @@ create or replace function chunk_private.check_report(
 returns boolean
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if success is null then
     raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
   end if;
-  if retry_after_seconds not between 0 and 604800 then
-    perform chunk_private.check_range('retry_after_seconds', retry_after_seconds, 0, 604800);
-  end if;
-  if items_processed not between 0 and 9007199254740991 then -- the largest that every JSON reader keeps exact
-    perform chunk_private.check_range('items_processed', items_processed, 0, 9007199254740991);
-  end if;
-  if items_total not between 0 and 9007199254740991 then
-    perform chunk_private.check_range('items_total', items_total, 0, 9007199254740991);
-  end if;
+  perform chunk_private.check_range('retry_after_seconds', retry_after_seconds, 0, 604800);
+  perform chunk_private.check_items('items_processed', items_processed);
+  perform chunk_private.check_items('items_total', items_total);
   if next_chunks is not null then
     perform chunk_private.check_chunks('next_chunks', next_chunks);
     if not success and jsonb_array_length(next_chunks) > 0 then
@@ -432,32 +416,27 @@ $$;
 comment on function chunk_private.check_report is
   'Raises SC003 or SC004, naming the argument, for a report that makes no sense; says whether it appends chunks.';
 
-create or replace function chunk_private.claimable_kinds(kinds text[])
-returns text[]
+create or replace function chunk_private.check_kinds(kinds text[])
+returns void
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  unknown record;
+  unknown text;
 begin
-  if kinds is null then
-    return array(select k.kind from public.sync_kinds k where k.handler is not null);
-  end if;
   if (select count(*) from public.sync_kinds k where k.kind = any (kinds)) <> cardinality(kinds) then
     select w.kind into unknown from unnest(kinds) w (kind)
     where not exists (select from public.sync_kinds k where k.kind = w.kind) limit 1;
     if found then
-      raise exception using errcode = 'SC002', detail = 'kinds', message = format('no sync kind is named %L', unknown.kind),
+      raise exception using errcode = 'SC002', detail = 'kinds', message = format('no sync kind is named %L', unknown),
         hint = 'save_sync_kind() adds one.';
     end if;
   end if;
-  return kinds;
 end
 $$;
-comment on function chunk_private.claimable_kinds is
-  'The kinds that a claim is for: those named, or with null those that have a handler. SC002 when there is no such kind.';
+comment on function chunk_private.check_kinds is 'Raises SC002, naming it, when one of the kinds does not exist; null passes.';
 
 -- 21_callers.sql
 
@@ -467,7 +446,7 @@ create or replace function chunk_private.is_service()
 returns boolean
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- The role that the API has switched to, which a definer function does not change; never the absence of a user id.
   select pg_has_role(case current_setting('role') when 'none' then session_user else current_setting('role')::name end, 'service_role', 'member');
@@ -478,7 +457,7 @@ create or replace function chunk_private.signed_in_user()
 returns uuid
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   user_id constant uuid := auth.uid();
@@ -491,10 +470,28 @@ end
 $$;
 comment on function chunk_private.signed_in_user is 'The caller''s user id; 42501 when there is none.';
 
+create or replace function chunk_private.owner_meant(owner_id uuid)
+returns uuid
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if chunk_private.is_service() then
+    return owner_id;
+  end if;
+  if owner_id <> chunk_private.signed_in_user() then
+    raise exception using errcode = 'SC003', detail = 'owner_id', message = 'owner_id must be null or your own user id';
+  end if;
+  return chunk_private.signed_in_user();
+end
+$$;
+comment on function chunk_private.owner_meant is 'For whom the caller acts: for whom the argument says when it is the service, otherwise for themselves.';
+
 create or replace function chunk_private.refuse(job public.sync_jobs, action text)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using errcode = 'SC005', message = format('the sync job %s is %s: it cannot be %s', (job).id, (job).status, action);
@@ -502,18 +499,10 @@ end
 $$;
 comment on function chunk_private.refuse is 'Raises SC005: not possible in the job''s state.';
 
--- A start takes this lock before all others, a retry after its gate: who has it waits for no gate.
-create or replace function chunk_private.lock_user(owner_id uuid)
-returns void
-language sql
-set search_path = ''
-as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 2)); $$;
-comment on function chunk_private.lock_user is 'One at a time a user, so that parallel calls cannot slip past the limits together.';
-
 create or replace function chunk_private.check_active_jobs(owner_id uuid)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -529,23 +518,70 @@ comment on function chunk_private.check_active_jobs is 'Raises SC004 when a user
 
 -- 22_locks.sql
 
--- Claim: take released chunks, with a fencing token and a lease.
+-- The gate of a job, and the order of all locks.
 --
--- In the bodies of this project a bare name is always an argument or a variable, a column is always qualified
--- (`#variable_conflict use_variable`): the arguments are public names and equal to many columns.
+-- A gate is an advisory lock a job, held to the transaction's end. Shared, by those who move single chunks under way: reports,
+-- heartbeats, giving back, recovery. Alone, by those who steer the job or count its free slots: append, seal, cancel, pause,
+-- resume, retry, settle, purge, and a report with next_chunks. A claim enters no gate.
 --
--- Order of locks, for every function of this project, so that no two of them wait for each other in a circle:
---   1. gates by job id: pg_advisory_xact_lock[_shared](uuid_hash_extended(job, 0)). Shared: complete, extend, give back,
---      recovery. Exclusive: cancel, pause, resume, retry, append, seal, settle, and a completion with next_chunks
---   2. slots of claimable chunks   3. chunks by id   4. counters by (job, shard)   5. jobs by id
---   6. what a freed slot goes to: returned chunks and stripes; nothing waits after them
--- A claim enters no gate: it takes slots with SKIP LOCKED, and then writes chunks that nobody else writes.
+-- The order in which every function takes its locks, so that no two wait for each other in a circle:
+--   1. of a claim: its claim id (advisory, second part of the key 1); of a user's start: the user (2)
+--   2. gates by job id (0)   a user's retry takes the user's lock after its gate: a start, which has it before, waits for no gate
+--   3. slots that wait to be claimed   4. chunks by id   5. counters by (job, stripe)   6. jobs by id
+--   7. what a freed slot goes to: returned chunks and stripes; nothing waits after them
+-- A claim waits for nothing from 3 on: it takes slots with SKIP LOCKED, and then writes chunks that nobody else writes.
+-- Alone in the gate, the order of 3 to 7 is free within the job: cancel deletes slots, returned chunks and stripes before it
+-- writes chunks, retry writes chunks and returned chunks before counters, purge deletes as it comes. Whoever else takes these
+-- locks must enter the gate first; a claim need not, but has its slot before its chunk, and slots are what cancel waits for.
 
--- Enters a job exclusively: nobody completes, gives back or recovers its chunks until the transaction's end.
-create or replace function chunk_private.enter_job(job_id uuid)
+create or replace function chunk_private.enter_shared(job_id uuid)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock_shared(uuid_hash_extended($1, 0)); $$;
+comment on function chunk_private.enter_shared is
+  'Enters a job''s gate beside others, until the transaction''s end: nobody steers the job meanwhile. Reports write the same in their own statement, for speed.';
+
+create or replace function chunk_private.enter_alone(job_id uuid)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 0)); $$;
+comment on function chunk_private.enter_alone is
+  'Enters a job''s gate alone, until the transaction''s end: nobody completes, gives back or recovers its chunks meanwhile.';
+
+create or replace function chunk_private.try_shared(job_id uuid)
+returns boolean
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_try_advisory_xact_lock_shared(uuid_hash_extended($1, 0)); $$;
+comment on function chunk_private.try_shared is 'enter_shared for who must not wait: whether it could enter.';
+
+create or replace function chunk_private.try_alone(job_id uuid)
+returns boolean
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_try_advisory_xact_lock(uuid_hash_extended($1, 0)); $$;
+comment on function chunk_private.try_alone is 'enter_alone for who must not wait: whether it could enter.';
+
+create or replace function chunk_private.lock_claim(claim_id uuid)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 1)); $$;
+comment on function chunk_private.lock_claim is 'Makes the repeat of a claim wait for the first, which may still be under way.';
+
+create or replace function chunk_private.lock_user(owner_id uuid)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 2)); $$;
+comment on function chunk_private.lock_user is 'One at a time a user, so that parallel calls cannot slip past the limits together.';
+
+create or replace function chunk_private.enter_own_job(job_id uuid)
 returns public.sync_jobs
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -553,7 +589,7 @@ declare
 begin
   select j.* into job from public.sync_jobs j where j.id = job_id;
   if found and (chunk_private.is_service() or job.owner_id is not distinct from chunk_private.signed_in_user()) then
-    perform pg_advisory_xact_lock(uuid_hash_extended(job_id, 0));
+    perform chunk_private.enter_alone(job_id);
     select j.* into job from public.sync_jobs j where j.id = job_id;
   else
     job := null;
@@ -565,46 +601,45 @@ begin
   return job;
 end
 $$;
-comment on function chunk_private.enter_job is 'Takes the exclusive gate of a job that the caller may steer, and returns the job; SC001 otherwise.';
+comment on function chunk_private.enter_own_job is 'Enters the gate of a job that the caller may steer alone, and returns the job; SC001 otherwise.';
 
 -- 30_fresh_and_returned.sql
 
 -- Where chunks stand that have no slot: fresh ones in stripes, returned ones (retries, what a pause took back) by time.
 
--- Counts the chunks from first_index to end_index - 1 as open, and lines them up as never released.
-create or replace function chunk_private.count_fresh(job_id uuid, owner_id uuid, shards int, first_index bigint, end_index bigint)
+create or replace function chunk_private.line_up(job public.sync_jobs, first_index bigint, past_last bigint)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-  insert into chunk_private.job_counters as n (job_id, shard, owner_id, open_chunks)
-  select job_id, s.shard, owner_id, (end_index - f.first + shards - 1) / shards
-  from generate_series(0, shards - 1) s (shard)
-  cross join lateral (select first_index + (s.shard - first_index % shards + shards) % shards as first) f
-  where f.first < end_index
-  order by s.shard
+  insert into chunk_private.job_counters as n (job_id, stripe, owner_id, open_chunks)
+  select job.id, s.stripe, job.owner_id, (past_last - f.first + job.stripes - 1) / job.stripes
+  from generate_series(0, job.stripes - 1) s (stripe)
+  cross join lateral (select first_index + (s.stripe - first_index % job.stripes + job.stripes) % job.stripes as first) f
+  where f.first < past_last
+  order by s.stripe
   on conflict on constraint job_counters_pkey
   do update set open_chunks = n.open_chunks + excluded.open_chunks, last_activity_at = now();
   insert into chunk_private.fresh_stripes as n (job_id, stripe, next_index, end_index)
-  select job_id, s.stripe, first_index + (s.stripe - first_index % shards + shards) % shards, end_index
-  from generate_series(0, shards - 1) s (stripe)
-  where first_index < end_index
+  select job.id, s.stripe, first_index + (s.stripe - first_index % job.stripes + job.stripes) % job.stripes, past_last
+  from generate_series(0, job.stripes - 1) s (stripe)
+  where first_index < past_last
   order by s.stripe
   on conflict on constraint fresh_stripes_pkey do update set end_index = excluded.end_index;
 end
 $$;
-comment on function chunk_private.count_fresh is 'Counts new chunks of a job as open and never released.';
+comment on function chunk_private.line_up is 'Counts new chunks of a job, from first_index on and below past_last, as open, and lines them up as fresh.';
 
--- What a free slot goes to, in this order: a returned chunk that is due, one that was never released, else the returned one
--- that is due soonest, which then keeps the slot.
+-- What a free slot goes to, in this order: a returned chunk that is due, a fresh one, else the returned one that is due
+-- soonest, which then keeps the slot.
 
 create or replace function chunk_private.take_returned(
   job_id uuid, due_until timestamptz, how_many int, out chunk_indexes bigint[], out ready_ats timestamptz[]
 )
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -624,13 +659,13 @@ begin
 end
 $$;
 comment on function chunk_private.take_returned is
-  'Takes up to how_many returned chunks of a job that are due by then, the longest due first: their places, and from when on each may be claimed.';
+  'Takes up to how_many returned chunks of a job that are due by then, the longest due first: their indexes, and from when on each may be claimed.';
 
 -- Locks the stripes in order: two that each held some of them would wait for each other's once their own are empty.
 create or replace function chunk_private.take_lowest(job public.sync_jobs, how_many int)
 returns bigint[]
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -644,13 +679,13 @@ begin
   lowest as (
     select o.stripe, c.chunk_index from held o
     cross join lateral generate_series(
-      o.next_index, least(o.end_index - 1, o.next_index + job.counter_shards * (how_many - 1)::bigint), job.counter_shards
+      o.next_index, least(o.end_index - 1, o.next_index + job.stripes * (how_many - 1)::bigint), job.stripes
     ) c (chunk_index)
     order by c.chunk_index limit how_many
   ),
   moved as (
     update chunk_private.fresh_stripes f
-    set next_index = l.last_index + job.counter_shards
+    set next_index = l.last_index + job.stripes
     from (select w.stripe, max(w.chunk_index) as last_index from lowest w group by w.stripe) l
     where f.job_id = job.id and f.stripe = l.stripe
   )
@@ -658,18 +693,18 @@ begin
   return coalesce(chunk_indexes, '{}');
 end
 $$;
-comment on function chunk_private.take_lowest is 'Takes the up to how_many lowest chunks of a job that were never released, and returns their places.';
+comment on function chunk_private.take_lowest is 'Takes the up to how_many lowest fresh chunks of a job, and returns their indexes.';
 
 -- For reports, of which many come at once: from one stripe, that nobody holds, so that they do not wait for each other; and
 -- the chunks of one batch then share a counter when they are reported.
 create or replace function chunk_private.take_fresh(job public.sync_jobs, how_many int)
 returns bigint[]
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  span constant bigint := job.counter_shards * how_many::bigint;
+  span constant bigint := job.stripes * how_many::bigint;
   first_index bigint;
 begin
   loop
@@ -677,7 +712,7 @@ begin
     set next_index = f.next_index + span
     where f.job_id = job.id and f.stripe = (
       select s.stripe from chunk_private.fresh_stripes s
-      where s.job_id = job.id and s.next_index + span < s.end_index + job.counter_shards
+      where s.job_id = job.id and s.next_index + span < s.end_index + job.stripes
       order by s.next_index limit 1 for no key update skip locked
     )
     returning f.next_index - span into first_index;
@@ -694,16 +729,16 @@ begin
       return array[]::bigint[];
     end if;
   end loop;
-  return array(select generate_series(first_index, first_index + span - 1, job.counter_shards));
+  return array(select generate_series(first_index, first_index + span - 1, job.stripes));
 end
 $$;
-comment on function chunk_private.take_fresh is 'Takes up to how_many chunks of a job that were never released, and returns their places.';
+comment on function chunk_private.take_fresh is 'Takes up to how_many fresh chunks of a job, and returns their indexes.';
 
 create or replace function chunk_private.take_claimable(
   job public.sync_jobs, how_many int, lowest boolean, out chunk_indexes bigint[], out ready_ats timestamptz[]
 )
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -721,7 +756,7 @@ begin
 end
 $$;
 comment on function chunk_private.take_claimable is
-  'Takes up to how_many chunks of a job that may be claimed now, of those never released the lowest or any: their places, and since when.';
+  'Takes up to how_many chunks of a job that may be claimed now, of the fresh ones the lowest or any: their indexes, and since when.';
 
 -- 31_slots.sql
 
@@ -729,16 +764,16 @@ comment on function chunk_private.take_claimable is
 
 -- pg_net cannot send later. So the webhook of a retry that is due soon goes out at once, and the processor waits; else the
 -- last retries of a job, when no report follows that could start them, would wait for the watchdog.
-create or replace function chunk_private.give_slots(
-  job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], claim_ids uuid[], sent_until timestamptz
+create or replace function chunk_private.hand_out(
+  job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], first_claim_id uuid, sent_until timestamptz
 )
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  claims constant int := cardinality(claim_ids);
+  claims constant int := (first_claim_id is not null)::int;
   lane record;
   to_dispatch bigint[] := array[]::bigint[];
 begin
@@ -753,7 +788,7 @@ begin
     );
   end if;
   insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, claim_id, dispatched_at, dispatch_count)
-  select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, claim_ids[n.place],
+  select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, case when n.place = 1 then first_claim_id end,
     case when n.chunk_index = any (to_dispatch) then now() end, (n.chunk_index = any (to_dispatch))::int
   from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place);
   if cardinality(to_dispatch) > 0 then
@@ -761,62 +796,61 @@ begin
   end if;
 end
 $$;
-comment on function chunk_private.give_slots is
-  'Releases chunks: each gets a slot and, if it may be claimed by sent_until, a webhook. The first ones are claimed at once, with the claim ids given.';
+comment on function chunk_private.hand_out is
+  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook. With first_claim_id the first one is claimed at once.';
 
 -- What a report does with the slots it has freed, under a shared gate: each goes to at most one chunk, so the cap holds
 -- without counting.
-create or replace function chunk_private.pass_slots_on(job public.sync_jobs, freed bigint[], claim_ids uuid[])
-returns bigint[]
+create or replace function chunk_private.pass_slots_on(job public.sync_jobs, freed bigint[], next_claim_id uuid)
+returns bigint
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
   next record;
   free int;
   later record;
-  to_claim bigint[];
-  waiting bigint[];
+  to_claim bigint;
 begin
   delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (freed);
   if job.status not in ('pending', 'running') then
-    return array[]::bigint[];
+    return null;
   end if;
   next := chunk_private.take_claimable(job, cardinality(freed), false);
   free := cardinality(freed) - cardinality(next.chunk_indexes);
-  to_claim := next.chunk_indexes[1:cardinality(claim_ids)];
+  to_claim := case when next_claim_id is not null then next.chunk_indexes[1] end;
   if free > 0 then
-    -- Nothing else is claimable: claim chunks that have slots already. The free slots wait with retries that are not due.
-    waiting := array(
-      select s.chunk_index from chunk_private.slots s
-      where s.job_id = job.id and not s.claimed and s.ready_at <= now()
-      order by s.ready_at, s.chunk_index limit cardinality(claim_ids) - cardinality(to_claim) for no key update skip locked
-    );
-    update chunk_private.slots s
-    set claimed = true, claim_id = w.claim_id
-    from unnest(waiting, claim_ids[cardinality(to_claim) + 1:]) w (chunk_index, claim_id)
-    where s.job_id = job.id and s.chunk_index = w.chunk_index;
-    claim_ids := claim_ids[1:cardinality(to_claim)];
-    to_claim := to_claim || waiting;
+    if next_claim_id is not null and to_claim is null then -- claim a chunk that has a slot already
+      update chunk_private.slots s
+      set claimed = true, claim_id = next_claim_id
+      where s.ctid = (
+        select w.ctid from chunk_private.slots w
+        where w.job_id = job.id and not w.claimed and w.ready_at <= now()
+        order by w.ready_at, w.chunk_index limit 1 for no key update skip locked
+      )
+      returning s.chunk_index into to_claim;
+      next_claim_id := null;
+    end if;
+    -- The free slots wait with retries that are not due.
     later := chunk_private.take_returned(job.id, 'infinity', free);
     next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
     next.ready_ats := next.ready_ats || later.ready_ats;
   end if;
   if cardinality(next.chunk_indexes) > 0 then
-    perform chunk_private.give_slots(job, next.chunk_indexes, next.ready_ats, claim_ids, now() + interval '25 seconds');
+    perform chunk_private.hand_out(job, next.chunk_indexes, next.ready_ats, next_claim_id, now() + interval '25 seconds');
   end if;
   return to_claim;
 end
 $$;
 comment on function chunk_private.pass_slots_on is
-  'Gives the slots of finished chunks to the job''s next ones, if it still runs. Returns up to as many chunks as there are claim ids, their slots claimed: the caller starts their attempts.';
+  'Gives the slots of ended chunks to the job''s next ones, if it still runs. With next_claim_id it returns the index of one whose slot it has claimed: the caller starts its attempt.';
 
--- Only under the job's exclusive gate: with shared ones two transactions would each count the same free slot.
+-- Only alone in the job's gate: of two beside each other each would count the same free slot.
 create or replace function chunk_private.fill_slots(job_id uuid)
 returns int
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -847,14 +881,109 @@ begin
   later := chunk_private.take_returned(job_id, 'infinity', free - cardinality(next.chunk_indexes));
   next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
   -- What is not due yet was waited for since it failed, or is the watchdog's: no webhook.
-  perform chunk_private.give_slots(job, next.chunk_indexes, next.ready_ats || later.ready_ats, '{}', now());
+  perform chunk_private.hand_out(job, next.chunk_indexes, next.ready_ats || later.ready_ats, null, now());
   return cardinality(next.chunk_indexes);
 end
 $$;
 comment on function chunk_private.fill_slots is
   'Gives the free slots of a pending or running job to its next chunks; returns how many.';
 
+create or replace function chunk_private.forget_slots()
+returns trigger
+language plpgsql
+security definer -- whoever may delete a job need not have rights on what is inside
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from chunk_private.slots s using deleted_jobs d where s.job_id = d.id;
+  return null;
+end
+$$;
+comment on function chunk_private.forget_slots is 'Deletes the slots of deleted jobs.';
+do $$
+begin
+  -- Asked first: making a trigger again would wait for all who write jobs.
+  if not exists (select from pg_trigger t where t.tgname = 'sync_jobs_forget_slots' and t.tgrelid = 'public.sync_jobs'::regclass) then
+    create trigger sync_jobs_forget_slots after delete on public.sync_jobs
+      referencing old table as deleted_jobs for each statement execute function chunk_private.forget_slots();
+  end if;
+end
+$$;
+
+-- 32_lanes.sql
+
+-- Lanes: where a claim looks. The claim index is read lane by lane, each as one short range.
+
+create or replace function chunk_private.kinds_to_search(kinds text[], job_id uuid)
+returns text[]
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  perform chunk_private.check_kinds(kinds);
+  if job_id is not null then
+    return array(
+      select k.kind from public.sync_jobs j
+      join public.sync_kinds k on k.kind = j.kind
+      where j.id = job_id and case when kinds is null then k.handler is not null else k.kind = any (kinds) end
+    );
+  end if;
+  if (select count(*) from (select from chunk_private.lanes limit 65) l) < 65 then
+    return array(
+      select k.kind from public.sync_kinds k
+      where case when kinds is null then k.handler is not null else k.kind = any (kinds) end
+    );
+  end if;
+  -- More would cost more to try one by one than to ask the claim index for the next lane in which something waits.
+  return array(
+    with recursive waiting (lane) as (
+      (select s.lane from chunk_private.slots s where not s.claimed order by s.lane limit 1)
+      union all
+      select (select s.lane from chunk_private.slots s where not s.claimed and s.lane > w.lane order by s.lane limit 1)
+      from waiting w where w.lane is not null
+    )
+    select distinct k.kind from waiting w
+    join chunk_private.lanes l on l.id = w.lane
+    join public.sync_kinds k on k.kind = l.kind
+    where case when kinds is null then k.handler is not null else k.kind = any (kinds) end
+  );
+end
+$$;
+comment on function chunk_private.kinds_to_search is
+  'The kinds in whose lanes a claim looks: of those named, or with null of those that have a handler, the one of its job; where there are many lanes, those with chunks that wait. SC002 when there is no such kind.';
+
+-- While somebody's long query holds an old snapshot, dead index entries of finished chunks pile up before the first live
+-- one. Each session therefore remembers, a lane, from which time on it last found chunks, and starts there; it
+-- looks from the very beginning when it finds too few, and at times in between, for chunks committed late. A twentieth of a
+-- second is near enough, and spares most claims the write.
+create or replace view chunk_private.claim_lanes
+with (security_invoker = true)
+as
+select l.id, l.kind, l.priority, k.handler, k.lease_seconds,
+  coalesce(to_timestamp(nullif(current_setting('chunk_private.floor_' || l.id, true), '')::float8), '-infinity') as floor
+from chunk_private.lanes l
+join public.sync_kinds k on k.kind = l.kind;
+comment on view chunk_private.claim_lanes is 'Where a claim looks, with what it needs to know of the kind.';
+comment on column chunk_private.claim_lanes.handler is 'The kind''s.';
+comment on column chunk_private.claim_lanes.lease_seconds is 'The kind''s.';
+comment on column chunk_private.claim_lanes.floor is 'The ready_at from which on this session last found chunks there.';
+
+create or replace function chunk_private.remember_floor(lane bigint, found_at timestamptz)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform set_config('chunk_private.floor_' || lane, (extract(epoch from found_at) - 0.001)::text, false);
+end
+$$;
+comment on function chunk_private.remember_floor is 'Remembers for this session at which ready_at a claim has found chunks of a lane.';
+
 -- 40_claim.sql
+
+-- Claim: take a chunk that waits, with a fencing token and a lease.
 
 do $$
 begin
@@ -882,7 +1011,7 @@ create or replace function chunk_private.claimed_by(claim_id uuid)
 returns chunk_private.claimed_chunk[]
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -903,7 +1032,7 @@ comment on function chunk_private.claimed_by is 'What an earlier claim with this
 create or replace function chunk_private.begin_claim(worker_id text, parent_sync_job_id uuid, lease_seconds int, claim_id uuid)
 returns chunk_private.claimed_chunk[]
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -922,46 +1051,18 @@ begin
   if claim_id is null then
     return array[]::chunk_private.claimed_chunk[];
   end if;
-  -- The lock makes a repeat wait for a first claim that is still under way.
-  perform pg_advisory_xact_lock(uuid_hash_extended(claim_id, 1));
+  perform chunk_private.lock_claim(claim_id);
   return chunk_private.claimed_by(claim_id);
 end
 $$;
 comment on function chunk_private.begin_claim is 'Checks a claim''s arguments; returns what an earlier claim with the same id has.';
-
--- While somebody's long query holds an old snapshot, dead index entries of finished chunks pile up before the first live
--- one. Each session therefore remembers, a lane, from which release time on it last found chunks, and starts there; it
--- looks from the very beginning when it finds too few, and at times in between, for chunks committed late. A twentieth of a
--- second is near enough, and spares most claims the write.
-create or replace view chunk_private.claim_lanes
-with (security_invoker = true)
-as
-select l.id, l.kind, l.priority, k.handler, k.lease_seconds,
-  coalesce(to_timestamp(nullif(current_setting('chunk_private.floor_' || l.id, true), '')::float8), '-infinity') as floor
-from chunk_private.lanes l
-join public.sync_kinds k on k.kind = l.kind;
-comment on view chunk_private.claim_lanes is 'Where a claim looks, with what it needs to know of the kind.';
-comment on column chunk_private.claim_lanes.handler is 'The kind''s.';
-comment on column chunk_private.claim_lanes.lease_seconds is 'The kind''s.';
-comment on column chunk_private.claim_lanes.floor is 'The release time from which on this session last found chunks there.';
-
-create or replace function chunk_private.remember_floor(lane smallint, found_at timestamptz)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-begin
-  perform set_config('chunk_private.floor_' || lane, (extract(epoch from found_at) - 0.001)::text, false);
-end
-$$;
-comment on function chunk_private.remember_floor is 'Remembers for this session at which release time a claim has found chunks of a lane.';
 
 -- With SKIP LOCKED, since a claim must not wait; whoever holds the row either does the same or is a control operation that
 -- knows better, and the next claim finds what is left.
 create or replace function chunk_private.start_jobs(job_ids uuid[])
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -980,7 +1081,7 @@ comment on function chunk_private.start_jobs is 'Makes pending jobs running: a c
 create or replace function chunk_private.hold_returned(job_id uuid, chunk_index bigint)
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -995,7 +1096,7 @@ comment on function chunk_private.hold_returned is
 create or replace function chunk_private.unclaim(job_ids uuid[], chunk_indexes bigint[])
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -1009,18 +1110,18 @@ comment on function chunk_private.unclaim is 'Gives back the slots of chunks tha
 
 -- The slot is the caller's already, and nobody else writes a pending chunk without its slot.
 create or replace function chunk_private.start_attempt(
-  job_id uuid, chunk_index bigint, worker_id text, handler text, lease_seconds int, waits boolean
+  job_id uuid, chunk_index bigint, worker text, handler text, lease_seconds int, waits boolean
 )
 returns chunk_private.claimed_chunk
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
   chunk record;
 begin
   update public.chunk_processing_queue q
-  set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker_id,
+  set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker,
       locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
   from public.sync_jobs j
   where j.id = job_id and q.parent_sync_job_id = job_id and q.chunk_index = chunk_index
@@ -1053,7 +1154,7 @@ create or replace function public.claim_next_chunk_job_safe(
 )
 returns setof chunk_private.claimed_chunk
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
@@ -1074,7 +1175,7 @@ begin
     end if;
   end if;
   if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
-    kinds := chunk_private.claimable_kinds(kinds);
+    kinds := chunk_private.kinds_to_search(kinds, parent_sync_job_id);
   end if;
   for lane in
     select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
@@ -1086,7 +1187,7 @@ begin
     loop
       if parent_sync_job_id is null then
         update chunk_private.slots s
-        set claimed = true, claim_id = claim_id
+        set claimed = true, claim_id = claim_next_chunk_job_safe.claim_id
         where s.ctid = (
           select p.ctid from chunk_private.slots p
           where p.lane = lane.id and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
@@ -1095,7 +1196,7 @@ begin
         returning s.job_id, s.chunk_index, s.ready_at into slot;
       else
         update chunk_private.slots s
-        set claimed = true, claim_id = claim_id
+        set claimed = true, claim_id = claim_next_chunk_job_safe.claim_id
         where s.ctid = (
           select p.ctid from chunk_private.slots p
           where p.job_id = parent_sync_job_id and p.lane = lane.id and not p.claimed and p.ready_at <= now()
@@ -1118,7 +1219,7 @@ begin
       end if;
     end loop;
   end loop;
-  perform chunk_private.claimable_kinds(kinds);
+  perform chunk_private.check_kinds(kinds);
 end
 $$;
 comment on function public.claim_next_chunk_job_safe is
@@ -1129,10 +1230,10 @@ comment on function public.claim_next_chunk_job_safe is
 -- Claiming many chunks at once: the same as a claim, set by set.
 
 create or replace function chunk_private.take_slots(
-  lane smallint, floor timestamptz, how_many int, parent_sync_job_id uuid, claim_id uuid, out job_ids uuid[], out chunk_indexes bigint[]
+  lane bigint, floor timestamptz, how_many int, parent_sync_job_id uuid, with_claim_id uuid, out job_ids uuid[], out chunk_indexes bigint[]
 )
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -1142,7 +1243,7 @@ begin
   loop
     with slot as (
       update chunk_private.slots s
-      set claimed = true, claim_id = claim_id
+      set claimed = true, claim_id = with_claim_id
       where s.ctid = any (case when parent_sync_job_id is null then array(
           select p.ctid from chunk_private.slots p
           where p.lane = lane and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
@@ -1168,14 +1269,14 @@ begin
   end loop;
 end
 $$;
-comment on function chunk_private.take_slots is 'Claims the slots of up to how_many claimable chunks of a lane, the longest released first, and returns their places, or nulls.';
+comment on function chunk_private.take_slots is 'Claims the slots of up to how_many claimable chunks of a lane, those that wait longest first, and returns whose they are, or nulls.';
 
 create or replace function chunk_private.start_attempts(
-  job_ids uuid[], chunk_indexes bigint[], worker_id text, handler text, lease_seconds int
+  job_ids uuid[], chunk_indexes bigint[], worker text, handler text, lease_seconds int
 )
 returns chunk_private.claimed_chunk[]
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -1184,7 +1285,7 @@ declare
 begin
   with chunk as (
     update public.chunk_processing_queue q
-    set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker_id,
+    set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker,
         locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
     from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
     join public.sync_jobs j on j.id = t.job_id
@@ -1218,7 +1319,7 @@ create or replace function public.claim_chunk_jobs_safe(
 )
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
@@ -1235,7 +1336,7 @@ begin
     return to_jsonb(earlier);
   end if;
   if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
-    kinds := chunk_private.claimable_kinds(kinds);
+    kinds := chunk_private.kinds_to_search(kinds, parent_sync_job_id);
   end if;
   for lane in
     select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
@@ -1250,7 +1351,7 @@ begin
     end if;
   end loop;
   if claimed = '{}' then
-    perform chunk_private.claimable_kinds(kinds);
+    perform chunk_private.check_kinds(kinds);
   end if;
   return to_jsonb(claimed);
 end
@@ -1258,18 +1359,16 @@ $$;
 comment on function public.claim_chunk_jobs_safe is
   'Claims up to batch_size (at most 100) chunks at once: a JSON array of what claim_next_chunk_job_safe returns.';
 
--- 50_report.sql
+-- 50_outcomes.sql
 
--- Complete: a worker's report, fenced by the claim's token. Heartbeats and giving back belong here too.
---
--- The fence is in the `where` of the write, next to the primary key: a chunk with this token and no end is processing.
+-- How attempts and jobs end, and what an outdated report is answered.
 
 -- Lock before asking whether anything is left: two last finishers cannot see each other's uncommitted counters, but the
 -- one that gets the job row second sees the first's.
 create or replace function chunk_private.finish_if_done(job_id uuid)
 returns text
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -1283,7 +1382,7 @@ begin
     if counts.open = 0 then
       job.status := case when counts.failed > 0 then 'failed' else 'completed' end;
       update public.sync_jobs j
-      set status = job.status, completed_at = now(), started_at = coalesce(j.started_at, now()), finishes = j.finishes + 1
+      set status = job.status, completed_at = now(), started_at = coalesce(j.started_at, now())
       where j.id = job_id;
     end if;
   end if;
@@ -1296,7 +1395,7 @@ create or replace function chunk_private.backoff(retry_delay_seconds int, attemp
 returns interval
 language sql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select make_interval(secs => least($1 * 2.0 ^ least($2 - 1, 30), greatest($1, 3600)) * (0.75 + 0.25 * random()));
 $$;
@@ -1306,11 +1405,11 @@ comment on function chunk_private.backoff is
 -- Ends the attempt of a locked, processing chunk without success: back to pending while attempts are left, else failed.
 -- Its slot is the caller's to pass on.
 create or replace function chunk_private.end_attempt(
-  chunk public.chunk_processing_queue, attempt_outcome text, error text, retryable boolean, retry_after_seconds int
+  chunk public.chunk_processing_queue, attempt_outcome text, reason text, retryable boolean, retry_after_seconds int
 )
 returns text
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -1320,19 +1419,19 @@ begin
   insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
   values (chunk.id, chunk.attempts,
     case when attempt_outcome = 'lost' then 'lost' when retry then 'retrying' else 'failed' end,
-    error, chunk.worker_id, chunk.claim_token, chunk.started_at);
+    reason, chunk.worker_id, chunk.claim_token, chunk.started_at);
   if retry then
     delay := case when retry_after_seconds is not null then make_interval(secs => retry_after_seconds)
       else (select chunk_private.backoff(k.retry_delay_seconds, chunk.attempts) from public.sync_kinds k where k.kind = chunk.kind) end;
     update public.chunk_processing_queue q
-    set status = 'pending', ready_at = now() + delay, error = error, claim_token = null, locked_until = null, items_processed = null,
+    set status = 'pending', ready_at = now() + delay, error = reason, claim_token = null, locked_until = null, items_processed = null,
         updated_at = now()
     where q.id = chunk.id;
     insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
     values (chunk.parent_sync_job_id, now() + delay, chunk.chunk_index);
   else
     update public.chunk_processing_queue q
-    set status = 'failed', error = error, locked_until = null, completed_at = now(), updated_at = now()
+    set status = 'failed', error = reason, locked_until = null, completed_at = now(), updated_at = now()
     where q.id = chunk.id;
   end if;
   update chunk_private.job_counters c
@@ -1341,10 +1440,10 @@ begin
       retrying_chunks = c.retrying_chunks + (retry and chunk.attempts = 1)::int - (not retry and chunk.attempts > 1)::int,
       last_activity_at = now(),
       -- Why chunks failed for good says more than a retry that came later.
-      last_error = case when retry and c.failed_chunks > 0 then c.last_error else error end,
+      last_error = case when retry and c.failed_chunks > 0 then c.last_error else reason end,
       last_error_at = case when retry and c.failed_chunks > 0 then c.last_error_at else now() end
   where c.job_id = chunk.parent_sync_job_id
-    and c.shard = chunk.chunk_index % (select j.counter_shards from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
+    and c.stripe = chunk.chunk_index % (select j.stripes from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
   return case when retry then 'retrying' else 'failed' end;
 end
 $$;
@@ -1354,7 +1453,7 @@ comment on function chunk_private.end_attempt is 'Records a failed or lost attem
 create or replace function chunk_private.answer_again(chunk_id bigint, claim_token uuid)
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
     'chunk_id', q.id,
@@ -1379,7 +1478,7 @@ comment on function chunk_private.answer_again is 'The answer to a report by a t
 create or replace function chunk_private.answer_again_or_refuse(chunk_id bigint, claim_token uuid)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   answer constant jsonb := chunk_private.answer_again(chunk_id, claim_token);
@@ -1392,6 +1491,37 @@ end
 $$;
 comment on function chunk_private.answer_again_or_refuse is 'What answer_again says; SC001 when there is no such chunk.';
 
+-- 51_report.sql
+
+-- Reports: how a worker says that its chunk has ended, fenced by the claim's token.
+
+create or replace function chunk_private.count_failure(
+  chunk public.chunk_processing_queue, reason text, retryable boolean, retry_after_seconds int, out outcome text,
+  out id uuid, out status text, out stripes smallint, out handler text, out open_here bigint, out remaining bigint
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  outcome := chunk_private.end_attempt(
+    chunk, 'error', coalesce(reason, 'the worker gave no error text'), retryable, retry_after_seconds
+  );
+  select j.id, j.status, j.stripes, k.handler, o.open_here, o.remaining into id, status, stripes, handler, open_here, remaining
+  from public.sync_jobs j
+  join public.sync_kinds k on k.kind = j.kind
+  cross join lateral (
+    select sum(c.open_chunks)::bigint as remaining,
+      min(c.open_chunks) filter (where c.stripe = chunk.chunk_index % j.stripes) as open_here
+    from chunk_private.job_counters c where c.job_id = j.id
+  ) o
+  where j.id = chunk.parent_sync_job_id;
+end
+$$;
+comment on function chunk_private.count_failure is
+  'Ends the attempt of a locked chunk with an error; returns the outcome, and of its job what the rest of the report needs.';
+
+-- One body with headings: its phases as functions would cost a tenth of the report.
 create or replace function public.complete_chunk_job_safe(
   chunk_id bigint, claim_token uuid, success boolean default true, result jsonb default null, error text default null,
   retryable boolean default true, retry_after_seconds int default null, next_chunks jsonb default null,
@@ -1399,7 +1529,7 @@ create or replace function public.complete_chunk_job_safe(
 )
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
@@ -1416,6 +1546,7 @@ declare
   to_claim bigint;
   next jsonb;
 begin
+  -- Arguments
   if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total) > 0 then
     appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total);
   end if;
@@ -1424,14 +1555,16 @@ begin
     from public.chunk_processing_queue q where q.id = chunk_id;
   end if;
 
-  -- The gate stands in the `where`, behind the fence: it is entered before the chunk is locked, in one statement with it. What
-  -- this statement reads may be older than the gate; the job is therefore read by the next one.
+  -- Fence and gate: a chunk with this token and no end is processing. The gate stands in the `where`, behind the fence: it is
+  -- entered before the chunk is locked, in one statement with it. What this statement reads may be older than the gate; the
+  -- job is therefore read by the next one.
   if success then
     update public.chunk_processing_queue q
-    set status = 'completed', result = result, error = null, locked_until = null,
-        items_processed = coalesce(items_processed, q.items_processed), items_total = coalesce(items_total, q.items_total),
+    set status = 'completed', result = complete_chunk_job_safe.result, error = null, locked_until = null,
+        items_processed = coalesce(complete_chunk_job_safe.items_processed, q.items_processed),
+        items_total = coalesce(complete_chunk_job_safe.items_total, q.items_total),
         completed_at = now(), updated_at = now()
-    where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null and case when appends
+    where q.id = chunk_id and q.claim_token = complete_chunk_job_safe.claim_token and q.completed_at is null and case when appends
       then pg_advisory_xact_lock(uuid_hash_extended(q.parent_sync_job_id, 0))::text
       else pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text
     end is not null
@@ -1439,7 +1572,7 @@ begin
   else
     select q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.items_processed, q.worker_id into chunk
     from public.chunk_processing_queue q
-    where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
+    where q.id = chunk_id and q.claim_token = complete_chunk_job_safe.claim_token and q.completed_at is null
       and pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text is not null
     for no key update;
   end if;
@@ -1447,17 +1580,18 @@ begin
     return chunk_private.answer_again_or_refuse(chunk_id, claim_token);
   end if;
 
+  -- Counters
   if success then
     update chunk_private.job_counters c
     set open_chunks = c.open_chunks - 1,
         completed_chunks = c.completed_chunks + 1,
         retrying_chunks = c.retrying_chunks - (chunk.attempts > 1)::int,
-        items_processed = c.items_processed + coalesce(chunk.items_processed, 0),
+        items_processed = least(c.items_processed + coalesce(chunk.items_processed, 0), 9007199254740991),
         last_activity_at = now()
     from public.sync_jobs j
     join public.sync_kinds k on k.kind = j.kind
-    where j.id = chunk.job_id and c.job_id = j.id and c.shard = chunk.chunk_index % j.counter_shards
-    returning j.id, j.status, j.counter_shards as shards, k.handler, c.open_chunks as open_here,
+    where j.id = chunk.job_id and c.job_id = j.id and c.stripe = chunk.chunk_index % j.stripes
+    returning j.id, j.status, j.stripes, k.handler, c.open_chunks as open_here,
       (select sum(o.open_chunks)::bigint - 1 from chunk_private.job_counters o where o.job_id = j.id) as remaining
     into job;
     if appends then
@@ -1465,44 +1599,37 @@ begin
       job.remaining := job.remaining + jsonb_array_length(next_chunks);
       job.open_here := null;
     elsif items_total is not null then
-      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + items_total where j.id = job.id;
+      perform chunk_private.add_items(job.id, items_total);
     end if;
   else
-    outcome := chunk_private.end_attempt(
-      (select q from public.chunk_processing_queue q where q.id = chunk_id), 'error',
-      coalesce(error, 'the worker gave no error text'), retryable, retry_after_seconds
+    job := chunk_private.count_failure(
+      (select q from public.chunk_processing_queue q where q.id = chunk_id), error, retryable, retry_after_seconds
     );
-    select j.id, j.status, j.counter_shards as shards, k.handler, o.open_here, o.remaining into job
-    from public.sync_jobs j
-    join public.sync_kinds k on k.kind = j.kind
-    cross join lateral (
-      select sum(c.open_chunks)::bigint as remaining, min(c.open_chunks) filter (where c.shard = chunk.chunk_index % j.counter_shards) as open_here
-      from chunk_private.job_counters c where c.job_id = j.id
-    ) o
-    where j.id = chunk.job_id;
+    outcome := job.outcome;
   end if;
+
+  -- The job's end
   if job.open_here = 0 then
     job.status := chunk_private.finish_if_done(job.id);
   end if;
 
   -- The chunk's slot goes to the next one. In most reports the job runs on, no retry is due, and a stripe is free: that in
-  -- two statements, since calling take_fresh and give_slots would cost a tenth of the report. All else is pass_slots_on's.
+  -- two statements, since calling take_fresh and hand_out would cost a tenth of the report. All else is pass_slots_on's.
   if job.status in ('pending', 'running') then
     update chunk_private.fresh_stripes f
-    set next_index = f.next_index + job.shards
+    set next_index = f.next_index + job.stripes
     where f.job_id = job.id and f.stripe = (
       select s.stripe from chunk_private.fresh_stripes s
       where s.job_id = job.id and s.next_index < s.end_index
         and not exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.ready_at <= now())
       order by s.next_index limit 1 for no key update skip locked
     )
-    returning f.next_index - job.shards into fresh_index;
+    returning f.next_index - job.stripes into fresh_index;
   end if;
   if fresh_index is null then
-    to_claim := (chunk_private.pass_slots_on(
-      (select j from public.sync_jobs j where j.id = job.id), array[chunk.chunk_index],
-      case when claim_next then array[claim_token] else array[]::uuid[] end
-    ))[1];
+    to_claim := chunk_private.pass_slots_on(
+      (select j from public.sync_jobs j where j.id = job.id), array[chunk.chunk_index], case when claim_next then claim_token end
+    );
   else
     to_claim := case when claim_next then fresh_index end;
     sends := to_claim is null and job.handler is not null;
@@ -1512,7 +1639,7 @@ begin
     where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
     if not found then -- somebody has deleted it
       to_claim := null;
-      perform chunk_private.give_slots(j, array[fresh_index], array[now()], '{}', now()) from public.sync_jobs j where j.id = job.id;
+      perform chunk_private.hand_out(j, array[fresh_index], array[now()], null, now()) from public.sync_jobs j where j.id = job.id;
     elsif sends then
       perform chunk_private.dispatch(j, array[fresh_index]) from public.sync_jobs j where j.id = job.id;
     end if;
@@ -1523,6 +1650,8 @@ begin
   if appends then
     perform chunk_private.fill_slots(job.id);
   end if;
+
+  -- The answer
   return jsonb_build_object(
     'chunk_id', chunk_id, 'outcome', outcome, 'job_status', job.status, 'next', next,
     'remaining', case when job.status in ('completed', 'failed') then 0 else job.remaining end,
@@ -1533,9 +1662,9 @@ $$;
 comment on function public.complete_chunk_job_safe is
   'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. claim_next claims the next chunk of the job for the same worker. A repeated report answers what the first one did.';
 
--- 51_report_many.sql
+-- 52_reports_read.sql
 
--- Reporting many chunks at once.
+-- Reading the list of a bulk report.
 
 do $$
 begin
@@ -1543,7 +1672,6 @@ begin
     create type chunk_private.report as (
       place int,
       job_id uuid,
-      lease_seconds int,
       chunk_id bigint,
       claim_token uuid,
       success boolean,
@@ -1553,8 +1681,7 @@ begin
       retry_after_seconds int,
       next_chunks jsonb,
       items_processed bigint,
-      items_total bigint,
-      claim_next boolean
+      items_total bigint
     );
     create type chunk_private.accepted_report as (
       place int,
@@ -1564,23 +1691,19 @@ begin
       success boolean,
       had_failed boolean,
       items bigint,
-      claim_next boolean,
       appends boolean,
-      items_total bigint,
-      claim_token uuid,
-      worker_id text,
-      lease_seconds int
+      items_total bigint
     );
   end if;
 end
 $$;
-comment on type chunk_private.report is 'One item of a bulk report: its place in the list, its chunk''s job and length of lease, and the arguments of complete_chunk_job_safe.';
+comment on type chunk_private.report is 'One item of a bulk report: its place in the list, its chunk''s job, and the arguments of complete_chunk_job_safe.';
 comment on type chunk_private.accepted_report is 'What the rest of a bulk report needs of an item whose claim holds, without its payload and result.';
 
 create or replace function chunk_private.read_reports(completions jsonb, first_place int)
 returns chunk_private.report[]
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -1588,16 +1711,14 @@ declare
 begin
   reports := array(
     select row(
-      first_place + r.place - 1, q.parent_sync_job_id, greatest(1, extract(epoch from q.locked_until - q.updated_at)), r.chunk_id,
-      r.claim_token, coalesce(r.success, true), r.result, r.error, coalesce(r.retryable, true), r.retry_after_seconds,
-      nullif(r.next_chunks, '[]'), r.items_processed, r.items_total, coalesce(r.claim_next, false)
+      first_place + r.place - 1, q.parent_sync_job_id, r.chunk_id, r.claim_token, coalesce(r.success, true), r.result, r.error, coalesce(r.retryable, true), r.retry_after_seconds,
+      nullif(r.next_chunks, '[]'), r.items_processed, r.items_total
     )::chunk_private.report
     from rows from (jsonb_to_recordset(completions) as (
       chunk_id bigint, claim_token uuid, success boolean, result jsonb, error text, retryable boolean, retry_after_seconds int,
-      next_chunks jsonb, items_processed bigint, items_total bigint, claim_next boolean
+      next_chunks jsonb, items_processed bigint, items_total bigint
     )) with ordinality r (
-      chunk_id, claim_token, success, result, error, retryable, retry_after_seconds, next_chunks, items_processed, items_total,
-      claim_next, place
+      chunk_id, claim_token, success, result, error, retryable, retry_after_seconds, next_chunks, items_processed, items_total, place
     )
     left join public.chunk_processing_queue q on q.id = r.chunk_id
     order by r.chunk_id, r.place
@@ -1607,6 +1728,8 @@ begin
   where r.retry_after_seconds is not null or r.next_chunks is not null or r.items_processed is not null or r.items_total is not null;
   if jsonb_path_exists(completions, '$[*].success ? (@ == null)') then
     raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
+  elsif jsonb_path_exists(completions, '$[*].claim_next ? (@ == true)') then
+    raise exception using errcode = 'SC003', detail = 'claim_next', message = 'claim_next goes with complete_chunk_job_safe only';
   end if;
   if exists (select from unnest(reports) r where r.chunk_id is null or r.claim_token is null) then
     raise exception using errcode = 'SC003', detail = 'completions', message = 'each item of completions needs chunk_id and claim_token';
@@ -1617,52 +1740,48 @@ $$;
 comment on function chunk_private.read_reports is
   'The items of a bulk report in order of their chunks, checked, with the defaults of complete_chunk_job_safe.';
 
-create or replace function public.complete_chunk_jobs_safe(completions jsonb)
-returns jsonb
+create or replace function chunk_private.read_reports_apart(
+  completions jsonb, out reports chunk_private.report[], out refusals jsonb[]
+)
 language plpgsql
-set search_path = ''
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off
-set jit = off
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  reports chunk_private.report[];
-  accepted chunk_private.accepted_report[];
-  answers jsonb[];
-  outcomes text[];
   item record;
+begin
+  reports := array[]::chunk_private.report[];
+  refusals := array_fill(null::jsonb, array[jsonb_array_length(completions)]);
+  for item in select c.value, c.place::int from jsonb_array_elements(completions) with ordinality c (value, place) loop
+    begin
+      reports := reports || chunk_private.read_reports(jsonb_build_array(item.value), item.place);
+    exception when sqlstate 'SC003' or sqlstate 'SC004' or data_exception then
+      refusals[item.place] := jsonb_build_object(
+        'chunk_id', case when jsonb_typeof(item.value) = 'object' then item.value -> 'chunk_id' end,
+        'outcome', 'error', 'code', sqlstate, 'message', sqlerrm
+      );
+    end;
+  end loop;
+  reports := array(select r from unnest(reports) r order by r.chunk_id, r.place);
+end
+$$;
+comment on function chunk_private.read_reports_apart is
+  'What read_reports does, one item at a time, so that only the bad ones are refused: their answers stand at their places.';
+
+-- 53_report_many.sql
+
+-- Reporting many chunks at once: set by set, in the order of locks.
+
+create or replace function chunk_private.enter_gates(reports chunk_private.report[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
   job record;
   appended bigint := 0;
-  open_here bigint;
-  changing uuid[];
-  to_claim bigint[];
-  claimed chunk_private.claimed_chunk[];
-  place int;
 begin
-  if jsonb_typeof(completions) is distinct from 'array' then
-    raise exception using errcode = 'SC003', detail = 'completions', message = 'completions must be a JSON array of objects';
-  end if;
-  perform chunk_private.check_length('completions', completions, 1000);
-  answers := array_fill(null::jsonb, array[jsonb_array_length(completions)]);
-  begin
-    reports := chunk_private.read_reports(completions, 1);
-  exception when others then
-    -- One is bad: read them one by one, so that only it is refused.
-    reports := array[]::chunk_private.report[];
-    for item in select c.value, c.place::int from jsonb_array_elements(completions) with ordinality c (value, place) loop
-      begin
-        reports := reports || chunk_private.read_reports(jsonb_build_array(item.value), item.place);
-      exception when others then
-        answers[item.place] := jsonb_build_object(
-          'chunk_id', case when jsonb_typeof(item.value) = 'object' then item.value -> 'chunk_id' end,
-          'outcome', 'error', 'code', sqlstate, 'message', sqlerrm
-        );
-      end;
-    end loop;
-    reports := array(select r from unnest(reports) r order by r.chunk_id, r.place);
-  end;
-
   for job in
     select r.job_id as id, bool_or(r.next_chunks is not null) as appends, sum(jsonb_array_length(r.next_chunks)) as chunks
     from unnest(reports) r
@@ -1676,14 +1795,27 @@ begin
         message = 'completions have more than 100000 next_chunks together; one call may carry 100000';
     end if;
     if job.appends then
-      perform pg_advisory_xact_lock(uuid_hash_extended(job.id, 0));
+      perform chunk_private.enter_alone(job.id);
     else
-      perform pg_advisory_xact_lock_shared(uuid_hash_extended(job.id, 0));
+      perform chunk_private.enter_shared(job.id);
     end if;
   end loop;
+end
+$$;
+comment on function chunk_private.enter_gates is
+  'Enters the gates of the reported jobs in their order: alone where chunks are appended. SC004 for more than 100,000 of these.';
 
-  -- In order of id, as they stand in the array, and no chunk that is somebody else's by now: those take theirs in no order.
-  -- Of two reports for one chunk the first counts. What failed is written again below.
+-- In order of id, as they stand in the array, and no chunk that is somebody else's by now: those take theirs in no order.
+-- Of two reports for one chunk the first counts. What failed is written again by count_reports.
+create or replace function chunk_private.accept_reports(reports chunk_private.report[])
+returns chunk_private.accepted_report[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  accepted chunk_private.accepted_report[];
+begin
   with ended as (
     update public.chunk_processing_queue q
     set status = case when r.success then 'completed' else q.status end, result = case when r.success then r.result end,
@@ -1693,16 +1825,30 @@ begin
     from unnest(reports) r
     where q.id = r.chunk_id and q.claim_token = r.claim_token and q.completed_at is null
     returning row(
-      r.place, q.parent_sync_job_id, q.id, q.chunk_index, r.success, q.attempts > 1, coalesce(q.items_processed, 0), r.claim_next,
-      r.next_chunks is not null, r.items_total, q.claim_token, q.worker_id, r.lease_seconds
+      r.place, q.parent_sync_job_id, q.id, q.chunk_index, r.success, q.attempts > 1, coalesce(q.items_processed, 0),
+      r.next_chunks is not null, r.items_total
     )::chunk_private.accepted_report as report
   )
   select array_agg(e.report) into accepted from ended e;
+  return accepted;
+end
+$$;
+comment on function chunk_private.accept_reports is 'The fence of a bulk report: completes or locks the chunks whose claims hold, and returns what was accepted.';
 
-  -- All counters before the first job, all jobs before the first slot is passed on.
+create or replace function chunk_private.count_reports(
+  accepted chunk_private.accepted_report[], reports chunk_private.report[], out outcomes text[], out changing uuid[]
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  job record;
+  item record;
+  open_here bigint;
+begin
   for job in
-    select j.id, j.counter_shards as shards, bool_or(not a.success) as fails,
-      bool_or(a.appends or a.success and a.items_total is not null) as grows
+    select j.id, j.stripes, bool_or(not a.success) as fails, bool_or(a.appends or a.success and a.items_total is not null) as grows
     from unnest(accepted) a
     join public.sync_jobs j on j.id = a.job_id
     group by j.id
@@ -1710,8 +1856,8 @@ begin
   loop
     if job.fails then
       perform 1 from chunk_private.job_counters c
-      where c.job_id = job.id and c.shard in (select a.chunk_index % job.shards from unnest(accepted) a where a.job_id = job.id)
-      order by c.shard
+      where c.job_id = job.id and c.stripe in (select a.chunk_index % job.stripes from unnest(accepted) a where a.job_id = job.id)
+      order by c.stripe
       for no key update;
       for item in
         select a.place, q as chunk, r.error, r.retryable, r.retry_after_seconds
@@ -1730,17 +1876,17 @@ begin
       set open_chunks = c.open_chunks - d.done,
           completed_chunks = c.completed_chunks + d.done,
           retrying_chunks = c.retrying_chunks - d.retried,
-          items_processed = c.items_processed + d.items,
+          items_processed = least(c.items_processed + d.items, 9007199254740991),
           last_activity_at = now()
       from (
-        select a.chunk_index % job.shards as shard, count(*) as done, count(*) filter (where a.had_failed) as retried,
+        select a.chunk_index % job.stripes as stripe, count(*) as done, count(*) filter (where a.had_failed) as retried,
           sum(a.items)::bigint as items
         from unnest(accepted) a
         where a.job_id = job.id and a.success
         group by 1
         order by 1
       ) d
-      where c.job_id = job.id and c.shard = d.shard
+      where c.job_id = job.id and c.stripe = d.stripe
       returning c.open_chunks
     )
     select min(n.open_chunks) into open_here from counted n;
@@ -1751,8 +1897,25 @@ begin
       changing := changing || job.id;
     end if;
   end loop;
+end
+$$;
+comment on function chunk_private.count_reports is
+  'Counts what was accepted, and ends the attempts that failed: their outcomes, by place, and the jobs whose rows change next.';
+
+create or replace function chunk_private.change_jobs(
+  changing uuid[], accepted chunk_private.accepted_report[], reports chunk_private.report[]
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  job record;
+begin
   for job in
-    select a.job_id as id, bool_or(a.appends) as appends, sum(a.items_total) filter (where a.success and not a.appends) as items_total
+    select a.job_id as id, bool_or(a.appends) as appends,
+      coalesce(sum(a.items_total) filter (where a.success and not a.appends), 0)::bigint as items_total
     from unnest(accepted) a
     where a.job_id = any (changing)
     group by a.job_id
@@ -1764,19 +1927,57 @@ begin
       join unnest(reports) r on r.place = a.place
       where a.job_id = job.id and a.appends;
     end if;
-    if job.items_total is not null then
-      update public.sync_jobs j set items_total = coalesce(j.items_total, 0) + job.items_total where j.id = job.id;
+    if job.items_total > 0 then
+      perform chunk_private.add_items(job.id, job.items_total);
     end if;
     perform chunk_private.finish_if_done(job.id);
   end loop;
+end
+$$;
+comment on function chunk_private.change_jobs is 'Appends the chunks and items that reports have found to their jobs, and ends those that are done.';
 
+create or replace function public.complete_chunk_jobs_safe(completions jsonb)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+  reports chunk_private.report[];
+  accepted chunk_private.accepted_report[];
+  answers jsonb[];
+  counted record;
+  item record;
+  job record;
+begin
+  -- Arguments
+  if jsonb_typeof(completions) is distinct from 'array' then
+    raise exception using errcode = 'SC003', detail = 'completions', message = 'completions must be a JSON array of objects';
+  end if;
+  perform chunk_private.check_length('completions', completions, 1000);
+  begin
+    answers := array_fill(null::jsonb, array[jsonb_array_length(completions)]);
+    reports := chunk_private.read_reports(completions, 1);
+  exception when sqlstate 'SC003' or sqlstate 'SC004' or data_exception then
+    -- One is bad: only it is refused.
+    select r.reports, r.refusals into reports, answers from chunk_private.read_reports_apart(completions) r;
+  end;
+
+  -- All gates, all chunks, all counters, all jobs, before the first slot is passed on.
+  perform chunk_private.enter_gates(reports);
+  accepted := chunk_private.accept_reports(reports);
+  counted := chunk_private.count_reports(accepted, reports);
+  perform chunk_private.change_jobs(counted.changing, accepted, reports);
+
+  -- Slots, and the answers of what was accepted
   for job in
-    select j as row, d.freed, d.appends, d.wanting, d.claim_ids,
+    select j as row, d.freed, d.appends,
       (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = j.id)::bigint as remaining
     from (
-      select a.job_id, array_agg(a.chunk_index) as freed, bool_or(a.appends) as appends,
-        coalesce(array_agg(a.place) filter (where a.claim_next), '{}') as wanting,
-        coalesce(array_agg(a.claim_token) filter (where a.claim_next), '{}') as claim_ids
+      select a.job_id, array_agg(a.chunk_index) as freed, bool_or(a.appends) as appends
       from unnest(accepted) a
       group by a.job_id
     ) d
@@ -1789,34 +1990,18 @@ begin
         'chunk_status', case o.outcome when 'retrying' then 'pending' else o.outcome end
       ) as answer
       from unnest(accepted) a
-      cross join lateral (select coalesce(outcomes[a.place], 'completed') as outcome) o
+      cross join lateral (select coalesce(counted.outcomes[a.place], 'completed') as outcome) o
       where a.job_id = (job.row).id
     loop
       answers[item.place] := item.answer;
     end loop;
-    to_claim := chunk_private.pass_slots_on(job.row, job.freed, job.claim_ids);
-    for item in
-      select a.worker_id, a.lease_seconds, array_agg(n.chunk_index order by n.nr) as chunk_indexes, array_agg(a.place order by n.nr) as places
-      from unnest(to_claim, job.wanting) with ordinality n (chunk_index, place, nr)
-      join unnest(accepted) a on a.place = n.place
-      where n.chunk_index is not null
-      group by a.worker_id, a.lease_seconds
-    loop
-      claimed := chunk_private.start_attempts(
-        array_fill((job.row).id, array[cardinality(item.places)]), item.chunk_indexes, item.worker_id, (
-          select k.handler from public.sync_kinds k where k.kind = (job.row).kind
-        ), item.lease_seconds
-      );
-      for i in 1..cardinality(claimed) loop
-        place := item.places[array_position(item.chunk_indexes, claimed[i].chunk_index)];
-        answers[place] := answers[place] || jsonb_build_object('next', claimed[i]);
-      end loop;
-    end loop;
+    perform chunk_private.pass_slots_on(job.row, job.freed, null);
     if job.appends then
       perform chunk_private.fill_slots((job.row).id);
     end if;
   end loop;
 
+  -- The answers of what was not: repeated, outdated, or of no chunk
   for item in select r.place, r.chunk_id, r.claim_token from unnest(reports) r where answers[r.place] is null loop
     answers[item.place] := coalesce(chunk_private.answer_again(item.chunk_id, item.claim_token), jsonb_build_object(
       'chunk_id', item.chunk_id, 'outcome', 'error', 'code', 'SC001', 'message', format('there is no chunk %s', item.chunk_id)
@@ -1826,16 +2011,16 @@ begin
 end
 $$;
 comment on function public.complete_chunk_jobs_safe is
-  'Reports many chunks (at most 1,000) at once: an array of objects with the arguments of complete_chunk_job_safe, answered in order. A bad item is answered with outcome error, code and message; the others go through.';
+  'Reports many chunks (at most 1,000) at once: an array of objects with the arguments of complete_chunk_job_safe (but claim_next), answered in order. A bad item is answered with outcome error, code and message; the others go through.';
 
--- 52_lease.sql
+-- 54_lease.sql
 
 -- Heartbeats and giving back.
 
 create or replace function public.extend_chunk_leases(leases jsonb, lease_seconds int default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -1853,10 +2038,10 @@ begin
   exception when data_exception then
     raise exception using errcode = 'SC003', detail = 'leases', message = 'leases must be objects with chunk_id and claim_token: ' || sqlerrm;
   end;
-  perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400) where lease_seconds is not null;
-  perform chunk_private.check_range('items_processed', (l.item ->> 'items_processed')::bigint, 0, 9007199254740991)
+  perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
+  perform chunk_private.check_items('items_processed', (l.item ->> 'items_processed')::bigint)
   from jsonb_array_elements(leases) l (item) where l.item ->> 'items_processed' is not null;
-  perform pg_advisory_xact_lock_shared(uuid_hash_extended(g.job_id, 0))
+  perform chunk_private.enter_shared(g.job_id)
   from (
     select distinct q.parent_sync_job_id as job_id
     from jsonb_array_elements(leases) l (item)
@@ -1905,7 +2090,7 @@ create or replace function public.extend_chunk_lease(
 )
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select public.extend_chunk_leases(
     jsonb_build_array(jsonb_build_object('chunk_id', $1, 'claim_token', $2, 'items_processed', $4)), $3
@@ -1917,7 +2102,7 @@ comment on function public.extend_chunk_lease is
 create or replace function public.release_chunk_job(chunk_id bigint, claim_token uuid, reason text default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -1925,18 +2110,17 @@ declare
   job public.sync_jobs;
   explanation constant text := coalesce(reason, 'given back by its worker');
 begin
-  perform pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))
-  from public.chunk_processing_queue q where q.id = chunk_id;
+  perform chunk_private.enter_shared(q.parent_sync_job_id) from public.chunk_processing_queue q where q.id = chunk_id;
   if not found then
     raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
   end if;
   select q.* into chunk from public.chunk_processing_queue q
-  where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
+  where q.id = chunk_id and q.claim_token = release_chunk_job.claim_token and q.completed_at is null
   for no key update;
   if not found then
     return chunk_private.answer_again_or_refuse(chunk_id, claim_token) || coalesce((
       select jsonb_build_object('outcome', 'released') from chunk_private.chunk_attempts a
-      where a.chunk_id = chunk_id and a.claim_token = claim_token and a.outcome = 'released'
+      where a.chunk_id = release_chunk_job.chunk_id and a.claim_token = release_chunk_job.claim_token and a.outcome = 'released'
     ), '{}');
   end if;
   if chunk.given_back >= (select s.max_given_back from chunk_private.settings s) then
@@ -1955,7 +2139,7 @@ begin
   if job.status = 'paused' then
     insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index) values (job.id, now(), chunk.chunk_index);
   else
-    perform chunk_private.give_slots(job, array[chunk.chunk_index], array[now()], '{}', now() + interval '25 seconds');
+    perform chunk_private.hand_out(job, array[chunk.chunk_index], array[now()], null, now() + interval '25 seconds');
   end if;
   return jsonb_build_object('chunk_id', chunk_id, 'outcome', 'released', 'chunk_status', 'pending', 'job_status', job.status);
 end
@@ -1974,6 +2158,7 @@ create or replace view public.chunk_processing_status
 with (security_invoker = true)
 as
 select
+  j.id,
   j.id as parent_sync_job_id,
   j.kind,
   j.status,
@@ -2058,7 +2243,8 @@ left join lateral (
 ) w on j.status in ('pending', 'running');
 
 comment on view public.chunk_processing_status is 'One row a job: counts, progress, and whether it stands still, exact at every commit.';
-comment on column public.chunk_processing_status.pending_chunks is 'Waiting to be claimed: released, in backoff, or waiting for a slot.';
+comment on column public.chunk_processing_status.parent_sync_job_id is 'The same as id, named as in chunk_processing_queue.';
+comment on column public.chunk_processing_status.pending_chunks is 'Waiting: for a claim, for the end of a backoff, or for a slot.';
 comment on column public.chunk_processing_status.retrying_chunks is 'Of the pending and processing ones, those that have failed at least once.';
 comment on column public.chunk_processing_status.items_processed is 'Items of completed chunks, and of running ones as their last heartbeat said.';
 comment on column public.chunk_processing_status.percent_complete is 'Completed and failed chunks of all known so far, rounded down: 100 only when nothing is open.';
@@ -2071,15 +2257,13 @@ create or replace function public.get_sync_job_progress_safe(parent_sync_job_id 
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
   progress jsonb;
 begin
-  select (to_jsonb(s) - 'parent_sync_job_id') || jsonb_build_object('id', s.parent_sync_job_id) into progress
-  from public.chunk_processing_status s
-  where s.parent_sync_job_id = parent_sync_job_id;
+  select to_jsonb(s) into progress from public.chunk_processing_status s where s.id = get_sync_job_progress_safe.parent_sync_job_id;
   if progress is null then
     raise exception using errcode = 'SC001', message = format('there is no sync job %s', coalesce(parent_sync_job_id::text, '(null)')),
       hint = 'Or it belongs to another user.';
@@ -2087,12 +2271,134 @@ begin
   return progress;
 end
 $$;
-comment on function public.get_sync_job_progress_safe is 'A job''s row of chunk_processing_status as JSON, the id as id. SC001 when there is none, or it is another user''s.';
+comment on function public.get_sync_job_progress_safe is 'A job''s row of chunk_processing_status as JSON. SC001 when there is none, or it is another user''s.';
 
 -- 70_start.sql
 
 -- Starting jobs. Users may call what is here and in the next two files for their own jobs, and write no table themselves:
 -- hence each is a definer function in chunk_private, which checks who calls, behind an invoker wrapper in public.
+
+create or replace function chunk_private.count_first_chunks(chunks jsonb, total_items bigint, chunk_size int)
+returns bigint
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  total bigint;
+begin
+  perform chunk_private.check_items('total_items', total_items);
+  perform chunk_private.check_range('chunk_size', chunk_size, 1, 2147483647);
+  if chunks is not null then
+    if chunk_size is not null then
+      raise exception using errcode = 'SC003', detail = 'chunk_size', message = 'chunk_size goes with total_items, not with chunks';
+    end if;
+    perform chunk_private.check_chunks('chunks', chunks);
+    return jsonb_array_length(chunks);
+  elsif total_items is null and chunk_size is null then
+    return 1;
+  elsif total_items is null or chunk_size is null then
+    raise exception using errcode = 'SC003', detail = case when chunk_size is null then 'chunk_size' else 'total_items' end,
+      message = 'total_items and chunk_size go together, unless chunks are given';
+  end if;
+  total := (total_items + chunk_size - 1) / chunk_size;
+  if total > 100000 then
+    raise exception using errcode = 'SC004', detail = 'chunk_size',
+      message = format('%s items with a chunk_size of %s are %s chunks; one call may make 100000', total_items, chunk_size, total);
+  end if;
+  return total;
+end
+$$;
+comment on function chunk_private.count_first_chunks is
+  'How many chunks a start makes, of chunks given or total_items in pieces of chunk_size; raises SC003 or SC004, naming the argument.';
+
+create or replace function chunk_private.check_user_start(job public.sync_jobs, rules public.sync_kinds)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  limits constant chunk_private.settings := (select s from chunk_private.settings s);
+begin
+  if job.total_chunks > limits.user_max_chunks then
+    raise exception using errcode = 'SC004', detail = 'chunks',
+      message = format('a user''s job may have %s chunks, not %s', limits.user_max_chunks, job.total_chunks);
+  elsif job.max_concurrency > rules.max_concurrency then
+    raise exception using errcode = 'SC004', detail = 'max_concurrency', message = format(
+      'a user''s job of kind %s may have max_concurrency %s, not %s', job.kind, rules.max_concurrency, job.max_concurrency
+    );
+  elsif job.max_retries > rules.max_retries then
+    raise exception using errcode = 'SC004', detail = 'max_retries',
+      message = format('a user''s job of kind %s may have max_retries %s, not %s', job.kind, rules.max_retries, job.max_retries);
+  elsif job.priority > 0 then
+    raise exception using errcode = 'SC004', detail = 'priority', message = 'a user''s job may not have a priority above 0';
+  end if;
+end
+$$;
+comment on function chunk_private.check_user_start is 'Raises SC004, naming the argument, for a job that a user may not start.';
+
+create or replace function chunk_private.find_started(job public.sync_jobs)
+returns uuid
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  found_id uuid;
+begin
+  select j.id into found_id from public.sync_jobs j
+  where j.owner_id is not distinct from job.owner_id and j.id = any (array(
+    select m.id from public.sync_jobs m where m.request_id = job.request_id
+    union all
+    select r.job_id from chunk_private.answered_requests r where r.request_id = job.request_id and r.call = 'start'
+  ));
+  if found_id is null then
+    select j.id into found_id from public.sync_jobs j
+    where j.kind = job.kind and j.job_key = job.job_key and j.owner_id is not distinct from job.owner_id
+      and j.status in ('pending', 'running', 'paused');
+    if found and job.request_id is not null then
+      insert into chunk_private.answered_requests (request_id, job_id, call) values (job.request_id, found_id, 'start')
+      on conflict do nothing;
+    end if;
+  end if;
+  return found_id;
+end
+$$;
+comment on function chunk_private.find_started is
+  'The job that the same request has started or was given, else the active one with the same key, or null.';
+
+create or replace function chunk_private.make_first_chunks(job public.sync_jobs, chunks jsonb, chunk_size int)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  insert into public.chunk_processing_queue (parent_sync_job_id, kind, owner_id, chunk_index, max_retries, payload, items_total)
+  select job.id, job.kind, job.owner_id, c.place - 1, job.max_retries, c.payload, c.items
+  from (
+    select l.place, l.payload, null::bigint as items
+    from jsonb_array_elements(chunks) with ordinality l (payload, place) where chunks is not null
+    union all
+    select s.place, jsonb_build_object('offset', s.first, 'limit', s.items), s.items
+    from (
+      select g.place, (g.place - 1) * chunk_size as first, least(chunk_size, job.items_total - (g.place - 1) * chunk_size) as items
+      from generate_series(1, job.total_chunks) g (place)
+    ) s where chunks is null and chunk_size is not null
+    union all
+    select 1, job.payload, null where chunks is null and chunk_size is null
+  ) c;
+  perform chunk_private.line_up(job, 0, job.total_chunks);
+  insert into chunk_private.lanes (kind, priority)
+  select job.kind, job.priority
+  where not exists (select from chunk_private.lanes l where l.kind = job.kind and l.priority = job.priority)
+  on conflict on constraint lanes_kind_priority_key do nothing;
+  perform chunk_private.fill_slots(job.id);
+end
+$$;
+comment on function chunk_private.make_first_chunks is 'Makes the chunks of a new job, and hands out its first slots.';
 
 create or replace function chunk_private.start_sync_job(
   kind text, chunks jsonb, total_items bigint, chunk_size int, payload jsonb, job_key text, request_id uuid, priority int,
@@ -2101,141 +2407,71 @@ create or replace function chunk_private.start_sync_job(
 returns jsonb
 language plpgsql
 security definer -- users may start jobs and write no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
   by_service constant boolean := chunk_private.is_service();
   rules public.sync_kinds;
-  limits chunk_private.settings;
   job public.sync_jobs;
-  total bigint;
   found_id uuid;
 begin
   -- Arguments
-  select k.* into rules from public.sync_kinds k where k.kind = kind and (by_service or k.user_startable);
+  select k.* into rules from public.sync_kinds k where k.kind = start_sync_job.kind and (by_service or k.user_startable);
   if not found then
     raise exception using errcode = 'SC002', detail = 'kind',
       message = format('no sync kind is named %L%s', kind, case when by_service then '' else ' that users may start' end),
       hint = 'save_sync_kind() adds one, or lets users start it.';
-  end if;
-  if jsonb_typeof(payload) is distinct from 'object' then
+  elsif jsonb_typeof(payload) is distinct from 'object' then
     raise exception using errcode = 'SC003', detail = 'payload', message = 'payload must be a JSON object';
-  end if;
-  if length(job_key) not between 1 and 500 then
+  elsif length(job_key) not between 1 and 500 then
     raise exception using errcode = 'SC003', detail = 'job_key', message = 'job_key must be a text of 1 to 500 characters, or null';
   end if;
-  perform chunk_private.check_range('priority', coalesce(priority, 0), -3, 3);
-  perform chunk_private.check_range('max_concurrency', max_concurrency, 1, 1000) where max_concurrency is not null;
-  perform chunk_private.check_range('max_retries', max_retries, 0, 100) where max_retries is not null;
-  perform chunk_private.check_range('total_items', total_items, 0, 9007199254740991) where total_items is not null;
-  perform chunk_private.check_range('chunk_size', chunk_size, 1, 2147483647) where chunk_size is not null;
-  if chunks is not null then
-    if chunk_size is not null then
-      raise exception using errcode = 'SC003', detail = 'chunk_size', message = 'chunk_size goes with total_items, not with chunks';
-    end if;
-    perform chunk_private.check_chunks('chunks', chunks);
-    total := jsonb_array_length(chunks);
-  elsif total_items is not null or chunk_size is not null then
-    if total_items is null or chunk_size is null then
-      raise exception using errcode = 'SC003', detail = case when chunk_size is null then 'chunk_size' else 'total_items' end,
-        message = 'total_items and chunk_size go together, unless chunks are given';
-    end if;
-    total := (total_items + chunk_size - 1) / chunk_size;
-    if total > 100000 then
-      raise exception using errcode = 'SC004', detail = 'chunk_size',
-        message = format('%s items with a chunk_size of %s are %s chunks; one call may make 100000', total_items, chunk_size, total);
-    end if;
-  else
-    total := 1;
-  end if;
-
-  -- A user's limits
+  perform chunk_private.check_range('priority', priority, -3, 3);
+  perform chunk_private.check_range('max_concurrency', max_concurrency, 1, 1000);
+  perform chunk_private.check_range('max_retries', max_retries, 0, 100);
+  job.total_chunks := chunk_private.count_first_chunks(chunks, total_items, chunk_size);
+  job.kind := kind;
+  job.owner_id := chunk_private.owner_meant(owner_id);
+  job.payload := payload;
+  job.job_key := job_key;
+  job.request_id := request_id;
+  job.priority := coalesce(priority, 0);
+  job.max_concurrency := coalesce(max_concurrency, rules.max_concurrency);
+  job.max_retries := coalesce(max_retries, rules.max_retries);
+  job.sealed := coalesce(sealed, true);
+  job.stripes := least(16, job.max_concurrency);
+  job.items_total := total_items;
   if not by_service then
-    if owner_id <> chunk_private.signed_in_user() then
-      raise exception using errcode = 'SC003', detail = 'owner_id', message = 'owner_id must be null or your own user id';
-    end if;
-    owner_id := chunk_private.signed_in_user();
-    select s.* into limits from chunk_private.settings s;
-    if total > limits.user_max_chunks then
-      raise exception using errcode = 'SC004', detail = 'chunks',
-        message = format('a user''s job may have %s chunks, not %s', limits.user_max_chunks, total);
-    end if;
-    if max_concurrency > rules.max_concurrency then
-      raise exception using errcode = 'SC004', detail = 'max_concurrency',
-        message = format('a user''s job of kind %s may have max_concurrency %s, not %s', kind, rules.max_concurrency, max_concurrency);
-    end if;
-    if max_retries > rules.max_retries then
-      raise exception using errcode = 'SC004', detail = 'max_retries',
-        message = format('a user''s job of kind %s may have max_retries %s, not %s', kind, rules.max_retries, max_retries);
-    end if;
-    if priority > 0 then
-      raise exception using errcode = 'SC004', detail = 'priority', message = 'a user''s job may not have a priority above 0';
-    end if;
-    perform chunk_private.lock_user(owner_id);
+    perform chunk_private.check_user_start(job, rules);
+    perform chunk_private.lock_user(job.owner_id);
   end if;
-
-  insert into chunk_private.lanes (kind, priority)
-  select kind, coalesce(priority, 0)
-  where not exists (select from chunk_private.lanes l where l.kind = kind and l.priority = coalesce(priority, 0))
-  on conflict on constraint lanes_kind_priority_key do nothing;
 
   -- The job, or the one that the same request or the same key has made before. `on conflict do nothing` waits for a
   -- concurrent start of the same key; what it met may have ended before we look, hence the loop.
   for round in 1..20 loop
-    select j.id into found_id from public.sync_jobs j
-    where j.owner_id is not distinct from owner_id and j.id = any (array(
-      select m.id from public.sync_jobs m where m.request_id = request_id
-      union all
-      select r.job_id from chunk_private.joined_requests r where r.request_id = request_id
-    ));
-    if found_id is null then
-      select j.id into found_id from public.sync_jobs j
-      where j.kind = kind and j.job_key = job_key and j.owner_id is not distinct from owner_id and j.status in ('pending', 'running', 'paused');
-      if found then
-        insert into chunk_private.joined_requests (request_id, job_id)
-        select request_id, found_id where request_id is not null
-        on conflict do nothing;
-      end if;
-    end if;
+    found_id := chunk_private.find_started(job);
     if found_id is not null then
       return public.get_sync_job_progress_safe(found_id) || '{"created": false}';
     end if;
     if not by_service then
-      perform chunk_private.check_active_jobs(owner_id);
+      perform chunk_private.check_active_jobs(job.owner_id);
     end if;
-    insert into public.sync_jobs
-      (kind, owner_id, status, payload, job_key, request_id, priority, max_concurrency, max_retries, sealed, total_chunks, items_total,
-       counter_shards, finishes, completed_at)
-    select kind, owner_id, case when done then 'completed' else 'pending' end, payload, job_key, request_id, coalesce(priority, 0),
-      m.cap, coalesce(max_retries, rules.max_retries), coalesce(sealed, true), total, total_items, least(16, m.cap), done::int, case when done then now() end
-    from (select coalesce(max_concurrency, rules.max_concurrency) as cap, total = 0 and coalesce(sealed, true) as done) m
+    insert into public.sync_jobs (kind, owner_id, status, payload, job_key, request_id, priority, max_concurrency, max_retries, sealed,
+      total_chunks, items_total, stripes, completed_at)
+    select job.kind, job.owner_id, case when e.empty then 'completed' else 'pending' end, job.payload, job.job_key, job.request_id,
+      job.priority, job.max_concurrency, job.max_retries, job.sealed, job.total_chunks, job.items_total, job.stripes,
+      case when e.empty then now() end
+    from (select job.total_chunks = 0 and job.sealed as empty) e
     on conflict do nothing
-    returning * into job;
-    exit when job.id is not null;
+    returning sync_jobs.id into found_id;
+    if found then
+      job := (select j from public.sync_jobs j where j.id = found_id);
+      perform chunk_private.make_first_chunks(job, chunks, chunk_size);
+      return public.get_sync_job_progress_safe(job.id) || '{"created": true}';
+    end if;
   end loop;
-  if job.id is null then
-    raise exception using errcode = 'SC005', message = format('jobs with the key %L start and end faster than this call can see', job_key);
-  end if;
-
-  insert into public.chunk_processing_queue
-    (parent_sync_job_id, kind, owner_id, chunk_index, priority, max_retries, payload, items_total)
-  select job.id, kind, owner_id, c.place - 1, job.priority, job.max_retries, c.payload, c.items
-  from (
-    select l.place, l.payload, null::bigint as items
-    from jsonb_array_elements(chunks) with ordinality l (payload, place) where chunks is not null
-    union all
-    select s.place, jsonb_build_object('offset', s.first, 'limit', s.items), s.items
-    from (
-      select g.place, (g.place - 1) * chunk_size as first, least(chunk_size, total_items - (g.place - 1) * chunk_size) as items
-      from generate_series(1, total) g (place)
-    ) s where chunks is null and total_items is not null
-    union all
-    select 1, payload, null where chunks is null and total_items is null
-  ) c;
-  perform chunk_private.count_fresh(job.id, owner_id, job.counter_shards, 0, total);
-  perform chunk_private.fill_slots(job.id);
-  return public.get_sync_job_progress_safe(job.id) || '{"created": true}';
+  raise exception using errcode = 'SC005', message = format('jobs with the key %L start and end faster than this call can see', job_key);
 end
 $$;
 comment on function chunk_private.start_sync_job is 'The body of start_sync_job.';
@@ -2247,7 +2483,7 @@ create or replace function public.start_sync_job(
 )
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s'
 as $$ select chunk_private.start_sync_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12); $$;
 comment on function public.start_sync_job is
@@ -2257,31 +2493,40 @@ comment on function public.start_sync_job is
 
 -- Appending chunks to a job.
 
--- Adds chunks to an active job, under its exclusive gate.
-create or replace function chunk_private.add_chunks(job_id uuid, chunks jsonb, items_total bigint)
+create or replace function chunk_private.add_items(job_id uuid, more bigint)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  update public.sync_jobs j
+  set items_total = least(coalesce(j.items_total, 0) + more, 9007199254740991)
+  where j.id = job_id and more is not null;
+end
+$$;
+comment on function chunk_private.add_items is
+  'Adds to the number of items that a job has announced; null adds nothing. The sum stops at 2^53 - 1, where a report must not fail any more.';
+
+create or replace function chunk_private.add_chunks(job_id uuid, chunks jsonb, more_items bigint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job record;
-  added constant bigint := jsonb_array_length(chunks);
+  job constant public.sync_jobs := (select j from public.sync_jobs j where j.id = job_id);
+  total constant bigint := job.total_chunks + jsonb_array_length(chunks);
 begin
-  select j.kind, j.owner_id, j.priority, j.max_retries, j.total_chunks, j.counter_shards into job
-  from public.sync_jobs j where j.id = job_id;
-  insert into public.chunk_processing_queue
-    (parent_sync_job_id, kind, owner_id, chunk_index, priority, max_retries, payload)
-  select job_id, job.kind, job.owner_id, job.total_chunks + c.place - 1, job.priority, job.max_retries, c.payload
+  insert into public.chunk_processing_queue (parent_sync_job_id, kind, owner_id, chunk_index, max_retries, payload)
+  select job.id, job.kind, job.owner_id, job.total_chunks + c.place - 1, job.max_retries, c.payload
   from jsonb_array_elements(chunks) with ordinality c (payload, place);
-  perform chunk_private.count_fresh(job_id, job.owner_id, job.counter_shards, job.total_chunks, job.total_chunks + added);
-  update public.sync_jobs j
-  set total_chunks = j.total_chunks + added,
-      items_total = case when items_total is null then j.items_total else coalesce(j.items_total, 0) + items_total end
-  where j.id = job_id;
+  perform chunk_private.line_up(job, job.total_chunks, total);
+  update public.sync_jobs j set total_chunks = total where j.id = job.id;
+  perform chunk_private.add_items(job.id, more_items);
 end
 $$;
-comment on function chunk_private.add_chunks is 'Appends checked chunks to a job''s end, and counts them.';
+comment on function chunk_private.add_chunks is 'Appends checked chunks to the end of an active job, and counts them; the caller is alone in its gate.';
 
 create or replace function chunk_private.append_sync_chunks(
   parent_sync_job_id uuid, chunks jsonb, request_id uuid, seal boolean, items_total bigint
@@ -2289,7 +2534,7 @@ create or replace function chunk_private.append_sync_chunks(
 returns jsonb
 language plpgsql
 security definer -- users may append to their own jobs and write no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -2298,10 +2543,11 @@ declare
 begin
   chunks := coalesce(chunks, '[]');
   perform chunk_private.check_chunks('chunks', chunks);
-  perform chunk_private.check_range('items_total', items_total, 0, 9007199254740991) where items_total is not null;
-  job := chunk_private.enter_job(parent_sync_job_id);
+  perform chunk_private.check_items('items_total', items_total);
+  job := chunk_private.enter_own_job(parent_sync_job_id);
   if request_id is not null and exists (
-    select from chunk_private.appended_pages p where p.job_id = parent_sync_job_id and p.request_id = request_id
+    select from chunk_private.answered_requests r
+    where r.request_id = append_sync_chunks.request_id and r.job_id = job.id and r.call = 'append'
   ) then
     return public.get_sync_job_progress_safe(job.id);
   end if;
@@ -2318,7 +2564,7 @@ begin
     end if;
   end if;
   if request_id is not null then
-    insert into chunk_private.appended_pages (job_id, request_id) values (job.id, request_id);
+    insert into chunk_private.answered_requests (request_id, job_id, call) values (append_sync_chunks.request_id, job.id, 'append');
   end if;
   perform chunk_private.add_chunks(job.id, chunks, items_total);
   if seal and not job.sealed then
@@ -2336,7 +2582,7 @@ create or replace function public.append_sync_chunks(
 )
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s'
 as $$ select chunk_private.append_sync_chunks($1, $2, $3, $4, $5); $$;
 comment on function public.append_sync_chunks is
@@ -2345,7 +2591,7 @@ comment on function public.append_sync_chunks is
 create or replace function public.enqueue_chunks_from_rows()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   job_column constant text := coalesce(tg_argv[0], 'parent_sync_job_id');
@@ -2377,11 +2623,11 @@ create or replace function chunk_private.cancel_sync_job(parent_sync_job_id uuid
 returns jsonb
 language plpgsql
 security definer -- users may cancel their own jobs and write no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
 begin
   if job.status in ('completed', 'failed') then
     perform chunk_private.refuse(job, 'cancelled');
@@ -2402,12 +2648,12 @@ begin
     )
     update chunk_private.job_counters c
     set open_chunks = 0, retrying_chunks = 0, cancelled_chunks = c.cancelled_chunks + c.open_chunks, last_activity_at = now(),
-        items_processed = c.items_processed + coalesce((
-          select sum(e.items_processed) from ended e where e.chunk_index % job.counter_shards = c.shard and e.claim_token is not null
-        ), 0)::bigint
+        items_processed = least(c.items_processed + coalesce((
+          select sum(e.items_processed) from ended e where e.chunk_index % job.stripes = c.stripe and e.claim_token is not null
+        ), 0), 9007199254740991)::bigint
     where c.job_id = job.id;
     update public.sync_jobs j
-    set status = 'cancelled', completed_at = now(), finishes = j.finishes + 1
+    set status = 'cancelled', completed_at = now()
     where j.id = job.id;
   end if;
   return public.get_sync_job_progress_safe(job.id);
@@ -2419,11 +2665,11 @@ create or replace function chunk_private.pause_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language plpgsql
 security definer -- users may pause their own jobs and write no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
 begin
   if job.status in ('completed', 'failed', 'cancelled') then
     perform chunk_private.refuse(job, 'paused');
@@ -2444,11 +2690,11 @@ create or replace function chunk_private.resume_sync_job(parent_sync_job_id uuid
 returns jsonb
 language plpgsql
 security definer -- users may resume their own jobs and write no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
 begin
   if job.status in ('completed', 'failed', 'cancelled') then
     perform chunk_private.refuse(job, 'resumed');
@@ -2467,11 +2713,11 @@ create or replace function chunk_private.retry_failed_chunks(parent_sync_job_id 
 returns jsonb
 language plpgsql
 security definer -- users may retry their own jobs and write no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
   reopened bigint;
 begin
   if job.status in ('completed', 'cancelled') then
@@ -2512,7 +2758,7 @@ comment on function chunk_private.retry_failed_chunks is 'The body of retry_fail
 create or replace function public.cancel_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s'
 as $$ select chunk_private.cancel_sync_job($1); $$;
 comment on function public.cancel_sync_job is
@@ -2521,7 +2767,7 @@ comment on function public.cancel_sync_job is
 create or replace function public.pause_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s'
 as $$ select chunk_private.pause_sync_job($1); $$;
 comment on function public.pause_sync_job is 'Stops handing out a job''s chunks; those that are processing go on. SC005 when the job has ended.';
@@ -2529,7 +2775,7 @@ comment on function public.pause_sync_job is 'Stops handing out a job''s chunks;
 create or replace function public.resume_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s'
 as $$ select chunk_private.resume_sync_job($1); $$;
 comment on function public.resume_sync_job is 'Goes on with a paused job. SC005 when the job has ended.';
@@ -2537,7 +2783,7 @@ comment on function public.resume_sync_job is 'Goes on with a paused job. SC005 
 create or replace function public.retry_failed_chunks(parent_sync_job_id uuid)
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s'
 as $$ select chunk_private.retry_failed_chunks($1); $$;
 comment on function public.retry_failed_chunks is
@@ -2553,7 +2799,7 @@ create or replace function chunk_private.dispatch(job public.sync_jobs, chunk_in
 returns int
 language plpgsql
 security definer -- reads the Vault and calls pg_net, which service_role may not
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -2620,7 +2866,7 @@ create or replace function chunk_private.collect_dispatch_outcomes()
 returns int
 language plpgsql
 security definer -- reads pg_net's answers, which service_role may not
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   collected int;
@@ -2655,7 +2901,7 @@ returns int
 language plpgsql
 stable
 security definer -- reads pg_net's queue, which service_role may not
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if to_regclass('net.http_request_queue') is null then
@@ -2676,7 +2922,7 @@ comment on function chunk_private.webhooks_waiting is 'How many of our webhooks 
 create or replace function chunk_private.dispatch_waiting(parent_sync_job_id uuid, overdue_only boolean)
 returns int
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -2736,7 +2982,7 @@ comment on function chunk_private.dispatch_waiting is 'Sends webhooks for claima
 create or replace function public.trigger_next_chunk_processing(parent_sync_job_id uuid default null)
 returns int
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -2756,7 +3002,7 @@ comment on function public.trigger_next_chunk_processing is
 create or replace function chunk_private.recover_chunk(chunk_id bigint, stuck_after interval)
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -2778,7 +3024,7 @@ comment on function chunk_private.recover_chunk is 'Takes one chunk back from a 
 create or replace function public.cleanup_stuck_chunks(stuck_after interval default null)
 returns int
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -2809,7 +3055,7 @@ begin
       where s.claimed and q.status = 'processing' and (q.locked_until < now() or q.updated_at <= now() - stuck_after)
       limit 1000
     ) g
-    where pg_try_advisory_xact_lock_shared(uuid_hash_extended(g.job_id, 0))
+    where chunk_private.try_shared(g.job_id)
   );
   for chunk in
     select q.id, q.parent_sync_job_id as job_id, q.chunk_index
@@ -2818,7 +3064,7 @@ begin
     join chunk_private.slots s on s.job_id = g.job_id and s.claimed
     join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
     where q.status = 'processing' and (q.locked_until < now() or q.updated_at <= now() - stuck_after)
-    order by j.id, q.chunk_index % j.counter_shards, q.id
+    order by j.id, q.chunk_index % j.stripes, q.id
     limit 1000
   loop
     begin
@@ -2847,7 +3093,7 @@ begin
     order by j.id
   loop
     begin
-      perform chunk_private.pass_slots_on(job.row, job.freed, array[]::uuid[]);
+      perform chunk_private.pass_slots_on(job.row, job.freed, null);
     exception when others then
       raise warning 'supabase-chunks: the slots of job % could not be passed on: %', (job.row).id, sqlerrm;
     end;
@@ -2868,7 +3114,7 @@ begin
     limit 1000
   loop
     begin
-      if pg_try_advisory_xact_lock(uuid_hash_extended(job.id, 0)) then
+      if chunk_private.try_alone(job.id) then
         perform chunk_private.finish_if_done(job.id);
         perform chunk_private.fill_slots(job.id);
       end if;
@@ -2893,7 +3139,7 @@ create or replace function chunk_private.trim_logs()
 returns int
 language plpgsql
 security definer -- trims pg_cron's own log too
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -2917,7 +3163,7 @@ create or replace function chunk_private.schedule_watchdog()
 returns text
 language plpgsql
 security definer -- pg_cron runs a job as the role that scheduled it
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   watchdog constant text := 'supabase-chunks-watchdog';
@@ -2945,7 +3191,7 @@ create or replace function chunk_private.version()
 returns text
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ select '0.1.0'; $$;
 comment on function chunk_private.version is 'The release of supabase-chunks whose migrations are installed.';
 
@@ -2955,7 +3201,7 @@ create or replace function public.save_sync_kind(
 )
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -2990,7 +3236,7 @@ comment on function public.save_sync_kind is
 create or replace function chunk_private.save_secret(name text, secret text, description text)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -3010,7 +3256,7 @@ create or replace function chunk_private.configure_chunk_processing(project_url 
 returns jsonb
 language plpgsql
 security definer -- writes the Vault
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -3039,7 +3285,7 @@ comment on function chunk_private.configure_chunk_processing is 'The body of con
 create or replace function public.configure_chunk_processing(project_url text, processor_key text)
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ select chunk_private.configure_chunk_processing($1, $2); $$;
 comment on function public.configure_chunk_processing is
   'Writes into the Vault where webhooks go (the project''s URL as the database reaches it) and which key they carry; schedules the watchdog. Returns chunk_system_health(), never the key.';
@@ -3052,7 +3298,7 @@ create or replace function chunk_private.watchdog_health()
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   watchdog jsonb := '{"scheduled": false}'::jsonb;
@@ -3073,7 +3319,7 @@ create or replace function chunk_private.vault_health()
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -3092,7 +3338,7 @@ returns jsonb
 language sql
 stable
 security definer -- reads the Vault, pg_cron and the statistics
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
     'version', chunk_private.version(),
@@ -3139,7 +3385,7 @@ create or replace function public.chunk_system_health()
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ select chunk_private.chunk_system_health(); $$;
 comment on function public.chunk_system_health is
   'What an operator wants to know: extensions, URL and key present, the watchdog, last webhooks and their outcome, stalled jobs, the oldest chunk waiting, dead rows, and the age of the oldest snapshot and transaction.';
@@ -3256,8 +3502,7 @@ alter table chunk_private.fresh_stripes enable row level security;
 alter table chunk_private.returned_chunks enable row level security;
 alter table chunk_private.chunk_attempts enable row level security;
 alter table chunk_private.dispatches enable row level security;
-alter table chunk_private.appended_pages enable row level security;
-alter table chunk_private.joined_requests enable row level security;
+alter table chunk_private.answered_requests enable row level security;
 
 drop policy if exists "Users see the kinds" on public.sync_kinds;
 create policy "Users see the kinds" on public.sync_kinds for select to authenticated using (true);
@@ -3284,10 +3529,8 @@ drop policy if exists "No user sees these" on chunk_private.returned_chunks;
 create policy "No user sees these" on chunk_private.returned_chunks for select to authenticated using (false);
 drop policy if exists "No user sees these" on chunk_private.chunk_attempts;
 create policy "No user sees these" on chunk_private.chunk_attempts for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.appended_pages;
-create policy "No user sees these" on chunk_private.appended_pages for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.joined_requests;
-create policy "No user sees these" on chunk_private.joined_requests for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.answered_requests;
+create policy "No user sees these" on chunk_private.answered_requests for select to authenticated using (false);
 
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;

@@ -1,7 +1,7 @@
 -- The tables of the chunk queue, and the state machine as named constraints.
 --
 -- public         what people query by name: sync_kinds, sync_jobs, chunk_processing_queue
--- chunk_private  what the Data API does not expose: settings, lanes, counters, attempts, dispatches, helper functions
+-- chunk_private  what the Data API does not expose: settings, lanes, slots, counters, attempts, dispatches, helper functions
 
 -- Views that run as who asks, and more, came with 15; without this an older server says so in words of its own.
 do $$
@@ -39,7 +39,7 @@ create table if not exists public.sync_kinds (
 );
 comment on table public.sync_kinds is 'What sorts of sync there are: who does their chunks, and within which limits. Change it with save_sync_kind().';
 comment on column public.sync_kinds.handler is 'The Edge Function that does a chunk''s work; null: Python workers do this kind.';
-comment on column public.sync_kinds.max_concurrency is 'How many chunks of one job may be released or processing at once, unless the job says otherwise.';
+comment on column public.sync_kinds.max_concurrency is 'How many chunks of one job may have a slot (wait to be claimed, or be processed) at once, unless the job says otherwise.';
 comment on column public.sync_kinds.max_retries is 'Retries after the first attempt; a chunk has at most 1 + max_retries attempts.';
 comment on column public.sync_kinds.lease_seconds is 'How long a claim lasts without a heartbeat, in seconds.';
 comment on column public.sync_kinds.retry_delay_seconds is 'Backoff before the first retry in seconds; doubles with each further one, up to an hour.';
@@ -65,8 +65,7 @@ create table if not exists public.sync_jobs (
   sealed boolean not null default true,
   total_chunks bigint not null default 0,
   items_total bigint,
-  counter_shards smallint not null default 1,
-  finishes int not null default 0,
+  stripes smallint not null default 1,
   created_at timestamptz not null default now(),
   started_at timestamptz,
   completed_at timestamptz,
@@ -80,7 +79,7 @@ create table if not exists public.sync_jobs (
   constraint sync_jobs_max_concurrency_range check (max_concurrency between 1 and 1000),
   constraint sync_jobs_max_retries_range check (max_retries between 0 and 100),
   constraint sync_jobs_counts_not_negative check (total_chunks >= 0 and items_total >= 0),
-  constraint sync_jobs_counter_shards_range check (counter_shards between 1 and 16)
+  constraint sync_jobs_stripes_range check (stripes between 1 and 16)
 );
 comment on table public.sync_jobs is
   'One row a sync that someone triggered; the parent of its chunks. For counts and progress read the view chunk_processing_status.';
@@ -92,8 +91,7 @@ comment on column public.sync_jobs.request_id is 'The start that made it: repeat
 comment on column public.sync_jobs.sealed is 'False while more chunks are to be appended; an unsealed job never finishes.';
 comment on column public.sync_jobs.total_chunks is 'Chunks so far. Grows under the job''s exclusive gate only.';
 comment on column public.sync_jobs.items_total is 'Items (messages, rows, …) the chunks have announced so far; null when nobody said.';
-comment on column public.sync_jobs.counter_shards is 'Over how many rows of chunk_private.job_counters the counts are spread.';
-comment on column public.sync_jobs.finishes is 'How often the job came to completed, failed or cancelled: once, and once more each time retry_failed_chunks reopens it.';
+comment on column public.sync_jobs.stripes is 'Into how many stripes (chunk_index modulo this) the job is cut: a counter and a row of fresh chunks each, so that workers do not queue for one row.';
 
 create unique index if not exists sync_jobs_one_active_per_key on public.sync_jobs (kind, owner_id, job_key)
   nulls not distinct where job_key is not null and status in ('pending', 'running', 'paused');
@@ -112,7 +110,6 @@ create table if not exists public.chunk_processing_queue (
   owner_id uuid,
   chunk_index bigint not null,
   status text not null default 'pending',
-  priority smallint not null default 0,
   payload jsonb not null default '{}',
   result jsonb,
   error text,
@@ -130,7 +127,7 @@ create table if not exists public.chunk_processing_queue (
   completed_at timestamptz,
   updated_at timestamptz not null default now(),
   constraint chunk_processing_queue_parent_fkey foreign key (parent_sync_job_id) references public.sync_jobs (id) on delete cascade,
-  constraint chunk_processing_queue_place_key unique (parent_sync_job_id, chunk_index),
+  constraint chunk_processing_queue_index_key unique (parent_sync_job_id, chunk_index),
   -- The state machine, in one short constraint, and with an array for `in`: the server reads it anew for each write.
   constraint chunk_processing_queue_state_machine check (
     (status = 'processing') = (locked_until is not null) and (status = any ('{pending,processing}')) = (completed_at is null)
@@ -143,8 +140,8 @@ with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze
 comment on table public.chunk_processing_queue is 'The queue: one row a chunk, work small enough for one invocation. Written by the RPC functions only.';
 comment on column public.chunk_processing_queue.kind is 'The job''s kind, copied so that a chunk reads by itself.';
 comment on column public.chunk_processing_queue.owner_id is 'The job''s owner, copied for row level security.';
-comment on column public.chunk_processing_queue.chunk_index is 'Place in the job, from 0.';
-comment on column public.chunk_processing_queue.status is 'pending → processing → completed | failed | cancelled; processing → pending on retry, release or recovery.';
+comment on column public.chunk_processing_queue.chunk_index is 'Its number in the job, from 0.';
+comment on column public.chunk_processing_queue.status is 'pending → processing → completed | failed | cancelled; processing → pending on retry, when given back, or taken back from a lost worker.';
 comment on column public.chunk_processing_queue.attempts is 'Claims so far that were not given back; counted at the claim, so that a chunk that kills its worker cannot loop for ever.';
 comment on column public.chunk_processing_queue.error is 'Why the last attempt failed. All of them: chunk_private.chunk_attempts.';
 comment on column public.chunk_processing_queue.given_back is 'How often a worker gave the chunk back unfinished (release_chunk_job); bounded.';

@@ -16,53 +16,38 @@ comment on column chunk_private.settings.max_given_back is 'How often a chunk ca
 insert into chunk_private.settings (only_row) values (true) on conflict on constraint settings_pkey do nothing;
 
 create table if not exists chunk_private.lanes (
-  id smallint generated always as identity primary key,
+  id bigint generated always as identity primary key,
   kind text not null,
   priority smallint not null,
   constraint lanes_kind_fkey foreign key (kind) references public.sync_kinds (kind) on delete cascade,
   constraint lanes_kind_priority_key unique (kind, priority)
 );
 comment on table chunk_private.lanes is
-  'The pairs of kind and priority that were ever used: a claim reads the claim index lane by lane, each as one short range.';
+  'The pairs of kind and priority that were ever used.';
 
 create table if not exists chunk_private.slots (
   job_id uuid not null,
   chunk_index bigint not null,
-  lane smallint not null,
+  lane bigint not null,
   ready_at timestamptz not null,
   claimed boolean not null default false,
   claim_id uuid,
   dispatched_at timestamptz,
   dispatch_count int not null default 0,
-  -- No foreign key to the job: its check would lock the job's row at each release. The trigger below does its work.
+  -- No foreign key to the job: its check would lock the job's row each time a slot is handed out. The trigger sync_jobs_forget_slots does its work.
   primary key (job_id, chunk_index)
 )
 with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 comment on table chunk_private.slots is
-  'The slots in use: a row a chunk that is released or processing. A job has at most max_concurrency of them, so the cap holds without a check at the claim. A finished chunk''s row passes to the job''s next chunk.';
+  'The slots in use: a row a chunk that waits to be claimed or is processing. A job has at most max_concurrency of them, so the cap holds without a check at the claim. A finished chunk''s row passes to the job''s next chunk.';
 comment on column chunk_private.slots.lane is 'Its job''s kind and priority: chunk_private.lanes.id.';
 comment on column chunk_private.slots.ready_at is 'Not claimable before. Claims take the oldest first, so that jobs take turns.';
 comment on column chunk_private.slots.claimed is 'Whether its chunk is processing.';
 comment on column chunk_private.slots.claim_id is 'The claim''s own id, so that a claim whose reply was lost can be repeated.';
 comment on column chunk_private.slots.dispatched_at is 'When a webhook was last sent for the chunk.';
-comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since it was released; the watchdog doubles its interval with each.';
+comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since the chunk has it; the watchdog doubles its interval with each.';
 create index if not exists slots_claim on chunk_private.slots (lane, ready_at, chunk_index) where not claimed;
 create index if not exists slots_claim_id on chunk_private.slots (claim_id) where claim_id is not null;
-
-create or replace function chunk_private.forget_slots()
-returns trigger
-language plpgsql
-security definer -- whoever may delete a job need not have rights on what is inside
-set search_path = ''
-as $$
-begin
-  delete from chunk_private.slots s using deleted_jobs d where s.job_id = d.id;
-  return null;
-end
-$$;
-comment on function chunk_private.forget_slots is 'Deletes the slots of deleted jobs.';
-create or replace trigger sync_jobs_forget_slots after delete on public.sync_jobs
-  referencing old table as deleted_jobs for each statement execute function chunk_private.forget_slots();
 
 create table if not exists chunk_private.fresh_stripes (
   job_id uuid not null,
@@ -74,9 +59,9 @@ create table if not exists chunk_private.fresh_stripes (
 )
 with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 comment on table chunk_private.fresh_stripes is
-  'Which chunks of a job were never released: of each stripe (chunk_index modulo the number of counter shards) those from next_index on, below end_index. Several stripes, so that workers do not queue for one row.';
-comment on column chunk_private.fresh_stripes.stripe is 'Its chunks have this remainder: chunk_index modulo sync_jobs.counter_shards.';
-comment on column chunk_private.fresh_stripes.next_index is 'The first of them that was never released.';
+  'Which chunks of a job are fresh, that is, never had a slot: of each stripe (chunk_index modulo sync_jobs.stripes) those from next_index on, below end_index.';
+comment on column chunk_private.fresh_stripes.stripe is 'Its chunks have this remainder: chunk_index modulo sync_jobs.stripes.';
+comment on column chunk_private.fresh_stripes.next_index is 'The first of them that is fresh.';
 comment on column chunk_private.fresh_stripes.end_index is 'The job''s number of chunks: one above its last chunk_index.';
 
 create table if not exists chunk_private.returned_chunks (
@@ -92,7 +77,7 @@ comment on column chunk_private.returned_chunks.ready_at is 'From when on it may
 
 create table if not exists chunk_private.job_counters (
   job_id uuid not null,
-  shard smallint not null,
+  stripe smallint not null,
   owner_id uuid,
   open_chunks bigint not null default 0,
   completed_chunks bigint not null default 0,
@@ -103,7 +88,7 @@ create table if not exists chunk_private.job_counters (
   last_activity_at timestamptz not null default now(),
   last_error text,
   last_error_at timestamptz,
-  primary key (job_id, shard),
+  primary key (job_id, stripe),
   constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
   constraint job_counters_not_negative check (least(open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks) >= 0)
 )
@@ -151,20 +136,15 @@ create index if not exists dispatches_job on chunk_private.dispatches (job_id, i
 create index if not exists dispatches_unanswered on chunk_private.dispatches (request_id) where answered_at is null and request_id is not null;
 create index if not exists dispatches_age on chunk_private.dispatches (created_at, chunk_id);
 
-create table if not exists chunk_private.joined_requests (
+create table if not exists chunk_private.answered_requests (
   request_id uuid not null,
   job_id uuid not null,
-  primary key (request_id, job_id),
-  constraint joined_requests_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+  call text not null,
+  primary key (request_id, job_id, call),
+  constraint answered_requests_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
+  constraint answered_requests_call_known check (call in ('start', 'append'))
 );
-comment on table chunk_private.joined_requests is
-  'The request ids of starts that were given an active job with their job_key, so that they get the same job when it has ended.';
-create index if not exists joined_requests_job on chunk_private.joined_requests (job_id);
-
-create table if not exists chunk_private.appended_pages (
-  job_id uuid not null,
-  request_id uuid not null,
-  primary key (job_id, request_id),
-  constraint appended_pages_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
-);
-comment on table chunk_private.appended_pages is 'The request ids of pages appended to a job, so that a repeated page adds nothing.';
+comment on table chunk_private.answered_requests is
+  'Request ids that a job has answered, so that a repeat finds its answer: of starts that were given this job because its job_key was active, and of pages appended. The start that made a job stands in sync_jobs.request_id.';
+comment on column chunk_private.answered_requests.call is 'start or append: one request id may be used for both.';
+create index if not exists answered_requests_job on chunk_private.answered_requests (job_id);

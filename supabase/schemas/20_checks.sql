@@ -1,10 +1,10 @@
--- Checks of arguments, used by more than one function. Each names the argument and what is allowed.
+-- Checks of arguments. Each raises SC003 or SC004, with a message that names the argument and what is allowed.
 
 create or replace function chunk_private.check_range(argument text, value bigint, lowest bigint, highest bigint)
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if value not between lowest and highest then
@@ -15,11 +15,24 @@ end
 $$;
 comment on function chunk_private.check_range is 'Raises SC003, naming the argument, when the value lies outside; null passes.';
 
+create or replace function chunk_private.check_items(argument text, value bigint)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform chunk_private.check_range(argument, value, 0, 9007199254740991);
+end
+$$;
+comment on function chunk_private.check_items is
+  'Raises SC003, naming the argument, for a number of items that is negative or above 2^53 - 1, the largest that every JSON reader keeps exact; null passes.';
+
 create or replace function chunk_private.check_length(argument text, list jsonb, longest int)
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if jsonb_array_length(list) > longest then
@@ -34,7 +47,7 @@ create or replace function chunk_private.check_chunks(argument text, chunks json
 returns void
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   bad bigint;
@@ -64,21 +77,15 @@ create or replace function chunk_private.check_report(
 returns boolean
 language plpgsql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if success is null then
     raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
   end if;
-  if retry_after_seconds not between 0 and 604800 then
-    perform chunk_private.check_range('retry_after_seconds', retry_after_seconds, 0, 604800);
-  end if;
-  if items_processed not between 0 and 9007199254740991 then -- the largest that every JSON reader keeps exact
-    perform chunk_private.check_range('items_processed', items_processed, 0, 9007199254740991);
-  end if;
-  if items_total not between 0 and 9007199254740991 then
-    perform chunk_private.check_range('items_total', items_total, 0, 9007199254740991);
-  end if;
+  perform chunk_private.check_range('retry_after_seconds', retry_after_seconds, 0, 604800);
+  perform chunk_private.check_items('items_processed', items_processed);
+  perform chunk_private.check_items('items_total', items_total);
   if next_chunks is not null then
     perform chunk_private.check_chunks('next_chunks', next_chunks);
     if not success and jsonb_array_length(next_chunks) > 0 then
@@ -92,29 +99,24 @@ $$;
 comment on function chunk_private.check_report is
   'Raises SC003 or SC004, naming the argument, for a report that makes no sense; says whether it appends chunks.';
 
-create or replace function chunk_private.claimable_kinds(kinds text[])
-returns text[]
+create or replace function chunk_private.check_kinds(kinds text[])
+returns void
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  unknown record;
+  unknown text;
 begin
-  if kinds is null then
-    return array(select k.kind from public.sync_kinds k where k.handler is not null);
-  end if;
   if (select count(*) from public.sync_kinds k where k.kind = any (kinds)) <> cardinality(kinds) then
     select w.kind into unknown from unnest(kinds) w (kind)
     where not exists (select from public.sync_kinds k where k.kind = w.kind) limit 1;
     if found then
-      raise exception using errcode = 'SC002', detail = 'kinds', message = format('no sync kind is named %L', unknown.kind),
+      raise exception using errcode = 'SC002', detail = 'kinds', message = format('no sync kind is named %L', unknown),
         hint = 'save_sync_kind() adds one.';
     end if;
   end if;
-  return kinds;
 end
 $$;
-comment on function chunk_private.claimable_kinds is
-  'The kinds that a claim is for: those named, or with null those that have a handler. SC002 when there is no such kind.';
+comment on function chunk_private.check_kinds is 'Raises SC002, naming it, when one of the kinds does not exist; null passes.';

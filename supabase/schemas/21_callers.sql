@@ -4,7 +4,7 @@ create or replace function chunk_private.is_service()
 returns boolean
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   -- The role that the API has switched to, which a definer function does not change; never the absence of a user id.
   select pg_has_role(case current_setting('role') when 'none' then session_user else current_setting('role')::name end, 'service_role', 'member');
@@ -15,7 +15,7 @@ create or replace function chunk_private.signed_in_user()
 returns uuid
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   user_id constant uuid := auth.uid();
@@ -28,10 +28,28 @@ end
 $$;
 comment on function chunk_private.signed_in_user is 'The caller''s user id; 42501 when there is none.';
 
+create or replace function chunk_private.owner_meant(owner_id uuid)
+returns uuid
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if chunk_private.is_service() then
+    return owner_id;
+  end if;
+  if owner_id <> chunk_private.signed_in_user() then
+    raise exception using errcode = 'SC003', detail = 'owner_id', message = 'owner_id must be null or your own user id';
+  end if;
+  return chunk_private.signed_in_user();
+end
+$$;
+comment on function chunk_private.owner_meant is 'For whom the caller acts: for whom the argument says when it is the service, otherwise for themselves.';
+
 create or replace function chunk_private.refuse(job public.sync_jobs, action text)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise exception using errcode = 'SC005', message = format('the sync job %s is %s: it cannot be %s', (job).id, (job).status, action);
@@ -39,18 +57,10 @@ end
 $$;
 comment on function chunk_private.refuse is 'Raises SC005: not possible in the job''s state.';
 
--- A start takes this lock before all others, a retry after its gate: who has it waits for no gate.
-create or replace function chunk_private.lock_user(owner_id uuid)
-returns void
-language sql
-set search_path = ''
-as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 2)); $$;
-comment on function chunk_private.lock_user is 'One at a time a user, so that parallel calls cannot slip past the limits together.';
-
 create or replace function chunk_private.check_active_jobs(owner_id uuid)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare

@@ -1,20 +1,67 @@
--- Claim: take released chunks, with a fencing token and a lease.
+-- The gate of a job, and the order of all locks.
 --
--- In the bodies of this project a bare name is always an argument or a variable, a column is always qualified
--- (`#variable_conflict use_variable`): the arguments are public names and equal to many columns.
+-- A gate is an advisory lock a job, held to the transaction's end. Shared, by those who move single chunks under way: reports,
+-- heartbeats, giving back, recovery. Alone, by those who steer the job or count its free slots: append, seal, cancel, pause,
+-- resume, retry, settle, purge, and a report with next_chunks. A claim enters no gate.
 --
--- Order of locks, for every function of this project, so that no two of them wait for each other in a circle:
---   1. gates by job id: pg_advisory_xact_lock[_shared](uuid_hash_extended(job, 0)). Shared: complete, extend, give back,
---      recovery. Exclusive: cancel, pause, resume, retry, append, seal, settle, and a completion with next_chunks
---   2. slots of claimable chunks   3. chunks by id   4. counters by (job, shard)   5. jobs by id
---   6. what a freed slot goes to: returned chunks and stripes; nothing waits after them
--- A claim enters no gate: it takes slots with SKIP LOCKED, and then writes chunks that nobody else writes.
+-- The order in which every function takes its locks, so that no two wait for each other in a circle:
+--   1. of a claim: its claim id (advisory, second part of the key 1); of a user's start: the user (2)
+--   2. gates by job id (0)   a user's retry takes the user's lock after its gate: a start, which has it before, waits for no gate
+--   3. slots that wait to be claimed   4. chunks by id   5. counters by (job, stripe)   6. jobs by id
+--   7. what a freed slot goes to: returned chunks and stripes; nothing waits after them
+-- A claim waits for nothing from 3 on: it takes slots with SKIP LOCKED, and then writes chunks that nobody else writes.
+-- Alone in the gate, the order of 3 to 7 is free within the job: cancel deletes slots, returned chunks and stripes before it
+-- writes chunks, retry writes chunks and returned chunks before counters, purge deletes as it comes. Whoever else takes these
+-- locks must enter the gate first; a claim need not, but has its slot before its chunk, and slots are what cancel waits for.
 
--- Enters a job exclusively: nobody completes, gives back or recovers its chunks until the transaction's end.
-create or replace function chunk_private.enter_job(job_id uuid)
+create or replace function chunk_private.enter_shared(job_id uuid)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock_shared(uuid_hash_extended($1, 0)); $$;
+comment on function chunk_private.enter_shared is
+  'Enters a job''s gate beside others, until the transaction''s end: nobody steers the job meanwhile. Reports write the same in their own statement, for speed.';
+
+create or replace function chunk_private.enter_alone(job_id uuid)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 0)); $$;
+comment on function chunk_private.enter_alone is
+  'Enters a job''s gate alone, until the transaction''s end: nobody completes, gives back or recovers its chunks meanwhile.';
+
+create or replace function chunk_private.try_shared(job_id uuid)
+returns boolean
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_try_advisory_xact_lock_shared(uuid_hash_extended($1, 0)); $$;
+comment on function chunk_private.try_shared is 'enter_shared for who must not wait: whether it could enter.';
+
+create or replace function chunk_private.try_alone(job_id uuid)
+returns boolean
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_try_advisory_xact_lock(uuid_hash_extended($1, 0)); $$;
+comment on function chunk_private.try_alone is 'enter_alone for who must not wait: whether it could enter.';
+
+create or replace function chunk_private.lock_claim(claim_id uuid)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 1)); $$;
+comment on function chunk_private.lock_claim is 'Makes the repeat of a claim wait for the first, which may still be under way.';
+
+create or replace function chunk_private.lock_user(owner_id uuid)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 2)); $$;
+comment on function chunk_private.lock_user is 'One at a time a user, so that parallel calls cannot slip past the limits together.';
+
+create or replace function chunk_private.enter_own_job(job_id uuid)
 returns public.sync_jobs
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -22,7 +69,7 @@ declare
 begin
   select j.* into job from public.sync_jobs j where j.id = job_id;
   if found and (chunk_private.is_service() or job.owner_id is not distinct from chunk_private.signed_in_user()) then
-    perform pg_advisory_xact_lock(uuid_hash_extended(job_id, 0));
+    perform chunk_private.enter_alone(job_id);
     select j.* into job from public.sync_jobs j where j.id = job_id;
   else
     job := null;
@@ -34,4 +81,4 @@ begin
   return job;
 end
 $$;
-comment on function chunk_private.enter_job is 'Takes the exclusive gate of a job that the caller may steer, and returns the job; SC001 otherwise.';
+comment on function chunk_private.enter_own_job is 'Enters the gate of a job that the caller may steer alone, and returns the job; SC001 otherwise.';

@@ -1,39 +1,38 @@
 -- Where chunks stand that have no slot: fresh ones in stripes, returned ones (retries, what a pause took back) by time.
 
--- Counts the chunks from first_index to end_index - 1 as open, and lines them up as never released.
-create or replace function chunk_private.count_fresh(job_id uuid, owner_id uuid, shards int, first_index bigint, end_index bigint)
+create or replace function chunk_private.line_up(job public.sync_jobs, first_index bigint, past_last bigint)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-  insert into chunk_private.job_counters as n (job_id, shard, owner_id, open_chunks)
-  select job_id, s.shard, owner_id, (end_index - f.first + shards - 1) / shards
-  from generate_series(0, shards - 1) s (shard)
-  cross join lateral (select first_index + (s.shard - first_index % shards + shards) % shards as first) f
-  where f.first < end_index
-  order by s.shard
+  insert into chunk_private.job_counters as n (job_id, stripe, owner_id, open_chunks)
+  select job.id, s.stripe, job.owner_id, (past_last - f.first + job.stripes - 1) / job.stripes
+  from generate_series(0, job.stripes - 1) s (stripe)
+  cross join lateral (select first_index + (s.stripe - first_index % job.stripes + job.stripes) % job.stripes as first) f
+  where f.first < past_last
+  order by s.stripe
   on conflict on constraint job_counters_pkey
   do update set open_chunks = n.open_chunks + excluded.open_chunks, last_activity_at = now();
   insert into chunk_private.fresh_stripes as n (job_id, stripe, next_index, end_index)
-  select job_id, s.stripe, first_index + (s.stripe - first_index % shards + shards) % shards, end_index
-  from generate_series(0, shards - 1) s (stripe)
-  where first_index < end_index
+  select job.id, s.stripe, first_index + (s.stripe - first_index % job.stripes + job.stripes) % job.stripes, past_last
+  from generate_series(0, job.stripes - 1) s (stripe)
+  where first_index < past_last
   order by s.stripe
   on conflict on constraint fresh_stripes_pkey do update set end_index = excluded.end_index;
 end
 $$;
-comment on function chunk_private.count_fresh is 'Counts new chunks of a job as open and never released.';
+comment on function chunk_private.line_up is 'Counts new chunks of a job, from first_index on and below past_last, as open, and lines them up as fresh.';
 
--- What a free slot goes to, in this order: a returned chunk that is due, one that was never released, else the returned one
--- that is due soonest, which then keeps the slot.
+-- What a free slot goes to, in this order: a returned chunk that is due, a fresh one, else the returned one that is due
+-- soonest, which then keeps the slot.
 
 create or replace function chunk_private.take_returned(
   job_id uuid, due_until timestamptz, how_many int, out chunk_indexes bigint[], out ready_ats timestamptz[]
 )
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -53,13 +52,13 @@ begin
 end
 $$;
 comment on function chunk_private.take_returned is
-  'Takes up to how_many returned chunks of a job that are due by then, the longest due first: their places, and from when on each may be claimed.';
+  'Takes up to how_many returned chunks of a job that are due by then, the longest due first: their indexes, and from when on each may be claimed.';
 
 -- Locks the stripes in order: two that each held some of them would wait for each other's once their own are empty.
 create or replace function chunk_private.take_lowest(job public.sync_jobs, how_many int)
 returns bigint[]
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -73,13 +72,13 @@ begin
   lowest as (
     select o.stripe, c.chunk_index from held o
     cross join lateral generate_series(
-      o.next_index, least(o.end_index - 1, o.next_index + job.counter_shards * (how_many - 1)::bigint), job.counter_shards
+      o.next_index, least(o.end_index - 1, o.next_index + job.stripes * (how_many - 1)::bigint), job.stripes
     ) c (chunk_index)
     order by c.chunk_index limit how_many
   ),
   moved as (
     update chunk_private.fresh_stripes f
-    set next_index = l.last_index + job.counter_shards
+    set next_index = l.last_index + job.stripes
     from (select w.stripe, max(w.chunk_index) as last_index from lowest w group by w.stripe) l
     where f.job_id = job.id and f.stripe = l.stripe
   )
@@ -87,18 +86,18 @@ begin
   return coalesce(chunk_indexes, '{}');
 end
 $$;
-comment on function chunk_private.take_lowest is 'Takes the up to how_many lowest chunks of a job that were never released, and returns their places.';
+comment on function chunk_private.take_lowest is 'Takes the up to how_many lowest fresh chunks of a job, and returns their indexes.';
 
 -- For reports, of which many come at once: from one stripe, that nobody holds, so that they do not wait for each other; and
 -- the chunks of one batch then share a counter when they are reported.
 create or replace function chunk_private.take_fresh(job public.sync_jobs, how_many int)
 returns bigint[]
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  span constant bigint := job.counter_shards * how_many::bigint;
+  span constant bigint := job.stripes * how_many::bigint;
   first_index bigint;
 begin
   loop
@@ -106,7 +105,7 @@ begin
     set next_index = f.next_index + span
     where f.job_id = job.id and f.stripe = (
       select s.stripe from chunk_private.fresh_stripes s
-      where s.job_id = job.id and s.next_index + span < s.end_index + job.counter_shards
+      where s.job_id = job.id and s.next_index + span < s.end_index + job.stripes
       order by s.next_index limit 1 for no key update skip locked
     )
     returning f.next_index - span into first_index;
@@ -123,16 +122,16 @@ begin
       return array[]::bigint[];
     end if;
   end loop;
-  return array(select generate_series(first_index, first_index + span - 1, job.counter_shards));
+  return array(select generate_series(first_index, first_index + span - 1, job.stripes));
 end
 $$;
-comment on function chunk_private.take_fresh is 'Takes up to how_many chunks of a job that were never released, and returns their places.';
+comment on function chunk_private.take_fresh is 'Takes up to how_many fresh chunks of a job, and returns their indexes.';
 
 create or replace function chunk_private.take_claimable(
   job public.sync_jobs, how_many int, lowest boolean, out chunk_indexes bigint[], out ready_ats timestamptz[]
 )
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -150,4 +149,4 @@ begin
 end
 $$;
 comment on function chunk_private.take_claimable is
-  'Takes up to how_many chunks of a job that may be claimed now, of those never released the lowest or any: their places, and since when.';
+  'Takes up to how_many chunks of a job that may be claimed now, of the fresh ones the lowest or any: their indexes, and since when.';

@@ -2,16 +2,16 @@
 
 -- pg_net cannot send later. So the webhook of a retry that is due soon goes out at once, and the processor waits; else the
 -- last retries of a job, when no report follows that could start them, would wait for the watchdog.
-create or replace function chunk_private.give_slots(
-  job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], claim_ids uuid[], sent_until timestamptz
+create or replace function chunk_private.hand_out(
+  job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], first_claim_id uuid, sent_until timestamptz
 )
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  claims constant int := cardinality(claim_ids);
+  claims constant int := (first_claim_id is not null)::int;
   lane record;
   to_dispatch bigint[] := array[]::bigint[];
 begin
@@ -26,7 +26,7 @@ begin
     );
   end if;
   insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, claim_id, dispatched_at, dispatch_count)
-  select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, claim_ids[n.place],
+  select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, case when n.place = 1 then first_claim_id end,
     case when n.chunk_index = any (to_dispatch) then now() end, (n.chunk_index = any (to_dispatch))::int
   from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place);
   if cardinality(to_dispatch) > 0 then
@@ -34,62 +34,61 @@ begin
   end if;
 end
 $$;
-comment on function chunk_private.give_slots is
-  'Releases chunks: each gets a slot and, if it may be claimed by sent_until, a webhook. The first ones are claimed at once, with the claim ids given.';
+comment on function chunk_private.hand_out is
+  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook. With first_claim_id the first one is claimed at once.';
 
 -- What a report does with the slots it has freed, under a shared gate: each goes to at most one chunk, so the cap holds
 -- without counting.
-create or replace function chunk_private.pass_slots_on(job public.sync_jobs, freed bigint[], claim_ids uuid[])
-returns bigint[]
+create or replace function chunk_private.pass_slots_on(job public.sync_jobs, freed bigint[], next_claim_id uuid)
+returns bigint
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
   next record;
   free int;
   later record;
-  to_claim bigint[];
-  waiting bigint[];
+  to_claim bigint;
 begin
   delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (freed);
   if job.status not in ('pending', 'running') then
-    return array[]::bigint[];
+    return null;
   end if;
   next := chunk_private.take_claimable(job, cardinality(freed), false);
   free := cardinality(freed) - cardinality(next.chunk_indexes);
-  to_claim := next.chunk_indexes[1:cardinality(claim_ids)];
+  to_claim := case when next_claim_id is not null then next.chunk_indexes[1] end;
   if free > 0 then
-    -- Nothing else is claimable: claim chunks that have slots already. The free slots wait with retries that are not due.
-    waiting := array(
-      select s.chunk_index from chunk_private.slots s
-      where s.job_id = job.id and not s.claimed and s.ready_at <= now()
-      order by s.ready_at, s.chunk_index limit cardinality(claim_ids) - cardinality(to_claim) for no key update skip locked
-    );
-    update chunk_private.slots s
-    set claimed = true, claim_id = w.claim_id
-    from unnest(waiting, claim_ids[cardinality(to_claim) + 1:]) w (chunk_index, claim_id)
-    where s.job_id = job.id and s.chunk_index = w.chunk_index;
-    claim_ids := claim_ids[1:cardinality(to_claim)];
-    to_claim := to_claim || waiting;
+    if next_claim_id is not null and to_claim is null then -- claim a chunk that has a slot already
+      update chunk_private.slots s
+      set claimed = true, claim_id = next_claim_id
+      where s.ctid = (
+        select w.ctid from chunk_private.slots w
+        where w.job_id = job.id and not w.claimed and w.ready_at <= now()
+        order by w.ready_at, w.chunk_index limit 1 for no key update skip locked
+      )
+      returning s.chunk_index into to_claim;
+      next_claim_id := null;
+    end if;
+    -- The free slots wait with retries that are not due.
     later := chunk_private.take_returned(job.id, 'infinity', free);
     next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
     next.ready_ats := next.ready_ats || later.ready_ats;
   end if;
   if cardinality(next.chunk_indexes) > 0 then
-    perform chunk_private.give_slots(job, next.chunk_indexes, next.ready_ats, claim_ids, now() + interval '25 seconds');
+    perform chunk_private.hand_out(job, next.chunk_indexes, next.ready_ats, next_claim_id, now() + interval '25 seconds');
   end if;
   return to_claim;
 end
 $$;
 comment on function chunk_private.pass_slots_on is
-  'Gives the slots of finished chunks to the job''s next ones, if it still runs. Returns up to as many chunks as there are claim ids, their slots claimed: the caller starts their attempts.';
+  'Gives the slots of ended chunks to the job''s next ones, if it still runs. With next_claim_id it returns the index of one whose slot it has claimed: the caller starts its attempt.';
 
--- Only under the job's exclusive gate: with shared ones two transactions would each count the same free slot.
+-- Only alone in the job's gate: of two beside each other each would count the same free slot.
 create or replace function chunk_private.fill_slots(job_id uuid)
 returns int
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -120,9 +119,31 @@ begin
   later := chunk_private.take_returned(job_id, 'infinity', free - cardinality(next.chunk_indexes));
   next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
   -- What is not due yet was waited for since it failed, or is the watchdog's: no webhook.
-  perform chunk_private.give_slots(job, next.chunk_indexes, next.ready_ats || later.ready_ats, '{}', now());
+  perform chunk_private.hand_out(job, next.chunk_indexes, next.ready_ats || later.ready_ats, null, now());
   return cardinality(next.chunk_indexes);
 end
 $$;
 comment on function chunk_private.fill_slots is
   'Gives the free slots of a pending or running job to its next chunks; returns how many.';
+
+create or replace function chunk_private.forget_slots()
+returns trigger
+language plpgsql
+security definer -- whoever may delete a job need not have rights on what is inside
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from chunk_private.slots s using deleted_jobs d where s.job_id = d.id;
+  return null;
+end
+$$;
+comment on function chunk_private.forget_slots is 'Deletes the slots of deleted jobs.';
+do $$
+begin
+  -- Asked first: making a trigger again would wait for all who write jobs.
+  if not exists (select from pg_trigger t where t.tgname = 'sync_jobs_forget_slots' and t.tgrelid = 'public.sync_jobs'::regclass) then
+    create trigger sync_jobs_forget_slots after delete on public.sync_jobs
+      referencing old table as deleted_jobs for each statement execute function chunk_private.forget_slots();
+  end if;
+end
+$$;

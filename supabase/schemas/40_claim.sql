@@ -1,3 +1,5 @@
+-- Claim: take a chunk that waits, with a fencing token and a lease.
+
 do $$
 begin
   if to_regtype('chunk_private.claimed_chunk') is null then
@@ -24,7 +26,7 @@ create or replace function chunk_private.claimed_by(claim_id uuid)
 returns chunk_private.claimed_chunk[]
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -45,7 +47,7 @@ comment on function chunk_private.claimed_by is 'What an earlier claim with this
 create or replace function chunk_private.begin_claim(worker_id text, parent_sync_job_id uuid, lease_seconds int, claim_id uuid)
 returns chunk_private.claimed_chunk[]
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -64,46 +66,18 @@ begin
   if claim_id is null then
     return array[]::chunk_private.claimed_chunk[];
   end if;
-  -- The lock makes a repeat wait for a first claim that is still under way.
-  perform pg_advisory_xact_lock(uuid_hash_extended(claim_id, 1));
+  perform chunk_private.lock_claim(claim_id);
   return chunk_private.claimed_by(claim_id);
 end
 $$;
 comment on function chunk_private.begin_claim is 'Checks a claim''s arguments; returns what an earlier claim with the same id has.';
-
--- While somebody's long query holds an old snapshot, dead index entries of finished chunks pile up before the first live
--- one. Each session therefore remembers, a lane, from which release time on it last found chunks, and starts there; it
--- looks from the very beginning when it finds too few, and at times in between, for chunks committed late. A twentieth of a
--- second is near enough, and spares most claims the write.
-create or replace view chunk_private.claim_lanes
-with (security_invoker = true)
-as
-select l.id, l.kind, l.priority, k.handler, k.lease_seconds,
-  coalesce(to_timestamp(nullif(current_setting('chunk_private.floor_' || l.id, true), '')::float8), '-infinity') as floor
-from chunk_private.lanes l
-join public.sync_kinds k on k.kind = l.kind;
-comment on view chunk_private.claim_lanes is 'Where a claim looks, with what it needs to know of the kind.';
-comment on column chunk_private.claim_lanes.handler is 'The kind''s.';
-comment on column chunk_private.claim_lanes.lease_seconds is 'The kind''s.';
-comment on column chunk_private.claim_lanes.floor is 'The release time from which on this session last found chunks there.';
-
-create or replace function chunk_private.remember_floor(lane smallint, found_at timestamptz)
-returns void
-language plpgsql
-set search_path = ''
-as $$
-begin
-  perform set_config('chunk_private.floor_' || lane, (extract(epoch from found_at) - 0.001)::text, false);
-end
-$$;
-comment on function chunk_private.remember_floor is 'Remembers for this session at which release time a claim has found chunks of a lane.';
 
 -- With SKIP LOCKED, since a claim must not wait; whoever holds the row either does the same or is a control operation that
 -- knows better, and the next claim finds what is left.
 create or replace function chunk_private.start_jobs(job_ids uuid[])
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -122,7 +96,7 @@ comment on function chunk_private.start_jobs is 'Makes pending jobs running: a c
 create or replace function chunk_private.hold_returned(job_id uuid, chunk_index bigint)
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -137,7 +111,7 @@ comment on function chunk_private.hold_returned is
 create or replace function chunk_private.unclaim(job_ids uuid[], chunk_indexes bigint[])
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -151,18 +125,18 @@ comment on function chunk_private.unclaim is 'Gives back the slots of chunks tha
 
 -- The slot is the caller's already, and nobody else writes a pending chunk without its slot.
 create or replace function chunk_private.start_attempt(
-  job_id uuid, chunk_index bigint, worker_id text, handler text, lease_seconds int, waits boolean
+  job_id uuid, chunk_index bigint, worker text, handler text, lease_seconds int, waits boolean
 )
 returns chunk_private.claimed_chunk
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
   chunk record;
 begin
   update public.chunk_processing_queue q
-  set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker_id,
+  set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker,
       locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
   from public.sync_jobs j
   where j.id = job_id and q.parent_sync_job_id = job_id and q.chunk_index = chunk_index
@@ -195,7 +169,7 @@ create or replace function public.claim_next_chunk_job_safe(
 )
 returns setof chunk_private.claimed_chunk
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
@@ -216,7 +190,7 @@ begin
     end if;
   end if;
   if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
-    kinds := chunk_private.claimable_kinds(kinds);
+    kinds := chunk_private.kinds_to_search(kinds, parent_sync_job_id);
   end if;
   for lane in
     select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
@@ -228,7 +202,7 @@ begin
     loop
       if parent_sync_job_id is null then
         update chunk_private.slots s
-        set claimed = true, claim_id = claim_id
+        set claimed = true, claim_id = claim_next_chunk_job_safe.claim_id
         where s.ctid = (
           select p.ctid from chunk_private.slots p
           where p.lane = lane.id and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
@@ -237,7 +211,7 @@ begin
         returning s.job_id, s.chunk_index, s.ready_at into slot;
       else
         update chunk_private.slots s
-        set claimed = true, claim_id = claim_id
+        set claimed = true, claim_id = claim_next_chunk_job_safe.claim_id
         where s.ctid = (
           select p.ctid from chunk_private.slots p
           where p.job_id = parent_sync_job_id and p.lane = lane.id and not p.claimed and p.ready_at <= now()
@@ -260,7 +234,7 @@ begin
       end if;
     end loop;
   end loop;
-  perform chunk_private.claimable_kinds(kinds);
+  perform chunk_private.check_kinds(kinds);
 end
 $$;
 comment on function public.claim_next_chunk_job_safe is

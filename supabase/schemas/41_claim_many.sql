@@ -1,10 +1,10 @@
 -- Claiming many chunks at once: the same as a claim, set by set.
 
 create or replace function chunk_private.take_slots(
-  lane smallint, floor timestamptz, how_many int, parent_sync_job_id uuid, claim_id uuid, out job_ids uuid[], out chunk_indexes bigint[]
+  lane bigint, floor timestamptz, how_many int, parent_sync_job_id uuid, with_claim_id uuid, out job_ids uuid[], out chunk_indexes bigint[]
 )
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -14,7 +14,7 @@ begin
   loop
     with slot as (
       update chunk_private.slots s
-      set claimed = true, claim_id = claim_id
+      set claimed = true, claim_id = with_claim_id
       where s.ctid = any (case when parent_sync_job_id is null then array(
           select p.ctid from chunk_private.slots p
           where p.lane = lane and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
@@ -40,14 +40,14 @@ begin
   end loop;
 end
 $$;
-comment on function chunk_private.take_slots is 'Claims the slots of up to how_many claimable chunks of a lane, the longest released first, and returns their places, or nulls.';
+comment on function chunk_private.take_slots is 'Claims the slots of up to how_many claimable chunks of a lane, those that wait longest first, and returns whose they are, or nulls.';
 
 create or replace function chunk_private.start_attempts(
-  job_ids uuid[], chunk_indexes bigint[], worker_id text, handler text, lease_seconds int
+  job_ids uuid[], chunk_indexes bigint[], worker text, handler text, lease_seconds int
 )
 returns chunk_private.claimed_chunk[]
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -56,7 +56,7 @@ declare
 begin
   with chunk as (
     update public.chunk_processing_queue q
-    set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker_id,
+    set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker,
         locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
     from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
     join public.sync_jobs j on j.id = t.job_id
@@ -90,7 +90,7 @@ create or replace function public.claim_chunk_jobs_safe(
 )
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
@@ -107,7 +107,7 @@ begin
     return to_jsonb(earlier);
   end if;
   if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
-    kinds := chunk_private.claimable_kinds(kinds);
+    kinds := chunk_private.kinds_to_search(kinds, parent_sync_job_id);
   end if;
   for lane in
     select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
@@ -122,7 +122,7 @@ begin
     end if;
   end loop;
   if claimed = '{}' then
-    perform chunk_private.claimable_kinds(kinds);
+    perform chunk_private.check_kinds(kinds);
   end if;
   return to_jsonb(claimed);
 end

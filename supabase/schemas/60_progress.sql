@@ -7,6 +7,7 @@ create or replace view public.chunk_processing_status
 with (security_invoker = true)
 as
 select
+  j.id,
   j.id as parent_sync_job_id,
   j.kind,
   j.status,
@@ -91,7 +92,8 @@ left join lateral (
 ) w on j.status in ('pending', 'running');
 
 comment on view public.chunk_processing_status is 'One row a job: counts, progress, and whether it stands still, exact at every commit.';
-comment on column public.chunk_processing_status.pending_chunks is 'Waiting to be claimed: released, in backoff, or waiting for a slot.';
+comment on column public.chunk_processing_status.parent_sync_job_id is 'The same as id, named as in chunk_processing_queue.';
+comment on column public.chunk_processing_status.pending_chunks is 'Waiting: for a claim, for the end of a backoff, or for a slot.';
 comment on column public.chunk_processing_status.retrying_chunks is 'Of the pending and processing ones, those that have failed at least once.';
 comment on column public.chunk_processing_status.items_processed is 'Items of completed chunks, and of running ones as their last heartbeat said.';
 comment on column public.chunk_processing_status.percent_complete is 'Completed and failed chunks of all known so far, rounded down: 100 only when nothing is open.';
@@ -104,15 +106,13 @@ create or replace function public.get_sync_job_progress_safe(parent_sync_job_id 
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
   progress jsonb;
 begin
-  select (to_jsonb(s) - 'parent_sync_job_id') || jsonb_build_object('id', s.parent_sync_job_id) into progress
-  from public.chunk_processing_status s
-  where s.parent_sync_job_id = parent_sync_job_id;
+  select to_jsonb(s) into progress from public.chunk_processing_status s where s.id = get_sync_job_progress_safe.parent_sync_job_id;
   if progress is null then
     raise exception using errcode = 'SC001', message = format('there is no sync job %s', coalesce(parent_sync_job_id::text, '(null)')),
       hint = 'Or it belongs to another user.';
@@ -120,4 +120,4 @@ begin
   return progress;
 end
 $$;
-comment on function public.get_sync_job_progress_safe is 'A job''s row of chunk_processing_status as JSON, the id as id. SC001 when there is none, or it is another user''s.';
+comment on function public.get_sync_job_progress_safe is 'A job''s row of chunk_processing_status as JSON. SC001 when there is none, or it is another user''s.';

@@ -1,30 +1,39 @@
 -- Appending chunks to a job.
 
--- Adds chunks to an active job, under its exclusive gate.
-create or replace function chunk_private.add_chunks(job_id uuid, chunks jsonb, items_total bigint)
+create or replace function chunk_private.add_items(job_id uuid, more bigint)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  update public.sync_jobs j
+  set items_total = least(coalesce(j.items_total, 0) + more, 9007199254740991)
+  where j.id = job_id and more is not null;
+end
+$$;
+comment on function chunk_private.add_items is
+  'Adds to the number of items that a job has announced; null adds nothing. The sum stops at 2^53 - 1, where a report must not fail any more.';
+
+create or replace function chunk_private.add_chunks(job_id uuid, chunks jsonb, more_items bigint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job record;
-  added constant bigint := jsonb_array_length(chunks);
+  job constant public.sync_jobs := (select j from public.sync_jobs j where j.id = job_id);
+  total constant bigint := job.total_chunks + jsonb_array_length(chunks);
 begin
-  select j.kind, j.owner_id, j.priority, j.max_retries, j.total_chunks, j.counter_shards into job
-  from public.sync_jobs j where j.id = job_id;
-  insert into public.chunk_processing_queue
-    (parent_sync_job_id, kind, owner_id, chunk_index, priority, max_retries, payload)
-  select job_id, job.kind, job.owner_id, job.total_chunks + c.place - 1, job.priority, job.max_retries, c.payload
+  insert into public.chunk_processing_queue (parent_sync_job_id, kind, owner_id, chunk_index, max_retries, payload)
+  select job.id, job.kind, job.owner_id, job.total_chunks + c.place - 1, job.max_retries, c.payload
   from jsonb_array_elements(chunks) with ordinality c (payload, place);
-  perform chunk_private.count_fresh(job_id, job.owner_id, job.counter_shards, job.total_chunks, job.total_chunks + added);
-  update public.sync_jobs j
-  set total_chunks = j.total_chunks + added,
-      items_total = case when items_total is null then j.items_total else coalesce(j.items_total, 0) + items_total end
-  where j.id = job_id;
+  perform chunk_private.line_up(job, job.total_chunks, total);
+  update public.sync_jobs j set total_chunks = total where j.id = job.id;
+  perform chunk_private.add_items(job.id, more_items);
 end
 $$;
-comment on function chunk_private.add_chunks is 'Appends checked chunks to a job''s end, and counts them.';
+comment on function chunk_private.add_chunks is 'Appends checked chunks to the end of an active job, and counts them; the caller is alone in its gate.';
 
 create or replace function chunk_private.append_sync_chunks(
   parent_sync_job_id uuid, chunks jsonb, request_id uuid, seal boolean, items_total bigint
@@ -32,7 +41,7 @@ create or replace function chunk_private.append_sync_chunks(
 returns jsonb
 language plpgsql
 security definer -- users may append to their own jobs and write no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -41,10 +50,11 @@ declare
 begin
   chunks := coalesce(chunks, '[]');
   perform chunk_private.check_chunks('chunks', chunks);
-  perform chunk_private.check_range('items_total', items_total, 0, 9007199254740991) where items_total is not null;
-  job := chunk_private.enter_job(parent_sync_job_id);
+  perform chunk_private.check_items('items_total', items_total);
+  job := chunk_private.enter_own_job(parent_sync_job_id);
   if request_id is not null and exists (
-    select from chunk_private.appended_pages p where p.job_id = parent_sync_job_id and p.request_id = request_id
+    select from chunk_private.answered_requests r
+    where r.request_id = append_sync_chunks.request_id and r.job_id = job.id and r.call = 'append'
   ) then
     return public.get_sync_job_progress_safe(job.id);
   end if;
@@ -61,7 +71,7 @@ begin
     end if;
   end if;
   if request_id is not null then
-    insert into chunk_private.appended_pages (job_id, request_id) values (job.id, request_id);
+    insert into chunk_private.answered_requests (request_id, job_id, call) values (append_sync_chunks.request_id, job.id, 'append');
   end if;
   perform chunk_private.add_chunks(job.id, chunks, items_total);
   if seal and not job.sealed then
@@ -79,7 +89,7 @@ create or replace function public.append_sync_chunks(
 )
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s'
 as $$ select chunk_private.append_sync_chunks($1, $2, $3, $4, $5); $$;
 comment on function public.append_sync_chunks is
@@ -88,7 +98,7 @@ comment on function public.append_sync_chunks is
 create or replace function public.enqueue_chunks_from_rows()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   job_column constant text := coalesce(tg_argv[0], 'parent_sync_job_id');

@@ -4,11 +4,11 @@ create or replace function chunk_private.cancel_sync_job(parent_sync_job_id uuid
 returns jsonb
 language plpgsql
 security definer -- users may cancel their own jobs and write no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
 begin
   if job.status in ('completed', 'failed') then
     perform chunk_private.refuse(job, 'cancelled');
@@ -29,12 +29,12 @@ begin
     )
     update chunk_private.job_counters c
     set open_chunks = 0, retrying_chunks = 0, cancelled_chunks = c.cancelled_chunks + c.open_chunks, last_activity_at = now(),
-        items_processed = c.items_processed + coalesce((
-          select sum(e.items_processed) from ended e where e.chunk_index % job.counter_shards = c.shard and e.claim_token is not null
-        ), 0)::bigint
+        items_processed = least(c.items_processed + coalesce((
+          select sum(e.items_processed) from ended e where e.chunk_index % job.stripes = c.stripe and e.claim_token is not null
+        ), 0), 9007199254740991)::bigint
     where c.job_id = job.id;
     update public.sync_jobs j
-    set status = 'cancelled', completed_at = now(), finishes = j.finishes + 1
+    set status = 'cancelled', completed_at = now()
     where j.id = job.id;
   end if;
   return public.get_sync_job_progress_safe(job.id);
@@ -46,11 +46,11 @@ create or replace function chunk_private.pause_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language plpgsql
 security definer -- users may pause their own jobs and write no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
 begin
   if job.status in ('completed', 'failed', 'cancelled') then
     perform chunk_private.refuse(job, 'paused');
@@ -71,11 +71,11 @@ create or replace function chunk_private.resume_sync_job(parent_sync_job_id uuid
 returns jsonb
 language plpgsql
 security definer -- users may resume their own jobs and write no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
 begin
   if job.status in ('completed', 'failed', 'cancelled') then
     perform chunk_private.refuse(job, 'resumed');
@@ -94,11 +94,11 @@ create or replace function chunk_private.retry_failed_chunks(parent_sync_job_id 
 returns jsonb
 language plpgsql
 security definer -- users may retry their own jobs and write no table
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
   reopened bigint;
 begin
   if job.status in ('completed', 'cancelled') then
@@ -139,7 +139,7 @@ comment on function chunk_private.retry_failed_chunks is 'The body of retry_fail
 create or replace function public.cancel_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s'
 as $$ select chunk_private.cancel_sync_job($1); $$;
 comment on function public.cancel_sync_job is
@@ -148,7 +148,7 @@ comment on function public.cancel_sync_job is
 create or replace function public.pause_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s'
 as $$ select chunk_private.pause_sync_job($1); $$;
 comment on function public.pause_sync_job is 'Stops handing out a job''s chunks; those that are processing go on. SC005 when the job has ended.';
@@ -156,7 +156,7 @@ comment on function public.pause_sync_job is 'Stops handing out a job''s chunks;
 create or replace function public.resume_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s'
 as $$ select chunk_private.resume_sync_job($1); $$;
 comment on function public.resume_sync_job is 'Goes on with a paused job. SC005 when the job has ended.';
@@ -164,7 +164,7 @@ comment on function public.resume_sync_job is 'Goes on with a paused job. SC005 
 create or replace function public.retry_failed_chunks(parent_sync_job_id uuid)
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s'
 as $$ select chunk_private.retry_failed_chunks($1); $$;
 comment on function public.retry_failed_chunks is

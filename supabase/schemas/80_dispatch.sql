@@ -6,7 +6,7 @@ create or replace function chunk_private.dispatch(job public.sync_jobs, chunk_in
 returns int
 language plpgsql
 security definer -- reads the Vault and calls pg_net, which service_role may not
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -73,7 +73,7 @@ create or replace function chunk_private.collect_dispatch_outcomes()
 returns int
 language plpgsql
 security definer -- reads pg_net's answers, which service_role may not
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   collected int;
@@ -108,7 +108,7 @@ returns int
 language plpgsql
 stable
 security definer -- reads pg_net's queue, which service_role may not
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if to_regclass('net.http_request_queue') is null then
@@ -129,7 +129,7 @@ comment on function chunk_private.webhooks_waiting is 'How many of our webhooks 
 create or replace function chunk_private.dispatch_waiting(parent_sync_job_id uuid, overdue_only boolean)
 returns int
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -189,7 +189,7 @@ comment on function chunk_private.dispatch_waiting is 'Sends webhooks for claima
 create or replace function public.trigger_next_chunk_processing(parent_sync_job_id uuid default null)
 returns int
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin

@@ -3,7 +3,7 @@
 create or replace function chunk_private.recover_chunk(chunk_id bigint, stuck_after interval)
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -25,7 +25,7 @@ comment on function chunk_private.recover_chunk is 'Takes one chunk back from a 
 create or replace function public.cleanup_stuck_chunks(stuck_after interval default null)
 returns int
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -56,7 +56,7 @@ begin
       where s.claimed and q.status = 'processing' and (q.locked_until < now() or q.updated_at <= now() - stuck_after)
       limit 1000
     ) g
-    where pg_try_advisory_xact_lock_shared(uuid_hash_extended(g.job_id, 0))
+    where chunk_private.try_shared(g.job_id)
   );
   for chunk in
     select q.id, q.parent_sync_job_id as job_id, q.chunk_index
@@ -65,7 +65,7 @@ begin
     join chunk_private.slots s on s.job_id = g.job_id and s.claimed
     join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
     where q.status = 'processing' and (q.locked_until < now() or q.updated_at <= now() - stuck_after)
-    order by j.id, q.chunk_index % j.counter_shards, q.id
+    order by j.id, q.chunk_index % j.stripes, q.id
     limit 1000
   loop
     begin
@@ -94,7 +94,7 @@ begin
     order by j.id
   loop
     begin
-      perform chunk_private.pass_slots_on(job.row, job.freed, array[]::uuid[]);
+      perform chunk_private.pass_slots_on(job.row, job.freed, null);
     exception when others then
       raise warning 'supabase-chunks: the slots of job % could not be passed on: %', (job.row).id, sqlerrm;
     end;
@@ -115,7 +115,7 @@ begin
     limit 1000
   loop
     begin
-      if pg_try_advisory_xact_lock(uuid_hash_extended(job.id, 0)) then
+      if chunk_private.try_alone(job.id) then
         perform chunk_private.finish_if_done(job.id);
         perform chunk_private.fill_slots(job.id);
       end if;
@@ -140,7 +140,7 @@ create or replace function chunk_private.trim_logs()
 returns int
 language plpgsql
 security definer -- trims pg_cron's own log too
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -164,7 +164,7 @@ create or replace function chunk_private.schedule_watchdog()
 returns text
 language plpgsql
 security definer -- pg_cron runs a job as the role that scheduled it
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   watchdog constant text := 'supabase-chunks-watchdog';

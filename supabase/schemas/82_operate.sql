@@ -4,7 +4,7 @@ create or replace function chunk_private.version()
 returns text
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ select '0.1.0'; $$;
 comment on function chunk_private.version is 'The release of supabase-chunks whose migrations are installed.';
 
@@ -14,7 +14,7 @@ create or replace function public.save_sync_kind(
 )
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -49,7 +49,7 @@ comment on function public.save_sync_kind is
 create or replace function chunk_private.save_secret(name text, secret text, description text)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -69,7 +69,7 @@ create or replace function chunk_private.configure_chunk_processing(project_url 
 returns jsonb
 language plpgsql
 security definer -- writes the Vault
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
@@ -98,7 +98,7 @@ comment on function chunk_private.configure_chunk_processing is 'The body of con
 create or replace function public.configure_chunk_processing(project_url text, processor_key text)
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ select chunk_private.configure_chunk_processing($1, $2); $$;
 comment on function public.configure_chunk_processing is
   'Writes into the Vault where webhooks go (the project''s URL as the database reaches it) and which key they carry; schedules the watchdog. Returns chunk_system_health(), never the key.';

@@ -4,7 +4,7 @@ create or replace function chunk_private.watchdog_health()
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   watchdog jsonb := '{"scheduled": false}'::jsonb;
@@ -25,7 +25,7 @@ create or replace function chunk_private.vault_health()
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -44,7 +44,7 @@ returns jsonb
 language sql
 stable
 security definer -- reads the Vault, pg_cron and the statistics
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
     'version', chunk_private.version(),
@@ -91,7 +91,7 @@ create or replace function public.chunk_system_health()
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ select chunk_private.chunk_system_health(); $$;
 comment on function public.chunk_system_health is
   'What an operator wants to know: extensions, URL and key present, the watchdog, last webhooks and their outcome, stalled jobs, the oldest chunk waiting, dead rows, and the age of the oldest snapshot and transaction.';

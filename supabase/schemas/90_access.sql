@@ -35,8 +35,7 @@ alter table chunk_private.fresh_stripes enable row level security;
 alter table chunk_private.returned_chunks enable row level security;
 alter table chunk_private.chunk_attempts enable row level security;
 alter table chunk_private.dispatches enable row level security;
-alter table chunk_private.appended_pages enable row level security;
-alter table chunk_private.joined_requests enable row level security;
+alter table chunk_private.answered_requests enable row level security;
 
 drop policy if exists "Users see the kinds" on public.sync_kinds;
 create policy "Users see the kinds" on public.sync_kinds for select to authenticated using (true);
@@ -63,10 +62,8 @@ drop policy if exists "No user sees these" on chunk_private.returned_chunks;
 create policy "No user sees these" on chunk_private.returned_chunks for select to authenticated using (false);
 drop policy if exists "No user sees these" on chunk_private.chunk_attempts;
 create policy "No user sees these" on chunk_private.chunk_attempts for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.appended_pages;
-create policy "No user sees these" on chunk_private.appended_pages for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.joined_requests;
-create policy "No user sees these" on chunk_private.joined_requests for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.answered_requests;
+create policy "No user sees these" on chunk_private.answered_requests for select to authenticated using (false);
 
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;
@@ -119,7 +116,7 @@ create policy "Users see the emails of their own accounts" on public.synced_emai
 
 revoke execute on function
   public.save_email_account, public.remove_email_account, public.get_email_account_secret, public.plan_email_folder,
-  public.save_synced_emails, public.save_email_flags, chunk_private.email_owner, chunk_private.save_email_account,
+  public.save_synced_emails, public.save_email_flags, chunk_private.save_email_account,
   chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.forget_email_password
 from public, anon, authenticated, service_role;
 grant execute on function

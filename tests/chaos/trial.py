@@ -16,6 +16,7 @@ from supabase_chunks.assets import functions_dir
 from supabase_chunks.local import LocalStack
 from tests.sql import invariants
 from tests.sql.database import Session
+from tests.sql.server import FINISHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,6 +77,7 @@ def marking(functions: Path, **environment: str) -> Iterator[LocalStack]:
     with LocalStack(functions=functions, functions_env=environment) as stack:
         with psycopg.connect(stack.postgres_url, autocommit=True) as owner:
             owner.execute(SCHEMA)
+            owner.execute(FINISHES)
         # PostgREST hears of the new function a moment later.
         mark = {"job": "00000000-0000-0000-0000-000000000000", "chunk": 0, "n": 0}
         url, headers = f"{stack.url}/rest/v1/rpc/leave_mark", {"apikey": stack.secret_key}
@@ -197,7 +199,9 @@ class Trial:
             "select chunk, n, runs from public.marks where job = %s order by chunk", self.job.id
         )
         assert [(mark["chunk"], mark["n"]) for mark in marks] == [(n, n * n) for n in range(total)]
-        (job,) = self._rows("select finishes from public.sync_jobs where id = %s", self.job.id)
+        (job,) = self._rows(
+            "select tests.finishes(id) as finishes from public.sync_jobs where id = %s", self.job.id
+        )
         assert job["finishes"] == 1
         with psycopg.connect(self.stack.db_url, autocommit=True, row_factory=dict_row) as connection:
             invariants.check(Session(connection))

@@ -17,15 +17,15 @@ with chunks as (
     max(q.chunk_index) as last_index,
     bool_and(q.attempts <= 1 + q.max_retries) as attempts_bounded,
     bool_and(q.status <> 'processing' or (q.claim_token is not null and q.locked_until is not null)) as leased,
-    bool_and(q.kind = j.kind and q.owner_id is not distinct from j.owner_id and q.priority = j.priority) as copied,
-    -- Where each chunk stands: in a slot, returned, or in the stripes of those never released.
+    bool_and(q.kind = j.kind and q.owner_id is not distinct from j.owner_id) as copied,
+    -- Where each chunk stands: in a slot, returned, or in the stripes of the fresh ones.
     count(*) filter (where coalesce(s.claimed, false) <> (q.status = 'processing')) as wrongly_claimed,
     count(*) filter (where (s.job_id is not null)::int + r.times + (f.stripe is not null)::int
       <> (q.status in ('pending', 'processing'))::int) as misplaced
   from public.chunk_processing_queue q
   join public.sync_jobs j on j.id = q.parent_sync_job_id
   left join chunk_private.slots s on s.job_id = j.id and s.chunk_index = q.chunk_index
-  left join chunk_private.fresh_stripes f on f.job_id = j.id and f.stripe = q.chunk_index % j.counter_shards
+  left join chunk_private.fresh_stripes f on f.job_id = j.id and f.stripe = q.chunk_index % j.stripes
     and q.chunk_index >= f.next_index and q.chunk_index < f.end_index
   cross join lateral (
     select count(*)::int as times from chunk_private.returned_chunks r where r.job_id = j.id and r.chunk_index = q.chunk_index
@@ -33,20 +33,20 @@ with chunks as (
   group by q.parent_sync_job_id
 ),
 slots as (
-  select s.job_id, count(*) as taken, count(*) filter (where not s.claimed) as released,
+  select s.job_id, count(*) as taken, count(*) filter (where not s.claimed) as waiting,
     bool_and((l.kind, l.priority) = (j.kind, j.priority)) as copied
   from chunk_private.slots s join public.sync_jobs j on j.id = s.job_id left join chunk_private.lanes l on l.id = s.lane
   group by s.job_id
 ),
 counters as (
   select c.job_id, sum(c.open_chunks) as open, sum(c.completed_chunks) as completed, sum(c.failed_chunks) as failed,
-    sum(c.cancelled_chunks) as cancelled, sum(c.retrying_chunks) as retrying, count(*) as shards
+    sum(c.cancelled_chunks) as cancelled, sum(c.retrying_chunks) as retrying, count(*) as stripes
   from chunk_private.job_counters c group by c.job_id
 ),
 jobs as (
   select j.*, coalesce(q.total, 0) as n, coalesce(q.open, 0) as open, coalesce(q.pending, 0) as pending,
     coalesce(q.processing, 0) as processing, coalesce(q.completed, 0) as completed, coalesce(q.failed, 0) as failed,
-    coalesce(q.cancelled, 0) as cancelled, coalesce(s.released, 0) as released, coalesce(s.taken, 0) as slots, coalesce(q.last_index, -1) as last_index,
+    coalesce(q.cancelled, 0) as cancelled, coalesce(s.waiting, 0) as waiting, coalesce(s.taken, 0) as slots, coalesce(q.last_index, -1) as last_index,
     q.attempts_bounded, q.leased, q.copied and coalesce(s.copied, true) as copied, coalesce(q.misplaced, 0) as misplaced,
     coalesce(q.wrongly_claimed, 0) as wrongly_claimed, c as counted
   from public.sync_jobs j
@@ -63,21 +63,20 @@ cross join lateral (values
   (not j.attempts_bounded, 'more attempts than 1 + max_retries'),
   (not j.leased, 'a processing chunk without token or lease'),
   (not j.copied, 'kind, owner or priority differ from the job''s'),
-  (j.released + j.processing > j.max_concurrency, 'more than max_concurrency released or processing'),
-  (j.slots <> j.released + j.processing, 'a slot without a chunk'),
+  (j.waiting + j.processing > j.max_concurrency, 'more than max_concurrency chunks with a slot'),
+  (j.slots <> j.waiting + j.processing, 'a slot without a chunk'),
   (j.wrongly_claimed > 0, 'a claimed slot whose chunk is not processing, or the reverse'),
   (j.misplaced > 0, 'an open chunk that is nowhere, or twice, or an ended one that is somewhere'),
   ((j.counted).open <> j.open or (j.counted).completed <> j.completed or (j.counted).failed <> j.failed
     or (j.counted).cancelled <> j.cancelled, 'the counters differ from the rows'),
   (j.counted is null and j.n > 0, 'a job without counters'),
-  (j.status in ('pending', 'running') and j.released + j.processing = 0 and (j.sealed or j.open > 0),
-    'an active job with nothing released or processing'),
-  (j.status = 'paused' and j.released > 0, 'a paused job has released chunks'),
+  (j.status in ('pending', 'running') and j.waiting + j.processing = 0 and (j.sealed or j.open > 0),
+    'an active job with no slot in use'),
+  (j.status = 'paused' and j.waiting > 0, 'a paused job has slots that wait'),
   (j.status = 'paused' and j.sealed and j.open = 0, 'a paused job that is done'),
   (j.status = 'completed' and j.completed <> j.n, 'completed, but not every chunk is'),
   (j.status = 'failed' and j.failed = 0, 'failed without a failed chunk'),
-  ((j.status in ('completed', 'failed', 'cancelled')) <> (j.completed_at is not null), 'ended without time, or time without end'),
-  (j.status in ('completed', 'failed', 'cancelled') and j.finishes = 0, 'ended without a finish')
+  ((j.status in ('completed', 'failed', 'cancelled')) <> (j.completed_at is not null), 'ended without time, or time without end')
 ) v (broken, violation)
 where v.broken
 """

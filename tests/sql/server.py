@@ -31,6 +31,27 @@ select public.save_sync_kind('web', handler => 'do-it', max_concurrency => 4, re
 select public.save_sync_kind('private', max_concurrency => 2);
 """
 
+# How often each job has come to an end, for the tests that prove it: once, and once more each time it is reopened.
+FINISHES = """
+create schema tests;
+grant usage on schema tests to service_role;
+create table tests.ends (job_id uuid, status text);
+grant select, insert, delete on tests.ends to service_role;
+create function tests.note_end() returns trigger language plpgsql security definer as $$
+begin
+  insert into tests.ends values (new.id, new.status);
+  return null;
+end
+$$;
+create trigger note_end after update on public.sync_jobs for each row
+  when (new.completed_at is not null and old.completed_at is null) execute function tests.note_end();
+create trigger note_end_at_start after insert on public.sync_jobs for each row
+  when (new.completed_at is not null) execute function tests.note_end();
+create function tests.finishes(job_id uuid) returns bigint language sql stable as
+  'select count(*) from tests.ends e where e.job_id = $1';
+grant execute on function tests.note_end, tests.finishes to service_role;
+"""
+
 
 class Cluster:
     """A running server whose databases are clones of one migrated template."""
@@ -57,6 +78,7 @@ class Cluster:
                 connection.execute("set role postgres")
                 connection.execute(KINDS)
                 connection.execute("reset role")
+                connection.execute(FINISHES)
                 connection.execute("vacuum analyze")
             self._has_template = True
 

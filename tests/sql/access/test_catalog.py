@@ -43,7 +43,7 @@ PRIVATE_FOR_USERS = {
     *("retry_failed_chunks", "save_email_account", "remove_email_account"),
 }
 # What even service_role may not call: it would write a Vault entry of any name, or act as a trigger.
-PRIVATE_FOR_NOBODY = {"save_secret", "forget_email_password", "email_owner"}
+PRIVATE_FOR_NOBODY = {"save_secret", "forget_email_password"}
 
 # table or view → what authenticated may do, what service_role may do
 READ, ALL = {"SELECT"}, {"SELECT", "INSERT", "UPDATE", "DELETE"}
@@ -63,8 +63,7 @@ RELATIONS = {
     "chunk_private.job_counters": (READ, ALL),
     "chunk_private.chunk_attempts": (set(), ALL),
     "chunk_private.dispatches": (READ, ALL),
-    "chunk_private.appended_pages": (set(), ALL),
-    "chunk_private.joined_requests": (set(), ALL),
+    "chunk_private.answered_requests": (set(), ALL),
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 

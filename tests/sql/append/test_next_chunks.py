@@ -99,6 +99,6 @@ def test_sixteen_workers_whose_chunks_branch(db: Database, service: Session) -> 
         127,
         127,
     )
-    assert service.value("select finishes from public.sync_jobs") == 1
+    assert service.value("select tests.finishes(id) from public.sync_jobs") == 1
     assert service.value("select count(distinct chunk_index) from public.chunk_processing_queue") == 127
     invariants.check(service)

@@ -125,7 +125,7 @@ def test_pages_and_workers_at_the_same_time(db: Database, service: Session) -> N
     together(db, 8, work)
     progress = service.progress(job)
     assert (progress["status"], progress["completed_chunks"]) == ("completed", 200)
-    assert service.value("select finishes from public.sync_jobs") == 1
+    assert service.value("select tests.finishes(id) from public.sync_jobs") == 1
     invariants.check(service)
 
 

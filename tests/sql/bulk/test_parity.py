@@ -32,12 +32,6 @@ SCRIPTS: dict[str, list[dict[str, Any]]] = {
         {"next_chunks": []},
         {"next_chunks": None},
     ],
-    "claims on": [{"claim_next": True}, {"claim_next": True}, {}],
-    "claims after a failure": [
-        {"success": False, "claim_next": True},
-        {"claim_next": True, "next_chunks": [{}]},
-        {},
-    ],
 }
 SIZES = [3, 4, 6]
 
@@ -81,7 +75,6 @@ def run(
         for name, value in progress.items()
         if name.endswith("_chunks") or name.startswith("items_")
     }
-    # With claims in between, which chunk is processing depends on the order.
     return stable, sorted(rows, key=str), figures | {"status": progress["status"]}
 
 
@@ -104,7 +97,7 @@ def test_the_same_script(service: Session, admin: Session, name: str, chunks: in
     many = run(service, script, chunks, "bulk")
     assert many[0] == one[0]
     assert many[2] == one[2]
-    if not any(report.get("claim_next") or report.get("retry_after_seconds") == 0 for report in script):
+    if not any(report.get("retry_after_seconds") == 0 for report in script):
         assert many[1] == one[1]
         assert len(sent(admin)) == 2 * by_one
 
@@ -119,6 +112,7 @@ def test_a_bad_item_gets_its_own_answer_and_the_others_go_through(service: Sessi
         good[1] | {"items_processed": -1},
         good[1] | {"items_processed": 2**53},
         good[1] | {"success": None, "error": "x"},
+        good[1] | {"claim_next": True},
         {"claim_token": str(uuid.uuid4())},
         5,
         None,
@@ -130,13 +124,14 @@ def test_a_bad_item_gets_its_own_answer_and_the_others_go_through(service: Sessi
     outcomes = [answer["outcome"] for answer in answers]
     assert outcomes == [
         "completed",
-        *["error"] * 8,
+        *["error"] * 9,
         "stale",
         "completed",
     ]
     assert all(answer["message"] and answer["code"] for answer in answers if answer["outcome"] == "error")
     assert answers[4]["code"] == "SC003"
-    assert answers[8]["code"] == "SC001"
+    assert (answers[5]["code"], "claim_next" in answers[5]["message"]) == ("SC003", True)
+    assert answers[9]["code"] == "SC001"
     assert service.complete(chunks[1])["outcome"] == "completed"
     invariants.check(service)
 
@@ -150,7 +145,9 @@ def test_reports_on_many_jobs_finish_each_of_them_once(service: Session) -> None
         ("completed", "completed", 0)
     }
     assert [service.progress(job)["status"] for job in jobs] == ["completed"] * 8
-    assert service.rows("select distinct finishes from public.sync_jobs") == [{"finishes": 1}]
+    assert service.rows("select distinct tests.finishes(id) as finishes from public.sync_jobs") == [
+        {"finishes": 1}
+    ]
     invariants.check(service)
 
 
@@ -185,7 +182,7 @@ def test_a_paused_job_passes_no_slot_on(db: Database, service: Session) -> None:
     job = service.start(chunks=[{}] * 6, max_concurrency=2)["id"]
     chunks = [service.claimed(job), service.claimed(job)]
     service.control("pause_sync_job", job)
-    answers = bulk(service, chunks, [{"claim_next": True}, {"success": False}])
+    answers = bulk(service, chunks, [{}, {"success": False}])
     assert [(a["outcome"], a["next"]) for a in answers] == [("completed", None), ("retrying", None)]
     invariants.check(service)
     service.control("resume_sync_job", job)

@@ -32,24 +32,21 @@ def test_batches_never_deadlock_and_bring_all_to_the_end(
             batch = session.call("claim_chunk_jobs_safe", worker_id="w", batch_size=size, kinds=["bulk"])
             idle = 0 if batch else idle + 1
             dice.shuffle(batch)
-            while batch:
-                batch_reports = [
-                    {
-                        "chunk_id": chunk["chunk_id"],
-                        "claim_token": chunk["claim_token"],
-                        "success": dice.random() >= failing,
-                        "claim_next": dice.random() < 0.3,
-                    }
-                    for chunk in batch
-                ]
-                answers = session.call("complete_chunk_jobs_safe", completions=batch_reports)
-                assert {answer["outcome"] for answer in answers} <= {"completed", "retrying"}
-                done += sum(answer["outcome"] == "completed" for answer in answers)
-                batch = [answer["next"] for answer in answers if answer["next"]]
+            batch_reports = [
+                {
+                    "chunk_id": chunk["chunk_id"],
+                    "claim_token": chunk["claim_token"],
+                    "success": dice.random() >= failing,
+                }
+                for chunk in batch
+            ]
+            answers = session.call("complete_chunk_jobs_safe", completions=batch_reports)
+            assert {answer["outcome"] for answer in answers} <= {"completed", "retrying"}
+            done += sum(answer["outcome"] == "completed" for answer in answers)
         return done
 
     assert sum(together(db, 8, work)) == jobs * (1200 // jobs)
-    assert service.rows("select distinct status, finishes from public.sync_jobs") == [
+    assert service.rows("select distinct status, tests.finishes(id) as finishes from public.sync_jobs") == [
         {"status": "completed", "finishes": 1}
     ]
     invariants.check(service)
@@ -73,7 +70,7 @@ def test_singles_batches_and_heartbeats_together(db: Database, service: Session)
                 session.call("complete_chunk_jobs_safe", completions=held[::-1])
 
     together(db, 8, work)
-    assert service.rows("select distinct status, finishes from public.sync_jobs") == [
+    assert service.rows("select distinct status, tests.finishes(id) as finishes from public.sync_jobs") == [
         {"status": "completed", "finishes": 1}
     ]
     invariants.check(service)
@@ -125,7 +122,7 @@ def test_reports_of_the_same_chunks_in_opposite_orders_both_get_their_answer(
             assert {answer["outcome"] for answer in answers} == {"completed"}
 
     together(db, 2, work)
-    assert service.rows("select status, finishes from public.sync_jobs") == [
+    assert service.rows("select status, tests.finishes(id) as finishes from public.sync_jobs") == [
         {"status": "completed", "finishes": 1}
     ]
     invariants.check(service)

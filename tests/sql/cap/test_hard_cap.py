@@ -50,7 +50,7 @@ def test_sixteen_workers_with_failures_and_deaths_never_exceed_the_cap(
     progress = service.progress(job)
     assert progress["status"] == "completed"
     assert progress["completed_chunks"] == 150
-    assert service.value("select finishes from public.sync_jobs") == 1
+    assert service.value("select tests.finishes(id) from public.sync_jobs") == 1
     invariants.check(service)
 
 

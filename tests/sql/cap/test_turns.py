@@ -12,7 +12,7 @@ from tests.sql.threads import together
 
 JOBS, WORKERS = 30, 8
 WHAT_THERE_WAS = """
-    select format('at %s, %s of %s slots not claimed, released from %s to %s', clock_timestamp(),
+    select format('at %s, %s of %s slots not claimed, ready from %s to %s', clock_timestamp(),
       count(*) filter (where not claimed), count(*), min(ready_at) filter (where not claimed), max(ready_at))
     from chunk_private.slots"""
 

@@ -40,7 +40,8 @@ PLAIN = {
     ),
     *(
         "ended_at",
-        "shard",
+        "stripe",
+        "stripes",
         "sealed",
         "last_activity_at",
         "last_error",

@@ -111,9 +111,11 @@ def test_no_two_functions_share_a_name(admin: Session) -> None:
     assert admin.rows(f"{query} group by 1 having count(*) > 1") == []
 
 
-def test_every_function_has_an_empty_search_path(admin: Session) -> None:
+def test_every_function_has_a_safe_search_path(admin: Session) -> None:
+    """With pg_temp last: with an empty path, types would be looked up in the caller's temporary schema first."""
     query = f"select p.oid::regprocedure::text from pg_proc p where {OURS}"
-    assert admin.rows(f"""{query} and coalesce(not 'search_path=""' = any (p.proconfig), true)""") == []
+    safe = "'search_path=pg_catalog, pg_temp' = any (p.proconfig)"
+    assert admin.rows(f"{query} and coalesce(not {safe}, true)") == []
 
 
 def test_definer_functions_are_in_the_private_schema_only(admin: Session) -> None:

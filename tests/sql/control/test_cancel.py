@@ -67,7 +67,7 @@ def test_the_job_stays_cancelled_whatever_comes(service: Session) -> None:
     service.call("trigger_next_chunk_processing", parent_sync_job_id=job)
     assert service.claim(job) is None
     assert service.progress(job)["status"] == "cancelled"
-    assert service.value("select finishes from public.sync_jobs") == 1
+    assert service.value("select tests.finishes(id) from public.sync_jobs") == 1
 
 
 def test_cancelling_an_unsealed_job_ends_it(service: Session) -> None:

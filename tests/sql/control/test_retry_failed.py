@@ -27,7 +27,7 @@ def test_only_the_failed_chunks_are_reopened_with_all_their_attempts(service: Se
     assert service.drain(job) == 2
     done = service.progress(job)
     assert (done["status"], done["completed_chunks"]) == ("completed", 4)
-    assert service.value("select finishes from public.sync_jobs") == 2
+    assert service.value("select tests.finishes(id) from public.sync_jobs") == 2
     invariants.check(service)
 
 

@@ -13,7 +13,7 @@ HOUR = timedelta(hours=1)
 
 
 class Scene:
-    """A job with claimed, waiting, failed, returned and never released chunks."""
+    """A job with claimed, waiting, failed, returned and fresh chunks."""
 
     def __init__(self, session: Session) -> None:
         self.job: str = session.start("web", chunks=[{}] * 8, max_concurrency=5)["id"]
@@ -46,7 +46,7 @@ OPERATIONS: dict[str, Operation] = {
     "fail": lambda s, scene, mine: s.fail(scene.held[mine]),
     "fail for good": lambda s, scene, mine: s.fail(scene.held[mine], retryable=False),
     "complete in bulk": lambda s, scene, _mine: s.call(
-        "complete_chunk_jobs_safe", completions=_reports(scene.held[2::-1], claim_next=True)
+        "complete_chunk_jobs_safe", completions=_reports(scene.held[2::-1])
     ),
     "append in bulk": lambda s, scene, _mine: s.call(
         "complete_chunk_jobs_safe", completions=_reports(scene.held[:3], next_chunks=[{}])

@@ -25,14 +25,7 @@ def complete_and_claim(session: Session, own: Row) -> list[Row]:
     return [following] if following else []
 
 
-def complete_in_bulk_and_claim(session: Session, own: Row) -> list[Row]:
-    (answer,) = session.call(
-        "complete_chunk_jobs_safe", completions=[reports([own])[0] | {"claim_next": True}]
-    )
-    return [answer["next"]] if answer["next"] else []
-
-
-@pytest.mark.parametrize("claim", [claim_a_batch, complete_and_claim, complete_in_bulk_and_claim])
+@pytest.mark.parametrize("claim", [claim_a_batch, complete_and_claim])
 def test_a_claim_does_not_wait_for_an_outdated_report(db: Database, service: Session, claim: Claim) -> None:
     job = service.start(chunks=[{}] * 3, max_concurrency=3)["id"]
     lost, busy, own = (service.claimed(job) for _ in range(3))

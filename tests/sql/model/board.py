@@ -43,7 +43,7 @@ class Board(RuleBasedStateMachine):
         violations = invariants.broken(self.session)
         assert not violations, violations
         rows = self.session.rows(
-            "select p.parent_sync_job_id::text as id, p.status, p.retrying_chunks, j.finishes, j.sealed,"
+            "select p.parent_sync_job_id::text as id, p.status, p.retrying_chunks, tests.finishes(j.id) as finishes, j.sealed,"
             " (select count(*) from chunk_private.slots s where s.job_id = j.id) as slots,"
             " (select coalesce(array_agg(row(q.status, q.attempts, coalesce(q.claim_token::text, ''))::text"
             " order by q.chunk_index), '{}') from public.chunk_processing_queue q where q.parent_sync_job_id = j.id) as chunks"

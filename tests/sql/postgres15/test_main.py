@@ -72,7 +72,7 @@ def test_batches_on_eight_connections(db_15: Database, service: Session) -> None
             session.call("complete_chunk_jobs_safe", completions=reports)
 
     together(db_15, 8, work)
-    assert service.rows("select distinct status, finishes from public.sync_jobs") == [
+    assert service.rows("select distinct status, tests.finishes(id) as finishes from public.sync_jobs") == [
         {"status": "completed", "finishes": 1}
     ]
     invariants.check(service)

@@ -117,11 +117,9 @@ def test_the_view_and_the_function_agree(service: Session) -> None:
     job = service.start(chunks=[{}] * 4, payload={"a": 1}, job_key="k")["id"]
     service.fail(service.claimed(job))
     (row,) = service.rows("select to_jsonb(s) as progress from public.chunk_processing_status s")
-    expected = {
-        ("id" if name == "parent_sync_job_id" else name): value for name, value in row["progress"].items()
-    }
     progress = service.progress(job)
-    assert progress == expected | {key: progress[key] for key in ("eta_seconds",)}
+    assert progress == row["progress"] | {"eta_seconds": progress["eta_seconds"]}
+    assert progress["id"] == progress["parent_sync_job_id"] == str(job)
 
 
 def test_a_lost_dispatch_shows_as_stalled_with_a_reason(service: Session) -> None:

@@ -52,7 +52,7 @@ def test_without_chunks_the_job_is_completed_at_once(service: Session, arguments
     job = service.start(**arguments)
     assert (job["status"], job["total_chunks"], job["percent_complete"]) == ("completed", 0, 100)
     assert job["completed_at"] is not None
-    assert service.value("select finishes from public.sync_jobs where id = %s", job["id"]) == 1
+    assert service.value("select tests.finishes(id) from public.sync_jobs where id = %s", job["id"]) == 1
     invariants.check(service)
 
 

@@ -1,47 +1,4 @@
--- Email: the accounts whose mailboxes are synced, the messages, and the functions of the handler sync-emails.
---
--- A password is in the Vault only, under the name email_account_<id>. It goes in with save_email_account() and comes out
--- with get_email_account_secret(), which is for the handler's key alone.
-
-create table if not exists public.email_accounts (
-  id uuid primary key default gen_random_uuid(),
-  owner_id uuid,
-  name text not null,
-  host text not null,
-  port int not null default 993,
-  tls text not null default 'implicit',
-  username text not null,
-  created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now(),
-  constraint email_accounts_one_per_name unique nulls not distinct (owner_id, name),
-  constraint email_accounts_name_length check (length(name) between 1 and 100),
-  constraint email_accounts_host_is_a_host check (host ~ '^([A-Za-z0-9._-]{1,253}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40})$'),
-  constraint email_accounts_port_range check (port between 1 and 65535),
-  constraint email_accounts_tls_known check (tls in ('implicit', 'starttls', 'none')),
-  constraint email_accounts_username_length check (length(username) between 1 and 320)
-);
-comment on table public.email_accounts is 'IMAP accounts that can be synced. Written by save_email_account() and remove_email_account(); passwords are in the Vault.';
-comment on column public.email_accounts.owner_id is 'The user whose account it is (auth.users.id); null: the service''s own. Only jobs of the same owner can use it.';
-comment on column public.email_accounts.name is 'What a job''s payload calls it: {"account": "work"}.';
-comment on column public.email_accounts.tls is 'implicit: TLS from the first byte (993). starttls: upgraded before the login, or refused (143). none: in the clear.';
-
-create or replace function chunk_private.email_owner(owner_id uuid)
-returns uuid
-language plpgsql
-stable
-set search_path = ''
-as $$
-begin
-  if chunk_private.is_service() then
-    return owner_id;
-  end if;
-  if owner_id <> chunk_private.signed_in_user() then
-    raise exception using errcode = 'SC003', detail = 'owner_id', message = 'owner_id can only be yourself';
-  end if;
-  return chunk_private.signed_in_user();
-end
-$$;
-comment on function chunk_private.email_owner is 'Whose accounts the caller means: the argument for the service, otherwise the caller''s own.';
+-- Saving and removing email accounts, and what the handler sync-emails logs in with.
 
 create or replace function chunk_private.save_email_account(
   name text, host text, username text, password text, port int, tls text, owner_id uuid
@@ -49,11 +6,11 @@ create or replace function chunk_private.save_email_account(
 returns uuid
 language plpgsql
 security definer -- users may save their accounts, and write neither the table nor the Vault
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  owner constant uuid := chunk_private.email_owner(owner_id);
+  owner constant uuid := chunk_private.owner_meant(owner_id);
   account_id uuid;
 begin
   if coalesce(length(name), 0) not between 1 and 100 then
@@ -90,7 +47,7 @@ create or replace function public.save_email_account(
 )
 returns uuid
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ select chunk_private.save_email_account($1, $2, $3, $4, $5, $6, $7); $$;
 comment on function public.save_email_account is
   'Adds the IMAP account of that name, or changes it, and returns its id. The password goes into the Vault and is never returned. tls: implicit, starttls or none. A user saves accounts of their own only.';
@@ -99,11 +56,11 @@ create or replace function chunk_private.remove_email_account(name text, owner_i
 returns boolean
 language plpgsql
 security definer -- users may remove their accounts, and write neither the table nor the Vault
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  owner constant uuid := chunk_private.email_owner(owner_id);
+  owner constant uuid := chunk_private.owner_meant(owner_id);
 begin
   delete from public.email_accounts a where a.name = name and a.owner_id is not distinct from owner;
   return found;
@@ -114,7 +71,7 @@ comment on function chunk_private.remove_email_account is 'The body of remove_em
 create or replace function public.remove_email_account(name text, owner_id uuid default null)
 returns boolean
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s' -- a mailbox's rows go too
 as $$ select chunk_private.remove_email_account($1, $2); $$;
 comment on function public.remove_email_account is
@@ -125,7 +82,7 @@ create or replace function chunk_private.forget_email_password()
 returns trigger
 language plpgsql
 security definer -- the Vault is the owner's
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if to_regclass('vault.secrets') is not null then
@@ -136,16 +93,25 @@ end
 $$;
 comment on function chunk_private.forget_email_password is 'Trigger of email_accounts: removes the account''s Vault entry.';
 
-create or replace trigger email_accounts_forget_password
-  after delete on public.email_accounts
-  for each row execute function chunk_private.forget_email_password();
+do $$
+begin
+  -- Asked first: making a trigger again would wait for all who write accounts.
+  if not exists (
+    select from pg_trigger t where t.tgname = 'email_accounts_forget_password' and t.tgrelid = 'public.email_accounts'::regclass
+  ) then
+    create trigger email_accounts_forget_password
+      after delete on public.email_accounts
+      for each row execute function chunk_private.forget_email_password();
+  end if;
+end
+$$;
 
 create or replace function chunk_private.get_email_account_secret(account text, owner_id uuid)
 returns jsonb
 language plpgsql
 stable
 security definer -- the Vault is the owner's
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -176,7 +142,7 @@ create or replace function public.get_email_account_secret(account text, owner_i
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ select chunk_private.get_email_account_secret($1, $2); $$;
 comment on function public.get_email_account_secret is
   'For the handler sync-emails only: how to log in to that owner''s account of that name, or null when there is none.';

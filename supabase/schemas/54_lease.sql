@@ -3,7 +3,7 @@
 create or replace function public.extend_chunk_leases(leases jsonb, lease_seconds int default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -21,10 +21,10 @@ begin
   exception when data_exception then
     raise exception using errcode = 'SC003', detail = 'leases', message = 'leases must be objects with chunk_id and claim_token: ' || sqlerrm;
   end;
-  perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400) where lease_seconds is not null;
-  perform chunk_private.check_range('items_processed', (l.item ->> 'items_processed')::bigint, 0, 9007199254740991)
+  perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
+  perform chunk_private.check_items('items_processed', (l.item ->> 'items_processed')::bigint)
   from jsonb_array_elements(leases) l (item) where l.item ->> 'items_processed' is not null;
-  perform pg_advisory_xact_lock_shared(uuid_hash_extended(g.job_id, 0))
+  perform chunk_private.enter_shared(g.job_id)
   from (
     select distinct q.parent_sync_job_id as job_id
     from jsonb_array_elements(leases) l (item)
@@ -73,7 +73,7 @@ create or replace function public.extend_chunk_lease(
 )
 returns jsonb
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select public.extend_chunk_leases(
     jsonb_build_array(jsonb_build_object('chunk_id', $1, 'claim_token', $2, 'items_processed', $4)), $3
@@ -85,7 +85,7 @@ comment on function public.extend_chunk_lease is
 create or replace function public.release_chunk_job(chunk_id bigint, claim_token uuid, reason text default null)
 returns jsonb
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -93,18 +93,17 @@ declare
   job public.sync_jobs;
   explanation constant text := coalesce(reason, 'given back by its worker');
 begin
-  perform pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))
-  from public.chunk_processing_queue q where q.id = chunk_id;
+  perform chunk_private.enter_shared(q.parent_sync_job_id) from public.chunk_processing_queue q where q.id = chunk_id;
   if not found then
     raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
   end if;
   select q.* into chunk from public.chunk_processing_queue q
-  where q.id = chunk_id and q.claim_token = claim_token and q.completed_at is null
+  where q.id = chunk_id and q.claim_token = release_chunk_job.claim_token and q.completed_at is null
   for no key update;
   if not found then
     return chunk_private.answer_again_or_refuse(chunk_id, claim_token) || coalesce((
       select jsonb_build_object('outcome', 'released') from chunk_private.chunk_attempts a
-      where a.chunk_id = chunk_id and a.claim_token = claim_token and a.outcome = 'released'
+      where a.chunk_id = release_chunk_job.chunk_id and a.claim_token = release_chunk_job.claim_token and a.outcome = 'released'
     ), '{}');
   end if;
   if chunk.given_back >= (select s.max_given_back from chunk_private.settings s) then
@@ -123,7 +122,7 @@ begin
   if job.status = 'paused' then
     insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index) values (job.id, now(), chunk.chunk_index);
   else
-    perform chunk_private.give_slots(job, array[chunk.chunk_index], array[now()], '{}', now() + interval '25 seconds');
+    perform chunk_private.hand_out(job, array[chunk.chunk_index], array[now()], null, now() + interval '25 seconds');
   end if;
   return jsonb_build_object('chunk_id', chunk_id, 'outcome', 'released', 'chunk_status', 'pending', 'job_status', job.status);
 end

@@ -1,0 +1,103 @@
+-- Reading the list of a bulk report.
+
+do $$
+begin
+  if to_regtype('chunk_private.report') is null then
+    create type chunk_private.report as (
+      place int,
+      job_id uuid,
+      chunk_id bigint,
+      claim_token uuid,
+      success boolean,
+      result jsonb,
+      error text,
+      retryable boolean,
+      retry_after_seconds int,
+      next_chunks jsonb,
+      items_processed bigint,
+      items_total bigint
+    );
+    create type chunk_private.accepted_report as (
+      place int,
+      job_id uuid,
+      chunk_id bigint,
+      chunk_index bigint,
+      success boolean,
+      had_failed boolean,
+      items bigint,
+      appends boolean,
+      items_total bigint
+    );
+  end if;
+end
+$$;
+comment on type chunk_private.report is 'One item of a bulk report: its place in the list, its chunk''s job, and the arguments of complete_chunk_job_safe.';
+comment on type chunk_private.accepted_report is 'What the rest of a bulk report needs of an item whose claim holds, without its payload and result.';
+
+create or replace function chunk_private.read_reports(completions jsonb, first_place int)
+returns chunk_private.report[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  reports chunk_private.report[];
+begin
+  reports := array(
+    select row(
+      first_place + r.place - 1, q.parent_sync_job_id, r.chunk_id, r.claim_token, coalesce(r.success, true), r.result, r.error, coalesce(r.retryable, true), r.retry_after_seconds,
+      nullif(r.next_chunks, '[]'), r.items_processed, r.items_total
+    )::chunk_private.report
+    from rows from (jsonb_to_recordset(completions) as (
+      chunk_id bigint, claim_token uuid, success boolean, result jsonb, error text, retryable boolean, retry_after_seconds int,
+      next_chunks jsonb, items_processed bigint, items_total bigint
+    )) with ordinality r (
+      chunk_id, claim_token, success, result, error, retryable, retry_after_seconds, next_chunks, items_processed, items_total, place
+    )
+    left join public.chunk_processing_queue q on q.id = r.chunk_id
+    order by r.chunk_id, r.place
+  );
+  perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total)
+  from unnest(reports) r
+  where r.retry_after_seconds is not null or r.next_chunks is not null or r.items_processed is not null or r.items_total is not null;
+  if jsonb_path_exists(completions, '$[*].success ? (@ == null)') then
+    raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
+  elsif jsonb_path_exists(completions, '$[*].claim_next ? (@ == true)') then
+    raise exception using errcode = 'SC003', detail = 'claim_next', message = 'claim_next goes with complete_chunk_job_safe only';
+  end if;
+  if exists (select from unnest(reports) r where r.chunk_id is null or r.claim_token is null) then
+    raise exception using errcode = 'SC003', detail = 'completions', message = 'each item of completions needs chunk_id and claim_token';
+  end if;
+  return reports;
+end
+$$;
+comment on function chunk_private.read_reports is
+  'The items of a bulk report in order of their chunks, checked, with the defaults of complete_chunk_job_safe.';
+
+create or replace function chunk_private.read_reports_apart(
+  completions jsonb, out reports chunk_private.report[], out refusals jsonb[]
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  item record;
+begin
+  reports := array[]::chunk_private.report[];
+  refusals := array_fill(null::jsonb, array[jsonb_array_length(completions)]);
+  for item in select c.value, c.place::int from jsonb_array_elements(completions) with ordinality c (value, place) loop
+    begin
+      reports := reports || chunk_private.read_reports(jsonb_build_array(item.value), item.place);
+    exception when sqlstate 'SC003' or sqlstate 'SC004' or data_exception then
+      refusals[item.place] := jsonb_build_object(
+        'chunk_id', case when jsonb_typeof(item.value) = 'object' then item.value -> 'chunk_id' end,
+        'outcome', 'error', 'code', sqlstate, 'message', sqlerrm
+      );
+    end;
+  end loop;
+  reports := array(select r from unnest(reports) r order by r.chunk_id, r.place);
+end
+$$;
+comment on function chunk_private.read_reports_apart is
+  'What read_reports does, one item at a time, so that only the bad ones are refused: their answers stand at their places.';

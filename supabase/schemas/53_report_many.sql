@@ -1,0 +1,242 @@
+-- Reporting many chunks at once: set by set, in the order of locks.
+
+create or replace function chunk_private.enter_gates(reports chunk_private.report[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  job record;
+  appended bigint := 0;
+begin
+  for job in
+    select r.job_id as id, bool_or(r.next_chunks is not null) as appends, sum(jsonb_array_length(r.next_chunks)) as chunks
+    from unnest(reports) r
+    where r.job_id is not null
+    group by r.job_id
+    order by r.job_id
+  loop
+    appended := appended + coalesce(job.chunks, 0);
+    if appended > 100000 then
+      raise exception using errcode = 'SC004', detail = 'completions',
+        message = 'completions have more than 100000 next_chunks together; one call may carry 100000';
+    end if;
+    if job.appends then
+      perform chunk_private.enter_alone(job.id);
+    else
+      perform chunk_private.enter_shared(job.id);
+    end if;
+  end loop;
+end
+$$;
+comment on function chunk_private.enter_gates is
+  'Enters the gates of the reported jobs in their order: alone where chunks are appended. SC004 for more than 100,000 of these.';
+
+-- In order of id, as they stand in the array, and no chunk that is somebody else's by now: those take theirs in no order.
+-- Of two reports for one chunk the first counts. What failed is written again by count_reports.
+create or replace function chunk_private.accept_reports(reports chunk_private.report[])
+returns chunk_private.accepted_report[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  accepted chunk_private.accepted_report[];
+begin
+  with ended as (
+    update public.chunk_processing_queue q
+    set status = case when r.success then 'completed' else q.status end, result = case when r.success then r.result end,
+        error = null, locked_until = case when not r.success then q.locked_until end, completed_at = case when r.success then now() end,
+        items_processed = coalesce(case when r.success then r.items_processed end, q.items_processed),
+        items_total = coalesce(case when r.success then r.items_total end, q.items_total), updated_at = now()
+    from unnest(reports) r
+    where q.id = r.chunk_id and q.claim_token = r.claim_token and q.completed_at is null
+    returning row(
+      r.place, q.parent_sync_job_id, q.id, q.chunk_index, r.success, q.attempts > 1, coalesce(q.items_processed, 0),
+      r.next_chunks is not null, r.items_total
+    )::chunk_private.accepted_report as report
+  )
+  select array_agg(e.report) into accepted from ended e;
+  return accepted;
+end
+$$;
+comment on function chunk_private.accept_reports is 'The fence of a bulk report: completes or locks the chunks whose claims hold, and returns what was accepted.';
+
+create or replace function chunk_private.count_reports(
+  accepted chunk_private.accepted_report[], reports chunk_private.report[], out outcomes text[], out changing uuid[]
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  job record;
+  item record;
+  open_here bigint;
+begin
+  for job in
+    select j.id, j.stripes, bool_or(not a.success) as fails, bool_or(a.appends or a.success and a.items_total is not null) as grows
+    from unnest(accepted) a
+    join public.sync_jobs j on j.id = a.job_id
+    group by j.id
+    order by j.id
+  loop
+    if job.fails then
+      perform 1 from chunk_private.job_counters c
+      where c.job_id = job.id and c.stripe in (select a.chunk_index % job.stripes from unnest(accepted) a where a.job_id = job.id)
+      order by c.stripe
+      for no key update;
+      for item in
+        select a.place, q as chunk, r.error, r.retryable, r.retry_after_seconds
+        from unnest(accepted) a
+        join unnest(reports) r on r.place = a.place
+        join public.chunk_processing_queue q on q.id = a.chunk_id
+        where a.job_id = job.id and not a.success
+      loop
+        outcomes[item.place] := chunk_private.end_attempt(
+          item.chunk, 'error', coalesce(item.error, 'the worker gave no error text'), item.retryable, item.retry_after_seconds
+        );
+      end loop;
+    end if;
+    with counted as (
+      update chunk_private.job_counters c
+      set open_chunks = c.open_chunks - d.done,
+          completed_chunks = c.completed_chunks + d.done,
+          retrying_chunks = c.retrying_chunks - d.retried,
+          items_processed = least(c.items_processed + d.items, 9007199254740991),
+          last_activity_at = now()
+      from (
+        select a.chunk_index % job.stripes as stripe, count(*) as done, count(*) filter (where a.had_failed) as retried,
+          sum(a.items)::bigint as items
+        from unnest(accepted) a
+        where a.job_id = job.id and a.success
+        group by 1
+        order by 1
+      ) d
+      where c.job_id = job.id and c.stripe = d.stripe
+      returning c.open_chunks
+    )
+    select min(n.open_chunks) into open_here from counted n;
+    if job.fails then
+      open_here := (select min(c.open_chunks) from chunk_private.job_counters c where c.job_id = job.id);
+    end if;
+    if job.grows or open_here = 0 then
+      changing := changing || job.id;
+    end if;
+  end loop;
+end
+$$;
+comment on function chunk_private.count_reports is
+  'Counts what was accepted, and ends the attempts that failed: their outcomes, by place, and the jobs whose rows change next.';
+
+create or replace function chunk_private.change_jobs(
+  changing uuid[], accepted chunk_private.accepted_report[], reports chunk_private.report[]
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  job record;
+begin
+  for job in
+    select a.job_id as id, bool_or(a.appends) as appends,
+      coalesce(sum(a.items_total) filter (where a.success and not a.appends), 0)::bigint as items_total
+    from unnest(accepted) a
+    where a.job_id = any (changing)
+    group by a.job_id
+    order by a.job_id
+  loop
+    if job.appends then
+      perform chunk_private.add_chunks(job.id, r.next_chunks, r.items_total)
+      from unnest(accepted) a
+      join unnest(reports) r on r.place = a.place
+      where a.job_id = job.id and a.appends;
+    end if;
+    if job.items_total > 0 then
+      perform chunk_private.add_items(job.id, job.items_total);
+    end if;
+    perform chunk_private.finish_if_done(job.id);
+  end loop;
+end
+$$;
+comment on function chunk_private.change_jobs is 'Appends the chunks and items that reports have found to their jobs, and ends those that are done.';
+
+create or replace function public.complete_chunk_jobs_safe(completions jsonb)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+  reports chunk_private.report[];
+  accepted chunk_private.accepted_report[];
+  answers jsonb[];
+  counted record;
+  item record;
+  job record;
+begin
+  -- Arguments
+  if jsonb_typeof(completions) is distinct from 'array' then
+    raise exception using errcode = 'SC003', detail = 'completions', message = 'completions must be a JSON array of objects';
+  end if;
+  perform chunk_private.check_length('completions', completions, 1000);
+  begin
+    answers := array_fill(null::jsonb, array[jsonb_array_length(completions)]);
+    reports := chunk_private.read_reports(completions, 1);
+  exception when sqlstate 'SC003' or sqlstate 'SC004' or data_exception then
+    -- One is bad: only it is refused.
+    select r.reports, r.refusals into reports, answers from chunk_private.read_reports_apart(completions) r;
+  end;
+
+  -- All gates, all chunks, all counters, all jobs, before the first slot is passed on.
+  perform chunk_private.enter_gates(reports);
+  accepted := chunk_private.accept_reports(reports);
+  counted := chunk_private.count_reports(accepted, reports);
+  perform chunk_private.change_jobs(counted.changing, accepted, reports);
+
+  -- Slots, and the answers of what was accepted
+  for job in
+    select j as row, d.freed, d.appends,
+      (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = j.id)::bigint as remaining
+    from (
+      select a.job_id, array_agg(a.chunk_index) as freed, bool_or(a.appends) as appends
+      from unnest(accepted) a
+      group by a.job_id
+    ) d
+    join public.sync_jobs j on j.id = d.job_id
+    order by j.id
+  loop
+    for item in
+      select a.place, jsonb_build_object(
+        'chunk_id', a.chunk_id, 'outcome', o.outcome, 'job_status', (job.row).status, 'next', null, 'remaining', job.remaining,
+        'chunk_status', case o.outcome when 'retrying' then 'pending' else o.outcome end
+      ) as answer
+      from unnest(accepted) a
+      cross join lateral (select coalesce(counted.outcomes[a.place], 'completed') as outcome) o
+      where a.job_id = (job.row).id
+    loop
+      answers[item.place] := item.answer;
+    end loop;
+    perform chunk_private.pass_slots_on(job.row, job.freed, null);
+    if job.appends then
+      perform chunk_private.fill_slots((job.row).id);
+    end if;
+  end loop;
+
+  -- The answers of what was not: repeated, outdated, or of no chunk
+  for item in select r.place, r.chunk_id, r.claim_token from unnest(reports) r where answers[r.place] is null loop
+    answers[item.place] := coalesce(chunk_private.answer_again(item.chunk_id, item.claim_token), jsonb_build_object(
+      'chunk_id', item.chunk_id, 'outcome', 'error', 'code', 'SC001', 'message', format('there is no chunk %s', item.chunk_id)
+    ));
+  end loop;
+  return to_jsonb(answers);
+end
+$$;
+comment on function public.complete_chunk_jobs_safe is
+  'Reports many chunks (at most 1,000) at once: an array of objects with the arguments of complete_chunk_job_safe (but claim_next), answered in order. A bad item is answered with outcome error, code and message; the others go through.';

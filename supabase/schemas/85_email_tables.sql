@@ -1,0 +1,75 @@
+-- Email: the accounts whose mailboxes are synced, and the messages.
+--
+-- A password is in the Vault only, under the name email_account_<id>. It goes in with save_email_account() and comes out
+-- with get_email_account_secret(), which is for the handler's key alone.
+
+create table if not exists public.email_accounts (
+  id uuid primary key default gen_random_uuid(),
+  owner_id uuid,
+  name text not null,
+  host text not null,
+  port int not null default 993,
+  tls text not null default 'implicit',
+  username text not null,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint email_accounts_one_per_name unique nulls not distinct (owner_id, name),
+  constraint email_accounts_name_length check (length(name) between 1 and 100),
+  constraint email_accounts_host_is_a_host check (host ~ '^([A-Za-z0-9._-]{1,253}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40})$'),
+  constraint email_accounts_port_range check (port between 1 and 65535),
+  constraint email_accounts_tls_known check (tls in ('implicit', 'starttls', 'none')),
+  constraint email_accounts_username_length check (length(username) between 1 and 320)
+);
+comment on table public.email_accounts is 'IMAP accounts that can be synced. Written by save_email_account() and remove_email_account(); passwords are in the Vault.';
+comment on column public.email_accounts.owner_id is 'The user whose account it is (auth.users.id); null: the service''s own. Only jobs of the same owner can use it.';
+comment on column public.email_accounts.name is 'What a job''s payload calls it: {"account": "work"}.';
+comment on column public.email_accounts.tls is 'implicit: TLS from the first byte (993). starttls: upgraded before the login, or refused (143). none: in the clear.';
+
+create table if not exists public.synced_emails (
+  id bigint generated always as identity primary key,
+  account_id uuid not null,
+  folder text not null,
+  uidvalidity bigint not null,
+  uid bigint not null,
+  message_id text,
+  in_reply_to text,
+  subject text,
+  from_addresses jsonb not null default '[]',
+  to_addresses jsonb not null default '[]',
+  cc_addresses jsonb not null default '[]',
+  bcc_addresses jsonb not null default '[]',
+  reply_to_addresses jsonb not null default '[]',
+  sent_at timestamptz,
+  received_at timestamptz,
+  size bigint,
+  flags text[] not null default '{}',
+  preview text,
+  body_text text,
+  body_html text,
+  parse_error text,
+  deleted_at timestamptz,
+  job_id uuid,
+  synced_at timestamptz not null default now(),
+  constraint synced_emails_account_fkey foreign key (account_id) references public.email_accounts (id) on delete cascade,
+  -- Also the index of the foreign key, and of "which UIDs of this folder are here".
+  constraint synced_emails_one_per_uid unique (account_id, folder, uidvalidity, uid),
+  constraint synced_emails_uid_range check (uid between 1 and 4294967295 and uidvalidity >= 0),
+  constraint synced_emails_addresses_are_arrays check (
+    jsonb_typeof(from_addresses) = 'array' and jsonb_typeof(to_addresses) = 'array' and jsonb_typeof(cc_addresses) = 'array'
+    and jsonb_typeof(bcc_addresses) = 'array' and jsonb_typeof(reply_to_addresses) = 'array'
+  )
+);
+comment on table public.synced_emails is 'Messages that were synced, one row a message and folder. Written by the handler sync-emails.';
+comment on column public.synced_emails.uidvalidity is 'The server''s generation of UIDs in this folder. When it changes, the rows of the old one are marked deleted.';
+comment on column public.synced_emails.from_addresses is 'Array of {name, address}, decoded; so are the other addresses.';
+comment on column public.synced_emails.sent_at is 'The header Date; null when it is missing or no date.';
+comment on column public.synced_emails.received_at is 'When the server got the message (INTERNALDATE).';
+comment on column public.synced_emails.size is 'Size on the server in bytes.';
+comment on column public.synced_emails.flags is 'IMAP flags, such as \Seen, as of the message''s sync or the last full one.';
+comment on column public.synced_emails.preview is 'The text''s beginning, in one line.';
+comment on column public.synced_emails.body_text is 'Only when the job''s payload asked for it: {"body": true}.';
+comment on column public.synced_emails.parse_error is 'What could not be read of the message; the rest is stored.';
+comment on column public.synced_emails.deleted_at is 'When a full sync found that the message has left the folder.';
+comment on column public.synced_emails.job_id is 'The sync job that stored the message; it may have been purged since.';
+
+create index if not exists synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last) where deleted_at is null;
