@@ -19,7 +19,7 @@ begin
       ) o
     ) g
     -- Somebody may be reopening it; then it is not purged now.
-    where g.chunks_before < most_chunks and pg_try_advisory_xact_lock(uuid_hash_extended(g.id, 0))
+    where g.chunks_before < most_chunks and chunk_private.try_alone(g.id)
     order by g.completed_at, g.id
   );
 end
