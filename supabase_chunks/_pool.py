@@ -41,7 +41,7 @@ class Pool:
                     with _network.environment():
                         self._client = httpx.Client(
                             http2=False,
-                            timeout=seconds(self.timeout),
+                            timeout=timeouts(self.timeout),
                             limits=_limits(),
                             **_network.options(url),
                         )
@@ -89,7 +89,7 @@ class AsyncPool:
                 with _network.environment():
                     client = httpx.AsyncClient(
                         http2=False,
-                        timeout=seconds(self.timeout),
+                        timeout=timeouts(self.timeout),
                         limits=_limits(),
                         **_network.options(url),
                     )
@@ -108,11 +108,11 @@ class AsyncPool:
                 await client.aclose()
 
 
-def seconds(timeout: float | None) -> httpx.Timeout:
+def timeouts(seconds: float | None) -> httpx.Timeout:
     """Return the timeout of every part of a request; connecting never takes longer than 10 seconds."""
     import httpx
 
-    total = DEFAULT_TIMEOUT if timeout is None else timeout
+    total = DEFAULT_TIMEOUT if seconds is None else seconds
     return httpx.Timeout(total, connect=min(total, _CONNECT_TIMEOUT))
 
 

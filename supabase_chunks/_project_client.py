@@ -1,0 +1,187 @@
+"""The httpx clients that postgrest-py sends by: credentials of the moment, a time limit, and our errors.
+
+Each request is built and sent by a client of the pool, yours or ours; no connection is opened here. A failure
+becomes one of our errors before postgrest-py sees it: its own has neither status nor Retry-After, and it
+repeats some failures by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from ._credentials import headers, scrub
+from ._pool import timeouts
+from ._rpc import not_json, response_error
+from .errors import ChunksError, ConfigurationError, ConnectionFailed, RequestTimeout, UnexpectedResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ._credentials import Credentials
+    from ._pool import AsyncPool, Pool
+
+
+class ProjectClient(httpx.Client):
+    """Sends a project's requests in the calling thread."""
+
+    def __init__(self, credentials: Credentials, pool: Pool, limit: float | None) -> None:
+        """Take who is calling, the connections, and the seconds that a request may take as a whole."""
+        super().__init__(transport=httpx.BaseTransport(), trust_env=False)
+        self._credentials = credentials
+        self._pool = pool
+        self._limit = limit
+
+    def build_request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Request:
+        """Build a request as the pool's client does, with its own headers."""
+        if self._limit is not None:
+            options["timeout"] = timeouts(self._limit)
+        return self._pool.client(self._credentials.url).build_request(method, url, **options)
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send a request, and return its answer if that is a success."""
+        exchange = Exchange(request, self._credentials.key, self._token())
+        exchange.sign(request)
+        try:
+            response = self._send(request, options)
+        except (httpx.TransportError, httpx.DecodingError) as failure:
+            error = exchange.failed(failure)
+        else:
+            refusal = exchange.refused(response)
+            if refusal is None:
+                return response
+            error = refusal
+        # Raised here and not above: no httpx error with the request's headers may hang on it as its context.
+        # Nor are key and token variables of this frame: some tools keep a traceback with its variables.
+        raise error
+
+    def _send(self, request: httpx.Request, options: dict[str, Any]) -> httpx.Response:
+        """Do a request and read its whole answer in time; a body that drips is noticed at its next part."""
+        client = self._pool.client(self._credentials.url)
+        if self._limit is None:
+            return client.send(request, **options)
+        deadline = time.monotonic() + self._limit
+        response = client.send(request, **{**options, "stream": True})
+        try:
+            if isinstance(response.stream, httpx.SyncByteStream):
+                response.stream = _Bounded(response.stream, deadline)
+            response.read()
+        finally:
+            response.close()
+        return response
+
+    def _token(self) -> str | None:
+        token = self._credentials.token()
+        if token is None or isinstance(token, str):
+            return token
+        if inspect.iscoroutine(token):
+            token.close()
+        raise ConfigurationError("a sync client needs a token as text, or a function that returns one")
+
+
+class AsyncProjectClient(httpx.AsyncClient):
+    """Sends a project's requests on the running event loop."""
+
+    def __init__(self, credentials: Credentials, pool: AsyncPool, limit: float | None) -> None:
+        """Take who is calling, the connections, and the seconds that a request may take as a whole."""
+        super().__init__(transport=httpx.AsyncBaseTransport(), trust_env=False)
+        self._credentials = credentials
+        self._pool = pool
+        self._limit = limit
+
+    def build_request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Request:
+        """Build a request as the pool's client does, with its own headers."""
+        if self._limit is not None:
+            options["timeout"] = timeouts(self._limit)
+        return self._pool.client(self._credentials.url).build_request(method, url, **options)
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send a request, and return its answer if that is a success."""
+        exchange = Exchange(request, self._credentials.key, await self._token())
+        exchange.sign(request)
+        try:
+            async with asyncio.timeout(self._limit):
+                response = await self._pool.client(self._credentials.url).send(request, **options)
+        except TimeoutError:
+            error = exchange.failed(httpx.ReadTimeout("the answer did not end in time"))
+        except (httpx.TransportError, httpx.DecodingError) as failure:
+            error = exchange.failed(failure)
+        else:
+            refusal = exchange.refused(response)
+            if refusal is None:
+                return response
+            error = refusal
+        raise error
+
+    async def _token(self) -> str | None:
+        token = self._credentials.token()
+        return token if token is None or isinstance(token, str) else await token
+
+
+class Exchange:
+    """One request and its answer: who asks, and the error that an answer or a failure is."""
+
+    def __init__(self, request: httpx.Request, key: str, token: str | None) -> None:
+        """Take the request, and whose it is."""
+        self._key = key
+        self._token = token
+        # The function or table that is asked.
+        self._what = request.url.path.rpartition("/")[2]
+
+    def sign(self, request: httpx.Request) -> None:
+        """Add the headers that say who asks."""
+        request.headers.update(headers(self._key, self._token))
+
+    def refused(self, response: httpx.Response) -> ChunksError | None:
+        """Return the error that an answer is, or None for a success."""
+        content_type = response.headers.get("content-type", "")
+        if response.is_success and "json" in content_type and response.content:
+            return None
+        body = scrub(response.text, self._key, self._token)
+        if response.is_success:
+            return not_json(
+                status=response.status_code, content_type=content_type, body=body, what=self._what
+            )
+        return response_error(
+            status=response.status_code,
+            headers=response.headers,
+            body=body,
+            reason=response.reason_phrase,
+            what=self._what,
+        )
+
+    def failed(self, error: httpx.TransportError | httpx.DecodingError) -> ChunksError:
+        """Return the error that a failure of httpx is, without a reference to the request and its headers."""
+        text = scrub(str(error) or type(error).__name__, self._key, self._token)
+        if isinstance(error, httpx.TimeoutException):
+            return RequestTimeout(f"no answer to {self._what} in time ({type(error).__name__})")
+        if isinstance(error, httpx.DecodingError):
+            return UnexpectedResponse(f"the answer of {self._what} could not be read: {text}")
+        failure = ConnectionFailed(f"no connection for {self._what}: {text}")
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            failure.retryable = False
+        return failure
+
+
+class _Bounded(httpx.SyncByteStream):
+    """The body of an answer, until a moment of the monotonic clock.
+
+    httpx's own timeout is one of each read, so a server that drips its answer would never exceed it.
+    """
+
+    def __init__(self, body: httpx.SyncByteStream, deadline: float) -> None:
+        self._body = body
+        self._deadline = deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._body:
+            if time.monotonic() > self._deadline:
+                raise httpx.ReadTimeout("the answer had begun, and did not end in time")
+            yield part
+
+    def close(self) -> None:
+        self._body.close()
