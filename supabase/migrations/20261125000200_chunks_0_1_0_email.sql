@@ -237,7 +237,8 @@ comment on function public.get_email_account_secret is
 -- The messages that the handler sync-emails stores.
 
 create or replace function public.plan_email_folder(
-  account_id uuid, folder text, uidvalidity bigint, present jsonb, mark_deleted boolean default false
+  account_id uuid, folder text, uidvalidity bigint, present jsonb, mark_deleted boolean default false,
+  present_count int default null
 )
 returns jsonb
 language plpgsql
@@ -247,14 +248,23 @@ as $$
 #variable_conflict use_variable
 declare
   missing jsonb;
+  listed bigint;
   gone bigint := 0;
   superseded bigint;
 begin
   if jsonb_typeof(present) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'present', message = 'present must be an array of [first, last]';
   end if;
-  if (select sum((r.range ->> 1)::bigint - (r.range ->> 0)::bigint + 1) from jsonb_array_elements(present) r(range)) > 10000000 then
+  select coalesce(sum((r.range ->> 1)::bigint - (r.range ->> 0)::bigint + 1), 0) into listed
+  from jsonb_array_elements(present) r(range);
+  if listed > 10000000 then
     raise exception using errcode = 'SC004', detail = 'present', message = 'a folder of more than 10,000,000 messages is too large';
+  end if;
+  -- A server that lists a part of its messages must not cost the rows of the others.
+  if listed <> present_count or (mark_deleted and present_count is null) then
+    raise exception using errcode = 'SC003', detail = 'present_count',
+      message = format('present_count must be how many messages present lists (%s); it is %s', listed,
+        coalesce(present_count::text, 'null'));
   end if;
 
   update public.synced_emails e
@@ -294,7 +304,7 @@ begin
 end
 $$;
 comment on function public.plan_email_folder is
-  'Compares a folder''s UIDs on the server (present: an array of [first, last]) with the table. missing: ranges [first, last, messages] of neighbours that are not stored, be they new or left out by an earlier failure. Marks the rows of an earlier UIDVALIDITY deleted, and with mark_deleted those that have left the folder.';
+  'Compares a folder''s UIDs on the server (present: an array of [first, last]) with the table. missing: ranges [first, last, messages] of neighbours that are not stored, be they new or left out by an earlier failure. Marks the rows of an earlier UIDVALIDITY deleted, and with mark_deleted those that have left the folder; present_count, how many messages the server says there are, must then agree with the list.';
 
 create or replace function public.save_synced_emails(
   account_id uuid, folder text, uidvalidity bigint, emails jsonb, job_id uuid default null
@@ -339,6 +349,11 @@ begin
       excluded.cc_addresses, excluded.bcc_addresses, excluded.reply_to_addresses, excluded.sent_at, excluded.received_at,
       excluded.size, excluded.flags, excluded.preview, coalesce(excluded.body_text, e.body_text),
       coalesce(excluded.body_html, e.body_html), excluded.parse_error, null::timestamptz
+    )
+    -- What a server refuses to show today is no reason to forget what it showed before.
+    and not (
+      e.parse_error is null and excluded.parse_error is not null and excluded.message_id is null and excluded.subject is null
+      and excluded.sent_at is null and excluded.from_addresses = '[]' and excluded.preview is null
     );
   get diagnostics changed = row_count;
   return changed;

@@ -60,7 +60,9 @@ def test_the_version_is_that_of_the_package() -> None:
 
 def test_the_functions_pass_their_tests() -> None:
     # Most of their time they wait, and each file has servers of its own.
-    deno("test", "--parallel", "--frozen", "--allow-net", "--allow-env", ".", cwd=TESTS)
+    deno(
+        "test", "--parallel", "--frozen", "--allow-net", "--allow-env", "--allow-sys=hostname", ".", cwd=TESTS
+    )
 
 
 def test_the_example_passes_its_tests_in_a_project(tmp_path: Path) -> None:

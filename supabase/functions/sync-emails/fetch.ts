@@ -1,123 +1,179 @@
-/** Fetches the messages of a UID range; one that the server chokes on does not cost the others. */
+/**
+ * Fetches the messages of a UID range: the header whole, and of the body what the preview needs, or all of its text.
+ *
+ * One command brings each message's header and the beginning of its body, which is enough for most. Of the others the
+ * server is asked for the structure, and then for the part that has the text; attachments are never fetched.
+ */
 
-import type { FetchQueryObject, ImapFlow } from "imapflow";
-import { RetryLater } from "../_shared/serve.ts";
-import { explainDrop } from "./mailbox.ts";
-import { type EmailRow, type FetchedMessage, toRow } from "./message.ts";
+import type { FetchMessageObject, FetchQueryObject, ImapFlow } from "imapflow";
+import type { Budget } from "./budget.ts";
+import { Draft } from "./draft.ts";
+import { fetchEach, fetchRange } from "./narrowing.ts";
+import type { Saver } from "./saving.ts";
 
 /** The range, and whether bodies are wanted. */
 export interface Wanted {
   from: number;
   to: number;
   body: boolean;
+  /** How many messages there are in the range; null: the server is asked. */
+  expected: number | null;
 }
 
-/** What was done. */
-export interface Counts {
-  fetched: number;
-  /** Messages of which something could not be read. */
-  unreadable: number;
-}
+/** Bytes of a header that are fetched with all others, and at most. */
+const HEADER_BYTES = 32 * 1024;
+const MAX_HEADER_BYTES = 1024 * 1024;
+/** Bytes of a body that are fetched with all others: the preview is there in nine of ten messages. */
+const START_BYTES = { preview: 4 * 1024, body: 16 * 1024 };
+/** Bytes of a part: of one whose beginning is styles or empty lines, and of a body. */
+const PART_BYTES = { preview: 48 * 1024, body: 1024 * 1024 };
+/** Bytes of parts that are fetched before their rows are made. */
+const AT_ONCE = 2 * 1024 * 1024;
 
-/** Bytes of a message that are read: headers and the text's beginning, or with bodies rather all of the text. */
-const PREVIEW_BYTES = 128 * 1024;
-const BODY_BYTES = 1024 * 1024;
-
-/** Characters of text after which what is there is saved, so that a range of large mails fits into memory. */
-const SAVE_AT = 4 * 1024 * 1024;
-
-/** More messages than this that break the connection are a broken server, not broken messages. */
-const MAX_POISONOUS = 5;
+const ENVELOPE: FetchQueryObject = { uid: true, flags: true, size: true, internalDate: true };
 
 /**
- * Fetches a range at once; if the connection breaks, fetches the rest one by one on a fresh one. A message that breaks
- * its connection twice is stored with what the server says without its content.
+ * Fetches and stores a range.
  *
- * @param open a fresh connection with the folder open.
- * @param save stores rows of a generation of UIDs; called several times.
+ * @param client the client of a session with the folder open; that of a fresh one if the last broke.
+ * @returns the UIDs that are left, because the time is over.
  * @throws RetryLater when the server, not a message, is the trouble.
  */
 export async function fetchMessages(
   wanted: Wanted,
-  open: () => Promise<{ client: ImapFlow; uidvalidity: number }>,
-  save: (uidvalidity: number, rows: EmailRow[]) => Promise<void>,
-): Promise<Counts> {
-  const counts: Counts = { fetched: 0, unreadable: 0 };
-  const seen = new Set<number>();
-  const limit = wanted.body ? BODY_BYTES : PREVIEW_BYTES;
-  let session = await open();
-  let rows: EmailRow[] = [];
-  let weight = 0;
+  client: () => Promise<ImapFlow>,
+  saver: Saver,
+  budget: Budget,
+): Promise<number[]> {
+  const mode = wanted.body ? "body" : "preview";
+  const drafts: Draft[] = [];
+  const refused = new Map<number, { why: string; broke: boolean }>();
+  const timeIsOver = () => budget.leftMs() <= 0;
+  const flags = (uid: number, mentioned: Set<string>) => saver.mention(uid, mentioned);
+  const left = await fetchRange(
+    {
+      query: { ...ENVELOPE, bodyParts: [part("HEADER", HEADER_BYTES), part("TEXT", START_BYTES[mode])] },
+      client,
+      answers: (message) =>
+        message.size !== undefined && "headers" in message && message.bodyParts !== undefined,
+      async take(message) {
+        const draft = new Draft(message, wanted.body);
+        draft.readHeader(message.headers, HEADER_BYTES);
+        draft.readStart(message.bodyParts?.get("text"), START_BYTES[mode]);
+        if (draft.isDone) await saver.add(draft.row());
+        else drafts.push(draft);
+      },
+      refused: (uid, why, broke) => void refused.set(uid, { why, broke }),
+      flags,
+      enough: () => timeIsOver() && saver.fetched + drafts.length > 0,
+    },
+    [wanted.from, wanted.to],
+    wanted.expected,
+  );
+  for (const [uid, { why, broke }] of refused) await takeWhatThereIs(uid, why, broke);
+  const unfinished = await finish(drafts);
+  return [...unfinished, ...left].sort((a, b) => a - b);
 
-  const flush = async () => {
-    if (rows.length > 0) await save(session.uidvalidity, rows);
-    rows = [];
-    weight = 0;
-  };
-  const keep = async (message: FetchedMessage) => {
-    const row = await toRow(message, wanted);
-    seen.add(message.uid);
-    counts.fetched += 1;
-    if (row.parse_error !== null) counts.unreadable += 1;
-    rows.push(row);
-    weight += 1000 + (row.body_text?.length ?? 0) + (row.body_html?.length ?? 0);
-    if (weight > SAVE_AT) await flush();
-  };
-
-  try {
-    try {
-      for await (const message of messages(session.client, `${wanted.from}:${wanted.to}`, limit)) {
-        await keep(message);
-      }
-    } catch (error) {
-      if (session.client.usable) throw error;
-      await reopen();
-      await oneByOne();
+  /** Stores a message whose content the server refuses, with as much as it does say. */
+  async function takeWhatThereIs(uid: number, why: string, broke: boolean): Promise<void> {
+    const problem = `the server did not send its content: ${why}`;
+    const steps: FetchQueryObject[] = [ENVELOPE];
+    // Where the content breaks the connection, the header may do so too.
+    if (!broke) steps.unshift({ ...ENVELOPE, bodyParts: [part("HEADER", HEADER_BYTES)] });
+    let found: FetchMessageObject | null = null;
+    for (const query of steps) {
+      if (found !== null) break;
+      await fetchEach({
+        query,
+        client,
+        answers: (message) => message.size !== undefined && (!query.bodyParts || "headers" in message),
+        take: (message) => void (found = message),
+        refused() {},
+        flags,
+        enough: () => false,
+      }, [uid]);
     }
-    await flush();
-    return counts;
-  } catch (error) {
-    throw explainDrop(error);
-  } finally {
-    session.client.close();
+    const draft = new Draft(found ?? { uid }, wanted.body);
+    const { headers } = (found ?? {}) as Partial<FetchMessageObject>;
+    if (headers) draft.readHeader(headers, HEADER_BYTES);
+    draft.problems.push(problem);
+    await saver.add(draft.row());
   }
 
-  async function reopen(): Promise<void> {
-    // What was fetched belongs to the generation of UIDs that this session saw.
-    await flush();
-    session.client.close();
-    session = await open();
-  }
-
-  async function oneByOne(): Promise<void> {
-    let poisonous = 0;
-    const range = { uid: `${wanted.from}:${wanted.to}` };
-    const uids = await session.client.search(range, { uid: true });
-    if (!uids) throw new RetryLater(null, "the mail server did not list its messages");
-    for (const uid of uids.filter((uid) => !seen.has(uid))) {
-      for (let breaks = 0, done = false; !done;) {
-        try {
-          for await (const message of messages(session.client, String(uid), breaks < 2 ? limit : null)) {
-            await keep(message);
-          }
-          done = true;
-        } catch (error) {
-          if (session.client.usable || breaks === 2) throw error;
-          breaks += 1;
-          if (breaks === 2 && ++poisonous > MAX_POISONOUS) {
-            throw new RetryLater(null, "the mail server breaks off again and again");
-          }
-          await reopen();
-        }
+  /** Fetches what the drafts still need; returns the UIDs of those for which there was no time. */
+  async function finish(drafts: Draft[]): Promise<number[]> {
+    const todo = new Set(drafts);
+    const enough = () => timeIsOver() && saver.fetched > 0;
+    const long = drafts.filter((draft) => draft.needsHeader);
+    await ask(long, { uid: true, bodyParts: [part("HEADER", MAX_HEADER_BYTES)] }, enough, {
+      answers: (message) => "headers" in message,
+      take: (draft, message) => draft.readHeader(message.headers, MAX_HEADER_BYTES),
+      refused: (draft) => draft.settleHeader(),
+    });
+    const unclear = drafts.filter((draft) => draft.needsStructure);
+    await ask(unclear, { uid: true, bodyStructure: true }, enough, {
+      answers: (message) => message.bodyStructure !== undefined,
+      take: (draft, message) => draft.readStructure(message.bodyStructure!, PART_BYTES[mode]),
+      refused: (draft, why) => draft.settle(`the server did not describe its parts: ${why}`),
+    });
+    while (todo.size > 0 && !enough()) {
+      for (const draft of [...todo].filter((draft) => draft.isDone)) {
+        todo.delete(draft);
+        await saver.add(draft.row());
+      }
+      const group = nextGroup([...todo]);
+      if (group.length === 0) break;
+      const { number } = group[0].wants!;
+      await ask(group, { uid: true, bodyParts: [part(number, PART_BYTES[mode])] }, enough, {
+        answers: (message) => message.bodyParts?.has(number.toLowerCase()) ?? false,
+        take: (draft, message) =>
+          draft.readPart(message.bodyParts?.get(number.toLowerCase()), PART_BYTES[mode]),
+        refused: (draft, why) => draft.skipPart(`the server did not send a part of its text: ${why}`),
+      });
+      for (const draft of group) {
+        if (draft.wants?.number === number) draft.skipPart("a part of its text is gone");
       }
     }
+    return [...todo].map((draft) => draft.uid);
+  }
+
+  async function ask(
+    drafts: Draft[],
+    query: FetchQueryObject,
+    enough: () => boolean,
+    on: {
+      answers(message: FetchMessageObject): boolean;
+      take(draft: Draft, message: FetchMessageObject): void;
+      refused(draft: Draft, why: string): void;
+    },
+  ): Promise<void> {
+    const byUid = new Map(drafts.map((draft) => [draft.uid, draft]));
+    await fetchEach({
+      query,
+      client,
+      answers: on.answers,
+      take: (message) => on.take(byUid.get(message.uid)!, message),
+      refused: (uid, why) => on.refused(byUid.get(uid)!, why),
+      flags,
+      enough,
+    }, [...byUid.keys()].sort((a, b) => a - b));
   }
 }
 
-/** The messages with their content up to a limit, or without it. */
-function messages(client: ImapFlow, range: string, limit: number | null): AsyncGenerator<FetchedMessage> {
-  // Not the envelope: the parser here copes with headers on which servers' own parsers give up.
-  const query: FetchQueryObject = { uid: true, flags: true, size: true, internalDate: true };
-  if (limit !== null) query.source = { start: 0, maxLength: limit };
-  return client.fetch(range, query, { uid: true });
+/** Drafts that want the same part, as many as fit into memory. */
+function nextGroup(drafts: Draft[]): Draft[] {
+  const first = drafts.find((draft) => draft.wants !== null);
+  const group: Draft[] = [];
+  let bytes = 0;
+  for (const draft of drafts) {
+    if (draft.wants === null || draft.wants.number !== first?.wants?.number) continue;
+    bytes += draft.wants.size;
+    if (group.length > 0 && bytes > AT_ONCE) break;
+    group.push(draft);
+  }
+  return group;
+}
+
+function part(key: string, maxLength: number) {
+  return { key, start: 0, maxLength };
 }

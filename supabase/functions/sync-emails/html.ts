@@ -1,14 +1,15 @@
 /** Text of an HTML mail, good enough for a preview; in linear time, since mail is written by strangers. */
 
-const ENTITIES: Record<string, string> = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: " " };
+import { decodeHTML } from "entities";
 
 /** Elements whose content nobody reads. */
-const SILENT = ["script", "style", "head", "title"];
+const SILENT = ["script", "style", "title"];
 
 /** The readable text of HTML, with spaces where there were tags. */
 export function htmlToText(html: string): string {
   const parts: string[] = [];
   const lower = html.toLowerCase();
+  const ends = new TagEnds(html);
   let at = 0;
   while (at < html.length) {
     const tag = html.indexOf("<", at);
@@ -16,28 +17,49 @@ export function htmlToText(html: string): string {
       parts.push(html.slice(at));
       break;
     }
-    parts.push(html.slice(at, tag), " ");
+    parts.push(html.slice(at, tag));
+    // "1 < 2" is no tag.
+    if (!/[a-z/!?]/.test(lower[tag + 1] ?? "")) {
+      parts.push("<");
+      at = tag + 1;
+      continue;
+    }
+    parts.push(" ");
     const silent = SILENT.find((name) =>
       lower.startsWith(name, tag + 1) && !/[a-z]/.test(lower[tag + 1 + name.length] ?? "")
     );
     if (lower.startsWith("<!--", tag)) at = after(lower, "-->", tag);
-    else if (silent) at = after(lower, ">", after(lower, `</${silent}`, tag) - 1);
-    else at = after(lower, ">", tag);
+    else if (silent) at = ends.after(after(lower, `</${silent}`, tag) - 1);
+    else at = ends.after(tag);
   }
-  return parts.join("").replace(
-    /&(#x?[0-9a-f]{1,6}|[a-z]{2,5});/gi,
-    (whole, name: string) => entity(name) ?? whole,
-  );
+  return decodeHTML(parts.join(""));
+}
+
+/** Finds where tags end, which may have `>` in their attributes. */
+class TagEnds {
+  readonly #last: Record<string, number>;
+
+  constructor(private readonly html: string) {
+    this.#last = { '"': html.lastIndexOf('"'), "'": html.lastIndexOf("'") };
+  }
+
+  /** The place behind the tag that begins at or before the place. */
+  after(from: number): number {
+    const { html } = this;
+    const special = /[>"']/g;
+    special.lastIndex = from;
+    for (let match = special.exec(html); match !== null; match = special.exec(html)) {
+      if (match[0] === ">") return match.index + 1;
+      // A quote that opens after "=" and never closes is a slip, and not the rest of the mail.
+      if (!/=\s*$/.test(html.slice(Math.max(0, match.index - 10), match.index))) continue;
+      if (this.#last[match[0]] > match.index) special.lastIndex = html.indexOf(match[0], match.index + 1) + 1;
+    }
+    return html.length;
+  }
 }
 
 /** The place behind the next `what`, or the end. */
 function after(text: string, what: string, from: number): number {
   const found = text.indexOf(what, from);
   return found === -1 ? text.length : found + what.length;
-}
-
-function entity(name: string): string | null {
-  if (!name.startsWith("#")) return ENTITIES[name.toLowerCase()] ?? null;
-  const code = /^#x/i.test(name) ? parseInt(name.slice(2), 16) : parseInt(name.slice(1), 10);
-  return code > 0 && code <= 0x10ffff ? String.fromCodePoint(code) : null;
 }

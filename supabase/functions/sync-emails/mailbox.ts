@@ -1,7 +1,9 @@
-/** An IMAP mailbox: the connection, and what its failures mean. */
+/** An IMAP mailbox: the connection, the folder that is open in it, and what their failures mean. */
 
 import { ImapFlow, type ImapFlowError } from "imapflow";
 import { PermanentFailure, RetryLater } from "../_shared/serve.ts";
+import { isThrottle, refusal, secondsToWait, verdict } from "./refusals.ts";
+import { HandOver, Throttled } from "./throttle.ts";
 
 /** How to log in; what `get_email_account_secret` returns. */
 export interface Login {
@@ -13,22 +15,26 @@ export interface Login {
   password: string;
 }
 
+/** A folder that is open. */
+export interface Folder {
+  /** Its name on the server, whichever way it was asked for; INBOX in capitals. */
+  path: string;
+  /** The generation of its UIDs; 0 on a server that has none. */
+  uidvalidity: number;
+}
+
 /** Milliseconds. A chunk has minutes at most, so none of these may take one. */
 const CONNECT_TIMEOUT = 15_000;
 const SILENCE_TIMEOUT = 45_000;
 /** Bytes; a server must not be able to fill the worker's memory. */
-const MAX_LITERAL = 32 * 1024 * 1024;
-
-/** Refusals at login or of a folder that are about the moment, not about the request. */
-const TEMPORARY = /too many|temporar|try again|unavailable|overload|rate|in.?use|limit/i;
+const MAX_LITERAL = 8 * 1024 * 1024;
 
 /**
  * Connects and logs in.
  *
- * @param signal closes the connection.
  * @param extraCa certificates in PEM that are trusted beside the usual ones.
- * @throws PermanentFailure when the login is refused or the server's certificate is not trusted; RetryLater when the
- *   server cannot be reached now.
+ * @throws PermanentFailure when the login is refused or the server's certificate is not trusted; Throttled when the
+ *   server asks to come back; RetryLater when it cannot be reached now.
  */
 export async function connect(login: Login, signal: AbortSignal, extraCa?: string): Promise<ImapFlow> {
   const client = new ImapFlow({
@@ -51,34 +57,38 @@ export async function connect(login: Login, signal: AbortSignal, extraCa?: strin
   });
   // Without a listener an error after connecting would end the worker.
   client.on("error", () => {});
-  signal.addEventListener("abort", () => client.close());
+  const abort = () => client.close();
+  signal.addEventListener("abort", abort);
   try {
     await client.connect();
     return client;
-  } catch (error) {
+  } catch (thrown) {
     client.close();
-    throw explainConnect(error as ImapFlowError, login);
+    const error = thrown as ImapFlowError;
+    // A goodbye may be overtaken by the closing of its connection.
+    error.reason ??= (client as { byeReason?: string }).byeReason;
+    throw explainConnect(error, login);
+  } finally {
+    signal.removeEventListener("abort", abort);
   }
 }
 
 /**
  * Opens a folder for reading; the server sets no flag.
  *
- * @returns its generation of UIDs.
  * @throws PermanentFailure when there is no such folder.
  */
-export async function openFolder(client: ImapFlow, folder: string): Promise<number> {
+export async function openFolder(client: ImapFlow, folder: string): Promise<Folder> {
   try {
     const mailbox = await client.mailboxOpen(folder, { readOnly: true });
-    return Number(mailbox.uidValidity);
+    return { path: mailbox.path, uidvalidity: Number(mailbox.uidValidity ?? 0) };
   } catch (thrown) {
     const error = thrown as ImapFlowError;
     if (error.mailboxMissing) {
       throw new PermanentFailure(`the account has no folder ${JSON.stringify(folder)}`);
     }
-    const said = refusal(error);
-    if (error.responseStatus === "NO" && !TEMPORARY.test(said)) {
-      throw new PermanentFailure(`the folder ${JSON.stringify(folder)} cannot be opened: ${said}`);
+    if (error.responseStatus === "NO" && verdict(error) === "never") {
+      throw new PermanentFailure(`the folder ${JSON.stringify(folder)} cannot be opened: ${refusal(error)}`);
     }
     throw explainDrop(error);
   }
@@ -86,19 +96,28 @@ export async function openFolder(client: ImapFlow, folder: string): Promise<numb
 
 /** What a failure within a session means: the connection is gone, or the server is out of sorts; try again. */
 export function explainDrop(thrown: unknown): Error {
-  if (thrown instanceof PermanentFailure || thrown instanceof RetryLater) return thrown;
+  const known = [PermanentFailure, RetryLater, Throttled, HandOver];
+  if (known.some((kind) => thrown instanceof kind)) return thrown as Error;
   const error = thrown as ImapFlowError;
-  const seconds = error.throttleReset ? error.throttleReset / 1000 : null;
-  return new RetryLater(seconds, `the mail server broke off: ${refusal(error)}`);
+  const message = `the mail server broke off: ${refusal(error)}`;
+  return isThrottle(error) ? new Throttled(secondsToWait(error), message) : new RetryLater(null, message);
 }
 
 function explainConnect(error: ImapFlowError, { host, port, tls, username }: Login): Error {
   const server = `${host}:${port}`;
   const said = refusal(error);
-  if (error.authenticationFailed && !TEMPORARY.test(said)) {
-    return new PermanentFailure(`${server} refused the login of ${username}: ${said}`);
+  if (error.authenticationFailed || error.reason) {
+    const judged = verdict(error);
+    if (judged === "later") {
+      return new Throttled(secondsToWait(error), `${server} refused the login for now: ${said}`);
+    }
+    if (judged === "never") {
+      return new PermanentFailure(`${server} refused the login of ${username}: ${said}`);
+    }
   }
-  if (error.authenticationFailed) return new RetryLater(60, `${server} refused the login for now: ${said}`);
+  if (isThrottle(error)) {
+    return new Throttled(secondsToWait(error), `${server} refused the login for now: ${said}`);
+  }
   if (/certificate|UnknownIssuer|self.?signed/i.test(said)) {
     return new PermanentFailure(`the certificate of ${server} is not trusted: ${said}`);
   }
@@ -108,11 +127,4 @@ function explainConnect(error: ImapFlowError, { host, port, tls, username }: Log
     return new PermanentFailure(`${server} does not offer STARTTLS`);
   }
   return new RetryLater(null, `${server} cannot be reached: ${said}`);
-}
-
-/** The server's words, or ours; the code says most where there are none. */
-function refusal(error: ImapFlowError): string {
-  const words = error.responseText || error.message;
-  const code = error.serverResponseCode ?? error.code;
-  return code && !words.includes(code) ? `${words} (${code})` : words;
 }

@@ -1,24 +1,11 @@
-/** One message as the server sent it, turned into a row of `synced_emails`. */
+/** One message turned into a row of `synced_emails`. */
 
-import PostalMime, { type Address, type Email } from "postal-mime";
 import { storableText } from "../_shared/json.ts";
-import { messageOf } from "../_shared/log.ts";
+import { type NamedAddress, readAddresses } from "./addresses.ts";
+import { parseDate } from "./dates.ts";
+import { Headers } from "./headers.ts";
 import { htmlToText } from "./html.ts";
-
-/** What of a fetched message is used. */
-export interface FetchedMessage {
-  uid: number;
-  flags?: Set<string> | undefined;
-  size?: number | undefined;
-  internalDate?: Date | string | undefined;
-  /** The message's beginning, up to the limit it was fetched with. */
-  source?: Uint8Array | undefined;
-}
-
-interface NamedAddress {
-  name: string;
-  address: string;
-}
+import type { TextPart } from "./mime.ts";
 
 /** A row, its fields named like the columns; an object of `save_synced_emails`. */
 export interface EmailRow {
@@ -41,15 +28,40 @@ export interface EmailRow {
   parse_error: string | null;
 }
 
-const MAX_PREVIEW = 200;
-/** Longer header values are cut: no honest one comes near. */
-const MAX_HEADER = 2000;
-const MAX_ADDRESSES = 1000;
+/** What a server says of a message beside its content. */
+export interface Envelope {
+  uid: number;
+  flags?: Set<string> | undefined;
+  size?: number | undefined;
+  internalDate?: Date | string | undefined;
+}
 
-/** Turns a message into its row. Never throws: what cannot be read is said in `parse_error`, the rest is kept. */
-export async function toRow(message: FetchedMessage, options: { body: boolean }): Promise<EmailRow> {
-  const row: EmailRow = {
-    uid: message.uid,
+/** A part's decoded text. */
+export interface Text {
+  type: TextPart["type"];
+  text: string;
+  /** Whether it is all of the part. */
+  whole: boolean;
+}
+
+const MAX_PREVIEW = 200;
+/** HTML may begin with kilobytes of styles; of more than this no preview is made. */
+const MAX_HTML_FOR_PREVIEW = 256 * 1024;
+const MAX_TEXT_FOR_PREVIEW = 64 * 1024;
+/** Longer header values are cut, and said to be: no honest one comes near. */
+const MAX_HEADER = 2000;
+
+/** Characters that senders put after a preview's text so that nothing else is shown. */
+const FILLERS = /[\u00AD\u034F\u115F\u1160\u17B4\u17B5\u180E\u200B\u2060-\u2064\u3164\uFEFF\uFFA0]/g;
+/** Joiners and direction marks mean something within a word, and nothing beside white space. */
+const JOINERS = /[\u200C-\u200F\u202A-\u202E]+/g;
+
+/** A row of which nothing but the envelope is known. */
+export function emptyRow(envelope: Envelope): EmailRow {
+  const { internalDate } = envelope;
+  const received = internalDate === undefined ? Number.NaN : new Date(internalDate).getTime();
+  return {
+    uid: envelope.uid,
     message_id: null,
     in_reply_to: null,
     subject: null,
@@ -59,79 +71,77 @@ export async function toRow(message: FetchedMessage, options: { body: boolean })
     bcc_addresses: [],
     reply_to_addresses: [],
     sent_at: null,
-    received_at: timestamp(message.internalDate),
-    size: message.size ?? message.source?.byteLength ?? null,
-    flags: [...message.flags ?? []].map(storableText).sort(),
+    received_at: inRange(received) ? new Date(received).toISOString() : null,
+    size: envelope.size ?? null,
+    flags: storedFlags(envelope.flags),
     preview: null,
     body_text: null,
     body_html: null,
     parse_error: null,
   };
-  const problems: string[] = [];
-  if (message.source === undefined) problems.push("the server did not send its content");
-  else {
-    try {
-      const email = await PostalMime.parse(message.source, { attachmentEncoding: "arraybuffer" });
-      fill(row, email, options.body, problems);
-      const missing = (message.size ?? 0) - message.source.byteLength;
-      if (options.body && missing > 0) {
-        problems.push(`only the first ${message.source.byteLength} bytes were read`);
-      }
-    } catch (error) {
-      problems.push(messageOf(error));
+}
+
+/** Flags as they are stored: \Recent is the session's, not the message's. */
+export function storedFlags(flags: Iterable<string> | undefined): string[] {
+  return [...flags ?? []].filter((flag) => flag.toLowerCase() !== "\\recent").map(storableText).sort();
+}
+
+/** Fills in what the header says; what cannot be read is said in `problems`. */
+export function fillHeader(row: EmailRow, headers: Headers, problems: string[]): void {
+  const text = (field: string) => {
+    const value = headers.text(field, problems);
+    if (value === null) return null;
+    if (value.length > MAX_HEADER) {
+      problems.push(`${field} has ${value.length} characters, ${MAX_HEADER} are stored`);
     }
-  }
-  if (problems.length > 0) row.parse_error = storableText(problems.join("; ")).slice(0, 500);
-  return row;
+    return cut(storableText(value).trim(), MAX_HEADER);
+  };
+  row.message_id = text("message-id");
+  row.in_reply_to = text("in-reply-to");
+  row.subject = text("subject");
+  row.from_addresses = readAddresses(headers, "from", problems);
+  if (row.from_addresses.length === 0) row.from_addresses = readAddresses(headers, "sender", problems);
+  row.to_addresses = readAddresses(headers, "to", problems);
+  row.cc_addresses = readAddresses(headers, "cc", problems);
+  row.bcc_addresses = readAddresses(headers, "bcc", problems);
+  row.reply_to_addresses = readAddresses(headers, "reply-to", problems);
+  const date = headers.raw("date");
+  row.sent_at = date ? parseDate(date) : null;
+  if (date && row.sent_at === null) problems.push(`the header Date is no date: ${date.slice(0, 100)}`);
 }
 
-function fill(row: EmailRow, email: Email, body: boolean, problems: string[]): void {
-  row.message_id = header(email.messageId);
-  row.in_reply_to = header(email.inReplyTo);
-  row.subject = header(email.subject);
-  row.from_addresses = addresses(email.from ?? email.sender);
-  row.to_addresses = addresses(email.to);
-  row.cc_addresses = addresses(email.cc);
-  row.bcc_addresses = addresses(email.bcc);
-  row.reply_to_addresses = addresses(email.replyTo);
-  row.sent_at = timestamp(email.date);
-  if (email.date && row.sent_at === null) {
-    problems.push(`the header Date is no date: ${email.date.slice(0, 100)}`);
-  }
-  const text = email.text?.trim() ? email.text : htmlToText(email.html ?? "");
-  row.preview = cut(storableText(text.slice(0, 20 * MAX_PREVIEW)).replace(/\s+/g, " ").trim(), MAX_PREVIEW) ||
-    null;
-  if (body) {
-    row.body_text = storableText(email.text ?? "");
-    row.body_html = email.html === undefined ? null : storableText(email.html);
-  }
+/** The beginning of the text in one line, and whether more content would change it. */
+export function previewOf(texts: Text[]): { preview: string | null; settled: boolean } {
+  const plain = texts.find(({ type, text, whole }) => type === "plain" && (text.trim() !== "" || !whole));
+  const chosen = plain ?? texts.find(({ type }) => type === "html");
+  if (chosen === undefined) return { preview: null, settled: false };
+  const readable = chosen.type === "plain"
+    ? chosen.text
+    : htmlToText(chosen.text.slice(0, MAX_HTML_FOR_PREVIEW));
+  const line = inOneLine(readable);
+  return { preview: cut(line, MAX_PREVIEW) || null, settled: chosen.whole || line.length >= MAX_PREVIEW };
 }
 
-/** Its members stand for a group. */
-function addresses(given: Address | Address[] | undefined): NamedAddress[] {
-  const found: NamedAddress[] = [];
-  for (const item of given === undefined ? [] : Array.isArray(given) ? given : [given]) {
-    if (item.group) found.push(...addresses(item.group));
-    else if (item.name || item.address) {
-      found.push({ name: header(item.name) ?? "", address: header(item.address) ?? "" });
-    }
-  }
-  return found.slice(0, MAX_ADDRESSES);
+/** Says in the row what could not be read. */
+export function sayProblems(row: EmailRow, problems: string[]): void {
+  if (problems.length > 0) row.parse_error = cut(storableText(problems.join("; ")), 500);
 }
 
-function header(value: string | undefined): string | null {
-  return value === undefined ? null : cut(storableText(value), MAX_HEADER);
+function inOneLine(text: string): string {
+  const plain = storableText(text.slice(0, MAX_TEXT_FOR_PREVIEW)).replace(FILLERS, "").replace(/\s+/g, " ");
+  const kept = plain.replace(JOINERS, (run, at: number) => {
+    const beside = (plain[at - 1] ?? " ") === " " || (plain[at + run.length] ?? " ") === " ";
+    return beside ? "" : run;
+  });
+  return kept.replace(/ +/g, " ").trim();
+}
+
+function inRange(time: number): boolean {
+  const year = new Date(time).getUTCFullYear();
+  return year >= 1 && year <= 9999;
 }
 
 /** Cuts without leaving half of a character. */
 function cut(text: string, length: number): string {
   return text.length <= length ? text : storableText(text.slice(0, length)).replace(/\uFFFD$/, "");
-}
-
-/** ISO 8601 that PostgreSQL reads, or null. Beyond the year 9999 JavaScript writes years that it does not. */
-function timestamp(value: Date | string | undefined): string | null {
-  if (value === undefined) return null;
-  const date = new Date(value);
-  const year = date.getUTCFullYear();
-  return year >= 1 && year <= 9999 ? date.toISOString() : null;
 }

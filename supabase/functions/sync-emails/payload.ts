@@ -10,6 +10,8 @@ interface Common {
   body: boolean;
   /** Messages a chunk. */
   batchSize: number;
+  /** How many chunks before this one waited, because the mail server asked to come back later. */
+  handOvers: number;
 }
 
 /** Several folders: each gets a planning chunk of its own, so that one that is missing does not stop the others. */
@@ -31,6 +33,8 @@ export interface Range extends Common {
   task: "messages" | "flags";
   from: number;
   to: number;
+  /** How many messages were in the range when it was planned; null: unknown. */
+  expected: number | null;
   /** The generation of UIDs that the range was planned for; null: whatever the folder has. */
   uidvalidity: number | null;
 }
@@ -55,7 +59,8 @@ export function readTask(chunk: Chunk): Task {
     );
   }
   const batchSize = wholeNumber(fields, "batch_size", 1, MAX_BATCH_SIZE) ?? DEFAULT_BATCH_SIZE;
-  const common = { account, body: flag("body", body), batchSize };
+  const handOvers = wholeNumber(fields, "hand_overs", 0, 1_000_000) ?? 0;
+  const common = { account, body: flag("body", body), batchSize, handOvers };
   // A folder in the chunk's own payload is one of those that the job's payload lists.
   const own = (chunk.payload ?? {}) as Record<string, unknown>;
   if (folders !== undefined && own.folder === undefined) {
@@ -71,8 +76,9 @@ export function readTask(chunk: Chunk): Task {
     throw new PermanentFailure("from and to are not a range of UIDs");
   }
   const uidvalidity = wholeNumber(fields, "uidvalidity", 0, Number.MAX_SAFE_INTEGER);
+  const expected = wholeNumber(fields, "count", 0, 2 ** 32 - 1);
   const task = flag("flags_only", flags_only) ? "flags" : "messages";
-  return { task, folder, from, to, uidvalidity, ...common };
+  return { task, folder, from, to, expected, uidvalidity, ...common };
 }
 
 function isText(value: unknown): value is string {

@@ -11,16 +11,19 @@ export function asRanges(uids: number[]): [number, number][] {
   return ranges;
 }
 
-/** Cuts the part of the list that lies in a range (null: all of it) into [first, last] of at most `size` UIDs each. */
+/** Cuts the part of the list that lies in a range (null: all of it) into [first, last, UIDs] of at most `size` UIDs. */
 export function inPieces(
   uids: number[],
   range: [number, number, ...unknown[]] | null,
   size: number,
-): [number, number][] {
+): [number, number, number][] {
   const start = range === null ? 0 : place(uids, range[0]);
   const end = range === null ? uids.length : place(uids, range[1] + 1);
-  const pieces: [number, number][] = [];
-  for (let at = start; at < end; at += size) pieces.push([uids[at], uids[Math.min(at + size, end) - 1]]);
+  const pieces: [number, number, number][] = [];
+  for (let at = start; at < end; at += size) {
+    const next = Math.min(at + size, end);
+    pieces.push([uids[at], uids[next - 1], next - at]);
+  }
   return pieces;
 }
 
@@ -46,4 +49,9 @@ function place(uids: number[], uid: number): number {
     else high = middle;
   }
   return low;
+}
+
+/** A sequence set of the protocol, such as `1:3,7`. */
+export function compact(uids: number[]): string {
+  return asRanges(uids).map(([from, to]) => from === to ? String(from) : `${from}:${to}`).join(",");
 }

@@ -1,0 +1,207 @@
+/** Fetching from servers that answer oddly: nothing is lost, nothing is made up, one message never costs another. */
+
+import assert from "node:assert/strict";
+import { PermanentFailure, RetryLater } from "../../supabase/functions/_shared/serve.ts";
+import { bytes, ImapServer, letter, plain } from "./imap_server.ts";
+import { MailSync, upTo } from "./mail_syncing.ts";
+
+Deno.test("lines that answer nothing we asked change flags at most", async () => {
+  await using server = new ImapServer(upTo(3).map((uid) => letter(uid)), async (command, session) => {
+    if (command.name !== "UID FETCH") return false;
+    const [first, second, third] = session.server.mails;
+    await session.send(first, command.rest);
+    await session.send(second, command.rest);
+    await session.say("* 2 FETCH (FLAGS (\\Seen) UID 2)");
+    await session.send(third, command.rest);
+    await session.say("* 411 FETCH (FLAGS (\\Seen NonJunk) UID 900)", "* 412 FETCH (FLAGS (\\Seen))");
+    await session.say(`${command.tag} OK done`);
+    return true;
+  });
+  await using sync = new MailSync(server);
+  const answer = await sync.run({ uidvalidity: 7, from: 1, to: 3, count: 3 });
+  assert.equal(answer.items_processed, 3);
+  assert.deepEqual([...sync.rows.keys()], [1, 2, 3]);
+  assert.deepEqual(sync.rows.get(2)?.flags, ["\\Seen"]);
+  for (const row of sync.rows.values()) {
+    assert.deepEqual([row.subject, row.parse_error], [`Letter ${row.uid}`, null]);
+  }
+});
+
+Deno.test("flags that change after a message came arrive too, though its row is saved already", async () => {
+  const large = plain("Large", "x".repeat(900_000));
+  await using server = new ImapServer(upTo(4).map((uid) => letter(uid, large)), async (command, session) => {
+    if (command.name !== "UID FETCH" || !command.rest.includes("BODY.PEEK[1]")) return false;
+    for (const mail of session.asked(command)) await session.send(mail, command.rest);
+    await session.say("* 1 FETCH (UID 1 FLAGS (\\Flagged))", `${command.tag} OK done`);
+    return true;
+  });
+  await using sync = new MailSync(server);
+  await sync.run({ uidvalidity: 7, from: 1, to: 4, count: 4, body: true });
+  assert.deepEqual(upTo(4).map((uid) => sync.rows.get(uid)?.body_text?.length), Array(4).fill(900_002));
+  assert.deepEqual(sync.rows.get(1)?.flags, ["\\Flagged"]);
+});
+
+Deno.test("an answer that is split over several lines is one message", async () => {
+  await using server = new ImapServer([letter(1)], async (command, session) => {
+    if (command.name !== "UID FETCH") return false;
+    const [mail] = session.server.mails;
+    await session.say("* 1 FETCH (UID 1 FLAGS (\\Seen))");
+    await session.send(mail, command.rest.replace("FLAGS", ""));
+    await session.say(`${command.tag} OK done`);
+    return true;
+  });
+  await using sync = new MailSync(server);
+  await sync.run({ uidvalidity: 7, from: 1, to: 1, count: 1 });
+  assert.deepEqual([sync.rows.get(1)?.subject, sync.rows.get(1)?.flags], ["Letter 1", ["\\Seen"]]);
+});
+
+for (
+  const [how, respond] of [
+    ["NO, and all others", "NO Some messages could not be FETCHed (Failure)"],
+    ["BAD, and all others", "BAD internal server error"],
+  ]
+) {
+  Deno.test(`a message for which the server says ${how} costs no other`, async () => {
+    await using server = new ImapServer(upTo(10).map((uid) => letter(uid)), async (command, session) => {
+      if (command.name !== "UID FETCH" || !command.rest.includes("BODY.PEEK")) return false;
+      const asked = session.asked(command);
+      for (const mail of asked) if (mail.uid !== 5) await session.send(mail, command.rest);
+      await session.say(`${command.tag} ${asked.some(({ uid }) => uid === 5) ? respond : "OK done"}`);
+      return true;
+    });
+    await using sync = new MailSync(server);
+    const answer = await sync.run({ uidvalidity: 7, from: 1, to: 10, count: 10 });
+    assert.equal(answer.items_processed, 10);
+    assertOnlyFiveIsMissing(sync);
+  });
+}
+
+Deno.test("a message at which the server stops with NO costs none of those after it", async () => {
+  await using server = new ImapServer(upTo(10).map((uid) => letter(uid)), async (command, session) => {
+    if (command.name !== "UID FETCH" || !command.rest.includes("BODY.PEEK")) return false;
+    for (const mail of session.asked(command)) {
+      if (mail.uid === 5) {
+        await session.say(`${command.tag} NO [SERVERBUG] FETCH Server error while fetching messages`);
+        return true;
+      }
+      await session.send(mail, command.rest);
+    }
+    await session.say(`${command.tag} OK done`);
+    return true;
+  });
+  await using sync = new MailSync(server);
+  await sync.run({ uidvalidity: 7, from: 1, to: 10, count: 10 });
+  assertOnlyFiveIsMissing(sync);
+  assert.ok(server.of("UID FETCH").length < 8);
+});
+
+Deno.test("two broken messages of a hundred, refused before anything comes, are found in a few commands", async () => {
+  await using server = new ImapServer(upTo(100).map((uid) => letter(uid)), async (command, session) => {
+    if (command.name !== "UID FETCH" || !command.rest.includes("BODY.PEEK")) return false;
+    const asked = session.asked(command);
+    if (!asked.some(({ uid }) => uid === 30 || uid === 77)) return false;
+    await session.say(`${command.tag} NO not today`);
+    return true;
+  });
+  await using sync = new MailSync(server);
+  await sync.run({ uidvalidity: 7, from: 1, to: 100, count: 100 });
+  const broken = [...sync.rows.values()].filter(({ parse_error }) => parse_error !== null).map(({ uid }) =>
+    uid
+  );
+  assert.deepEqual([sync.rows.size, broken.sort((a, b) => a - b)], [100, [30, 77]]);
+  assert.ok(server.of("UID FETCH").length < 45, String(server.of("UID FETCH").length));
+});
+
+Deno.test("a message that the server leaves out though it lists it is asked for once more, then said to be missing", async () => {
+  await using server = new ImapServer(upTo(3).map((uid) => letter(uid)), async (command, session) => {
+    if (command.name !== "UID FETCH" || !command.rest.includes("BODY.PEEK")) return false;
+    for (const mail of session.asked(command)) if (mail.uid !== 2) await session.send(mail, command.rest);
+    await session.say(`${command.tag} OK done`);
+    return true;
+  });
+  await using sync = new MailSync(server);
+  await sync.run({ uidvalidity: 7, from: 1, to: 3, count: 3 });
+  assert.deepEqual([...sync.rows.keys()].sort(), [1, 2, 3]);
+  assert.match(sync.rows.get(2)?.parse_error ?? "", /did not send its content: the server does not send it/);
+});
+
+Deno.test("messages that are gone since the planning are no failure", async () => {
+  await using server = new ImapServer([letter(1), letter(9)]);
+  await using sync = new MailSync(server);
+  const answer = await sync.run({ uidvalidity: 7, from: 1, to: 9, count: 9 });
+  assert.deepEqual([answer.items_processed, [...sync.rows.keys()]], [2, [1, 9]]);
+});
+
+Deno.test("a server that sends no message at all is a broken server, and nothing is made up", async () => {
+  await using server = new ImapServer(upTo(20).map((uid) => letter(uid)), async (command, session) => {
+    if (command.name !== "UID FETCH" || !command.rest.includes("BODY.PEEK")) return false;
+    await session.say(`${command.tag} NO storage is away`);
+    return true;
+  });
+  await using sync = new MailSync(server);
+  await assert.rejects(
+    sync.run({ uidvalidity: 7, from: 1, to: 20, count: 20 }),
+    (error) => error instanceof RetryLater && /storage is away/.test(error.message),
+  );
+  assert.equal(sync.rows.size, 0);
+});
+
+Deno.test("a folder without UIDVALIDITY is synced, and one that was renumbered is said to be", async () => {
+  await using server = new ImapServer([letter(1)]);
+  server.uidvalidity = null;
+  await using sync = new MailSync(server);
+  const [plan] = await sync.runAll({});
+  assert.equal((plan.result as { uidvalidity: number }).uidvalidity, 0);
+  assert.equal(sync.rows.get(1)?.subject, "Letter 1");
+  await assert.rejects(sync.run({ uidvalidity: 6, from: 1, to: 1 }), PermanentFailure);
+});
+
+Deno.test("a chunk whose time is over saves what it has and leaves the rest to another", async () => {
+  const mails = upTo(30).map((uid) => letter(uid));
+  await using server = new ImapServer(mails, async (command, session) => {
+    if (command.name !== "UID FETCH") return false;
+    for (const mail of session.asked(command)) {
+      await session.send(mail, command.rest);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    await session.say(`${command.tag} OK done`);
+    return true;
+  });
+  await using sync = new MailSync(server, { callerMs: 500 });
+  const first = await sync.run({ uidvalidity: 7, from: 1, to: 30, count: 30 });
+  const done = first.items_processed ?? 0;
+  assert.ok(done > 0 && done < 30, String(done));
+  assert.equal(sync.rows.size, done);
+  let total = done;
+  for (
+    const answer of (await Promise.all((first.next_chunks ?? []).map((next) => sync.runAll(next)))).flat()
+  ) {
+    total += answer.items_processed ?? 0;
+  }
+  assert.deepEqual([total, sync.rows.size], [30, 30]);
+});
+
+Deno.test("what mail anyone can send costs is bounded", async () => {
+  const lines = bytes(`${plain("Lines", "").trim()}\n\n${"\n".repeat(65_000)}`);
+  const mails = upTo(100).map((uid) => ({ uid, flags: [], source: lines }));
+  await using server = new ImapServer(mails);
+  await using sync = new MailSync(server);
+  const started = performance.now();
+  await sync.run({ uidvalidity: 7, from: 1, to: 100, count: 100 });
+  assert.ok(performance.now() - started < 3000, `${performance.now() - started} ms`);
+  assert.equal(sync.rows.size, 100);
+});
+
+function assertOnlyFiveIsMissing(sync: MailSync): void {
+  assert.deepEqual([...sync.rows.keys()].sort((a, b) => a - b), upTo(10));
+  for (const row of sync.rows.values()) {
+    if (row.uid !== 5) assert.deepEqual([row.subject, row.parse_error], [`Letter ${row.uid}`, null]);
+  }
+  const five = sync.rows.get(5);
+  assert.match(five?.parse_error ?? "", /the server did not send its content: /);
+  assert.deepEqual([five?.subject, (five?.size ?? 0) > 0, five?.received_at], [
+    null,
+    true,
+    "2026-11-03T08:00:00.000Z",
+  ]);
+}
