@@ -6,7 +6,7 @@ from datetime import datetime, timedelta  # noqa: TC003 - pydantic reads the ann
 from typing import Any, ClassVar
 from uuid import UUID  # noqa: TC003 - as above
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from .states import ChunkStatus, JobStatus, Outcome
 
@@ -92,7 +92,6 @@ class ChunkRecord(_Model):
     chunk_index: int
     status: ChunkStatus
     owner_id: UUID | None = None
-    priority: int = 0
     payload: Any = None
     result: Any = None
     error: str | None = None
@@ -103,17 +102,11 @@ class ChunkRecord(_Model):
     worker_id: str | None = None
     locked_until: datetime | None = None
     ready_at: datetime | None = None
-    """Not before this time, or None while the chunk has never been released."""
+    """When the retry of a chunk that has failed is due; None before the first failure."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     completed_at: datetime | None = None
     updated_at: datetime | None = None
-
-    @field_validator("ready_at", mode="before")
-    @classmethod
-    def _never_released(cls, value: object) -> object:
-        # PostgreSQL's infinity, which Python's datetime has not, stands there until the first release.
-        return None if value == "infinity" else value
 
     @property
     def duration(self) -> timedelta | None:

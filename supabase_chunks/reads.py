@@ -79,16 +79,10 @@ def list_jobs(
         filters = which
         if after is not None and after.created_at is not None:
             at = after.created_at.isoformat()
-            older = f'created_at.lt."{at}",and(created_at.eq."{at}",parent_sync_job_id.lt.{after.id})'
+            older = f'created_at.lt."{at}",and(created_at.eq."{at}",id.lt.{after.id})'
             filters = (*which, ("", "or", older))
-        order = ("-created_at", "-parent_sync_job_id")
-        answer = yield from send(Select("chunk_processing_status", filters=filters, order=order, limit=size))
-        if isinstance(answer, list):
-            answer = [
-                {"id": row.get("parent_sync_job_id"), **row} if isinstance(row, dict) else row
-                for row in answer
-            ]
-        return decode_list(Progress, answer, "chunk_processing_status")
+        request = Select("chunk_processing_status", filters=filters, order=("-created_at", "-id"), limit=size)
+        return decode_list(Progress, (yield from send(request)), "chunk_processing_status")
 
     return (yield from paged(page, lambda job: job, limit=limit))
 

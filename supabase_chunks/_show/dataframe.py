@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     import pandas as pd  # type: ignore[import-untyped]  # only for the return type
 
-_NUMBERS = ("id", "chunk_index", "priority", "attempts", "max_retries")
+_NUMBERS = ("id", "chunk_index", "attempts", "max_retries")
 _NUMBERS_OR_NONE = ("items_processed", "items_total")
 _TEXTS = ("kind", "status", "error", "worker_id")
 _TIMES = ("locked_until", "ready_at", "created_at", "started_at", "completed_at", "updated_at")

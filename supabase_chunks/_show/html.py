@@ -66,11 +66,11 @@ C = TypeVar("C", bound=ChunkView)
 
 
 def bar(job: Counts | None, percent: float, width: str = "14em") -> str:
-    """Return a bar that is full to `percent`, failed and cancelled chunks at its end in their colours."""
+    """Return a bar full to `percent`, failed chunks at its end in red, and behind it what was cancelled."""
     failed = 0.0 if job is None else min(words.failed_percent(job), percent)
-    cancelled = 0.0 if job is None else min(words.cancelled_percent(job), percent - failed)
+    cancelled = 0.0 if job is None else min(words.cancelled_percent(job), 100 - percent)
     shares = (
-        (percent - failed - cancelled, GREEN),
+        (percent - failed, GREEN),
         (failed, OF_STATE[JobStatus.FAILED]),
         (cancelled, OF_STATE[JobStatus.CANCELLED]),
     )

@@ -178,7 +178,7 @@ def test_failed_is_never_green_and_each_state_has_one_colour() -> None:
     assert green == {"completed"}
     job = progress(
         status="failed", total_chunks=4, completed_chunks=1, failed_chunks=1, cancelled_chunks=2,
-        percent_complete=100.0,
+        percent_complete=50.0,
     )  # fmt: skip
     assert bar_colour(job) == OF_STATE["failed"]
     shares = re.findall(r"width:([\d.]+)%;background:(#\w+)", job._repr_html_())
