@@ -6,6 +6,7 @@ or the loss of the database, lets a lease run out.
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,9 @@ class Heartbeat:
         self._core = core
         self._interval = lease / 3
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="supabase-chunks-heartbeat", daemon=True)
+        self._thread = threading.Thread(
+            target=self._beat_until_stopped, name="supabase-chunks-heartbeat", daemon=True
+        )
 
     def __enter__(self) -> Heartbeat:
         """Start the thread."""
@@ -44,11 +47,11 @@ class Heartbeat:
         self._thread.join(timeout=1.0)
         self._client.close()
 
-    def _run(self) -> None:
+    def _beat_until_stopped(self) -> None:
         pause = self._interval
         while not self._stop.wait(pause):
             pause = self._interval
-            held = [chunk for chunk in self._core.held() if not chunk._lost]
+            held = [chunk for chunk in self._core.held() if not chunk._life.is_lost]
             try:
                 for start in range(0, len(held), _MOST_EXTENDED):
                     self._beat(held[start : start + _MOST_EXTENDED])
@@ -63,17 +66,9 @@ class Heartbeat:
                     logger.exception("a heartbeat failed unexpectedly")
 
     def _beat(self, held: list[Chunk]) -> None:
-        leases: list[JSON] = []
-        for chunk in held:
-            lease: dict[str, JSON] = {"chunk_id": chunk.id, "claim_token": str(chunk._claim.claim_token)}
-            if chunk._items is not None:
-                lease["items_processed"] = chunk._items
-            leases.append(lease)
+        leases: list[JSON] = [chunk._life.heartbeat() for chunk in held]
         flow = operations.extend_chunk_leases(leases=leases, lease_seconds=self._core.lease_seconds)
         for chunk, answer in zip(held, self._client._driver.run(flow), strict=True):
-            if answer.cancel_requested and not chunk._cancel_requested and not chunk._finished:
-                chunk._cancel_requested = True
-                logger.info("%r: its job was cancelled", chunk)
-            elif not answer.ok and not chunk._lost and not chunk._finished:
-                chunk._lost = True
-                logger.warning("%r: the lease was lost", chunk)
+            news = chunk._life.heard(answer)
+            if news is not None:
+                logger.log(logging.WARNING if chunk._life.is_lost else logging.INFO, "%r: %s", chunk, news)

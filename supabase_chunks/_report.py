@@ -23,23 +23,17 @@ class Report:
 
     def __init__(self, chunk: Chunk, fields: dict[str, JSON]) -> None:
         """Take the chunk, and what is said about it beside its id and token."""
-        chunk._finished = True
         self.chunk = chunk
         self.is_failure = fields.get("success") is False
         self.tries = 0
-        claim = chunk._claim
-        self.item: dict[str, JSON] = {
-            "chunk_id": claim.chunk_id,
-            "claim_token": str(claim.claim_token),
-            **{name: value for name, value in fields.items() if value is not None},
-        }
+        self.item = chunk._life.report(fields)
         self.size = len(json.dumps(self.item, ensure_ascii=False).encode())
 
 
 def succeeded(chunk: Chunk, value: object) -> Report:
     """Return the report of a handler's result; one that cannot be sent is a permanent failure."""
     result = value if isinstance(value, Result) else Result(value)
-    items = chunk._items if result.items_processed is None else result.items_processed
+    items = chunk._life.items if result.items_processed is None else result.items_processed
     try:
         following = [
             encode_object(payload, f"next_chunks[{index}]")

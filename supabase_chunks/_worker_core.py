@@ -5,21 +5,20 @@ from __future__ import annotations
 import random
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID, uuid4
 
 from . import operations, reads
-from ._flow import logger
+from ._backoff import Backoff
+from ._flow import logger, sleep
 from ._report import MOST_REPORTED, Report, failed, first_batch, log_fields
 from .chunk import Chunk, PermanentFailure
 from .errors import (
     ChunksError,
     PayloadError,
-    RequestTimeout,
     RequestTooLarge,
     ServerError,
     StatementTimeout,
-    UnexpectedResponse,
     UnknownKind,
 )
 from .states import Outcome
@@ -33,10 +32,18 @@ if TYPE_CHECKING:
 
 _MOST_CLAIMED = 100
 _MOST_TRIES = 5
-_FIRST_IDLE = 0.05
-_LAST_IDLE = 1.0
-_LAST_TROUBLE = 10.0
 _CLEANUP_EVERY = 30.0
+
+
+class Round(NamedTuple):
+    """What a round has brought."""
+
+    chunks: list[Chunk] = []  # noqa: RUF012 - never changed
+    """Claimed, to be started."""
+    wait: float | None = None
+    """Seconds in which a report may be waited for; None: until there is one."""
+    is_last: bool = False
+    """Whether there was nothing left to do, and the worker was to end then."""
 
 
 class WorkerCore:
@@ -57,10 +64,13 @@ class WorkerCore:
         self.slots = concurrency + prefetch
         self.lease_seconds = lease_seconds
         self.reported = 0
+        """How many reports the database has taken."""
+        self.reports: list[Report] = []
+        """Those that are not delivered yet."""
         self._held: dict[UUID, Chunk] = {}
         self._lock = threading.Lock()
-        self._idle = _FIRST_IDLE
-        self._trouble = 0
+        self._backoff = Backoff()
+        self._next_claim = time.monotonic()
         self._cleanup_at = time.monotonic() + _CLEANUP_EVERY * random.uniform(0.2, 1.0)  # noqa: S311 - jitter
 
     @property
@@ -85,7 +95,56 @@ class WorkerCore:
         with self._lock:
             self._held.pop(chunk._claim.claim_token, None)
 
+    def abandon(self) -> None:
+        """Hold nothing any longer: what is left runs out with its lease."""
+        for chunk in self.held():
+            logger.warning("%r did not finish in time; it is left to its lease", chunk)
+            self.drop(chunk)
+
     # Flows
+
+    def round(self, *, until_idle: bool) -> Flow[Round]:
+        """Deliver what is reported, then claim for the free slots: what a worker does again and again.
+
+        Raises:
+            ChunksError: Something that will not pass by itself.
+        """
+        try:
+            if self.reports:
+                yield from self.deliver(self.reports)
+                self._next_claim = time.monotonic()
+            if self.free > 0 and time.monotonic() >= self._next_claim:
+                chunks = self.take((yield from self.claim()))
+                if chunks:
+                    self._backoff.worked()
+                    self._next_claim = time.monotonic()
+                    return Round(chunks, self._wait())
+                yield from self.cleanup()
+                if until_idle and not self.held():
+                    return Round(is_last=True)
+                self._next_claim = time.monotonic() + self._backoff.idle()
+        except ChunksError as error:
+            pause = self._backoff.trouble(error, "the worker's round")
+            self._next_claim = time.monotonic() + pause
+            if self.reports:
+                yield from sleep(min(pause, 1.0))
+                return Round(wait=0.0)
+        return Round(wait=self._wait())
+
+    def _wait(self) -> float | None:
+        return None if self.free <= 0 else max(0.0, self._next_claim - time.monotonic())
+
+    def deliver_until(self, deadline: float) -> Flow[None]:
+        """Deliver what is reported at the end; what fails is pardoned, and repeated by the next call.
+
+        Args:
+            deadline: Until when there is a next call, on the monotonic clock.
+        """
+        try:
+            yield from self.deliver(self.reports)
+        except ChunksError as error:
+            logger.warning("reports could not be delivered: %s", error)
+            yield from sleep(max(0.0, min(1.0, deadline - time.monotonic())))
 
     def lease(self) -> Flow[float]:
         """Read how long a claim holds, in seconds.
@@ -168,30 +227,6 @@ class WorkerCore:
             if recovered:
                 logger.info("recovered %d stuck chunks", recovered)
 
-    # Pauses
-
-    def worked(self) -> None:
-        """Note that there was something to do."""
-        self._idle = _FIRST_IDLE
-        self._trouble = 0
-
-    def idle_pause(self) -> float:
-        """Return the seconds until the next claim when there was nothing: growing, a second at most."""
-        seconds = self._idle
-        self._idle = min(_LAST_IDLE, seconds * 2)
-        self._trouble = 0
-        return seconds * random.uniform(0.7, 1.0)  # noqa: S311 - jitter
-
-    def trouble_pause(self, error: ChunksError, what: str) -> float:
-        """Return the seconds to wait after a failure that may pass; raise one that will not."""
-        passing = ServerError | RequestTimeout | StatementTimeout | UnexpectedResponse
-        if not (error.retryable or isinstance(error, passing)):
-            raise error
-        self._trouble += 1
-        seconds = min(_LAST_TROUBLE, 0.25 * 2.0 ** min(self._trouble, 10))
-        logger.warning("%s failed, next try in %.1f s: %s", what, seconds, error)
-        return seconds * random.uniform(0.7, 1.0)  # noqa: S311 - jitter
-
     # Answers
 
     def _answered(self, batch: list[Report], answers: list[Completion]) -> list[Report]:
@@ -207,7 +242,7 @@ class WorkerCore:
                     again.append(self._refused(report, reason))
                     continue
             elif answer.outcome is Outcome.STALE:
-                chunk._lost = True
+                chunk._life.lose()
                 logger.warning(
                     "%r: the lease was lost, its result is dropped",
                     chunk,

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ._flow import logger
 from ._heartbeat import Heartbeat
-from ._report import Report, failed, succeeded
+from ._report import failed, succeeded
 from ._worker_setup import LINGER, Handler, Options, signals
 from .client import AsyncChunksClient
-from .errors import ChunksError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -47,10 +46,10 @@ class AsyncWorker:
         self._options = Options(handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace)
         self._core = self._options.core
         self._client = client
+        self._driver = client._driver
         self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
-        self._reports: list[Report] = []
 
     @property
     def worker_id(self) -> str:
@@ -59,11 +58,11 @@ class AsyncWorker:
 
     async def run(self) -> int:
         """Work until `stop()`, or SIGTERM or SIGINT in the main thread; return how many chunks it did."""
-        return await self._run(until_idle=False)
+        return await self._work_through(until_idle=False)
 
     async def run_until_idle(self) -> int:
         """Work until there is nothing to claim and nothing running; return how many chunks it did."""
-        return await self._run(until_idle=True)
+        return await self._work_through(until_idle=True)
 
     def stop(self) -> None:
         """Claim no more, and let the running chunks finish. Safe in any thread and in a signal handler."""
@@ -71,62 +70,42 @@ class AsyncWorker:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake.set)
 
-    async def _run(self, *, until_idle: bool) -> int:
+    async def _work_through(self, *, until_idle: bool) -> int:
         before = self._core.reported
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        lease = await self._client._driver.run(self._core.lease())
+        lease = await self._driver.run(self._core.lease())
         started: dict[Chunk, asyncio.Task[None]] = {}
         slots = asyncio.Semaphore(self._options.concurrency)
         logger.info("worker %s runs chunks of %s", self.worker_id, ", ".join(self._core.kinds))
         with Heartbeat(self._client._sync_sibling(), self._core, lease), signals(self.stop):
             try:
-                await self._claim_and_report(until_idle, started, slots)
+                await self._go_round(until_idle, started, slots)
             finally:
                 await self._shut_down(started)
         return self._core.reported - before
 
-    async def _claim_and_report(
+    async def _go_round(
         self, until_idle: bool, started: dict[Chunk, asyncio.Task[None]], slots: asyncio.Semaphore
     ) -> None:
-        next_claim = time.monotonic()
         while not self._stopping:
-            pause = 0.0
             self._wake.clear()
-            try:
-                if self._reports:
-                    await self._client._driver.run(self._core.deliver(self._reports))
-                    next_claim = time.monotonic()
-                if self._core.free > 0 and time.monotonic() >= next_claim:
-                    chunks = self._core.take(await self._client._driver.run(self._core.claim()))
-                    for chunk in chunks:
-                        started[chunk] = asyncio.create_task(self._work(chunk, started, slots))
-                    if chunks:
-                        self._core.worked()
-                    else:
-                        await self._client._driver.run(self._core.cleanup())
-                        if until_idle and not self._core.held():
-                            return
-                        pause = self._core.idle_pause()
-                    next_claim = time.monotonic() + pause
-            except ChunksError as error:
-                pause = self._core.trouble_pause(error, "the worker's round")
-                next_claim = time.monotonic() + pause
-                if self._reports:
-                    await asyncio.sleep(min(pause, 1.0))
-                    continue
-            if self._reports:
+            done = await self._driver.run(self._core.round(until_idle=until_idle))
+            if done.is_last:
+                return
+            for chunk in done.chunks:
+                started[chunk] = asyncio.create_task(self._work(chunk, started, slots))
+            if self._core.reports:
                 continue
-            wait = None if self._core.free <= 0 else max(0.0, next_claim - time.monotonic())
-            await _wait(self._wake, wait)
-            if self._reports and len(self._reports) < len(self._core.held()):
+            await _wait(self._wake, done.wait)
+            if self._core.reports and len(self._core.reports) < len(self._core.held()):
                 await asyncio.sleep(LINGER)
 
     async def _work(
         self, chunk: Chunk, started: dict[Chunk, asyncio.Task[None]], slots: asyncio.Semaphore
     ) -> None:
         async with slots:
-            chunk._started = True
+            chunk._life.start()
             try:
                 value = await self._call(chunk)
                 report = succeeded(chunk, value)
@@ -137,7 +116,7 @@ class AsyncWorker:
             except BaseException as error:
                 report = failed(chunk, error)
         started.pop(chunk, None)
-        self._reports.append(report)
+        self._core.reports.append(report)
         self._wake.set()
 
     async def _call(self, chunk: Chunk) -> Any:
@@ -149,26 +128,21 @@ class AsyncWorker:
     async def _shut_down(self, started: dict[Chunk, asyncio.Task[None]]) -> None:
         """Give back what was not started, and report what finishes within the grace time."""
         for chunk, task in list(started.items()):
-            if not chunk._started:
+            if not chunk._life.is_started:
                 task.cancel()
                 started.pop(chunk)
-                await self._client._driver.run(self._core.release(chunk))
+                await self._driver.run(self._core.release(chunk))
         deadline = time.monotonic() + self._options.grace
         while self._core.held() and time.monotonic() < deadline:
-            if self._reports:
-                try:
-                    await self._client._driver.run(self._core.deliver(self._reports))
-                except ChunksError as error:
-                    logger.warning("reports could not be delivered: %s", error)
-                    await asyncio.sleep(min(1.0, max(0.0, deadline - time.monotonic())))
+            if self._core.reports:
+                await self._driver.run(self._core.deliver_until(deadline))
                 continue
             self._wake.clear()
             await _wait(self._wake, deadline - time.monotonic())
-        for chunk in self._core.held():
-            logger.warning("%r did not finish in time; it is left to its lease", chunk)
-            self._core.drop(chunk)
-            if chunk in started:
-                started.pop(chunk).cancel()
+        self._core.abandon()
+        for task in started.values():
+            task.cancel()
+        started.clear()
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

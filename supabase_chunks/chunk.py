@@ -6,14 +6,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from ._claim_life import ClaimLife
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
     from .models import Claim
-
-
-_MOST_ITEMS = 2**53 - 1
 
 
 class Chunk:
@@ -34,11 +33,7 @@ class Chunk:
     def __init__(self, claim: Claim) -> None:
         """Take the claim."""
         self._claim = claim
-        self._items: int | None = None
-        self._cancel_requested = False
-        self._lost = False
-        self._started = False
-        self._finished = False
+        self._life = ClaimLife(claim)
 
     @property
     def id(self) -> int:
@@ -96,7 +91,7 @@ class Chunk:
 
         Known with the next heartbeat, so after a third of the lease at most.
         """
-        return self._cancel_requested or self._lost
+        return self._life.is_cancelled or self._life.is_lost
 
     def report(self, items: int) -> None:
         """Say how many items of this chunk are done so far: shown by a heartbeat, counted at the end.
@@ -104,7 +99,7 @@ class Chunk:
         Args:
             items: Their number; below 0 counts as 0, above 2^53 - 1 as that.
         """
-        self._items = min(max(0, int(items)), _MOST_ITEMS)
+        self._life.progressed(items)
 
     def __repr__(self) -> str:
         """Return which chunk it is."""

@@ -19,7 +19,6 @@ from ._heartbeat import Heartbeat
 from ._report import Report, failed, succeeded
 from ._worker_setup import LINGER, Handler, Options, signals
 from .client import ChunksClient
-from .errors import ChunksError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,11 +67,11 @@ class Worker:
         self._options = Options(handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace)
         self._core = self._options.core
         self._client = client
+        self._driver = client._driver
         self._todo: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
         # A SimpleQueue's put may be called in a signal handler.
         self._done: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         self._stopping = False
-        self._reports: list[Report] = []
 
     @property
     def worker_id(self) -> str:
@@ -95,7 +94,7 @@ class Worker:
             >>> worker.stop()
             >>> thread.join()
         """
-        return self._run(until_idle=False)
+        return self._work_through(until_idle=False)
 
     def run_until_idle(self) -> int:
         """Work until there is nothing to claim and nothing running; return how many chunks it did.
@@ -106,7 +105,7 @@ class Worker:
             >>> job.results()
             [1, 2]
         """
-        return self._run(until_idle=True)
+        return self._work_through(until_idle=True)
 
     def stop(self) -> None:
         """Claim no more, and let the running chunks finish. Safe in any thread and in a signal handler.
@@ -119,9 +118,9 @@ class Worker:
         self._stopping = True
         self._done.put(None)
 
-    def _run(self, *, until_idle: bool) -> int:
+    def _work_through(self, *, until_idle: bool) -> int:
         before = self._core.reported
-        lease = self._client._driver.run(self._core.lease())
+        lease = self._driver.run(self._core.lease())
         threads = [
             threading.Thread(target=self._work, name=f"supabase-chunks-{number}", daemon=True)
             for number in range(self._options.concurrency)
@@ -131,7 +130,7 @@ class Worker:
             for thread in threads:
                 thread.start()
             try:
-                self._loop(until_idle)
+                self._go_round(until_idle)
             finally:
                 try:
                     self._shut_down()
@@ -140,34 +139,14 @@ class Worker:
                         self._todo.put(None)
         return self._core.reported - before
 
-    def _loop(self, until_idle: bool) -> None:
-        next_claim = time.monotonic()
+    def _go_round(self, until_idle: bool) -> None:
         while not self._stopping:
-            pause = 0.0
-            try:
-                if self._reports:
-                    self._client._driver.run(self._core.deliver(self._reports))
-                    next_claim = time.monotonic()
-                if self._core.free > 0 and time.monotonic() >= next_claim:
-                    chunks = self._core.take(self._client._driver.run(self._core.claim()))
-                    for chunk in chunks:
-                        self._todo.put(chunk)
-                    if chunks:
-                        self._core.worked()
-                    else:
-                        self._client._driver.run(self._core.cleanup())
-                        if until_idle and not self._core.held():
-                            return
-                        pause = self._core.idle_pause()
-                    next_claim = time.monotonic() + pause
-            except ChunksError as error:
-                pause = self._core.trouble_pause(error, "the worker's round")
-                next_claim = time.monotonic() + pause
-                if self._reports:
-                    time.sleep(min(pause, 1.0))
-                    continue
-            wait = None if self._core.free <= 0 else max(0.0, next_claim - time.monotonic())
-            self._reports += self._collect(wait)
+            done = self._driver.run(self._core.round(until_idle=until_idle))
+            if done.is_last:
+                return
+            for chunk in done.chunks:
+                self._todo.put(chunk)
+            self._core.reports += self._collect(done.wait)
 
     def _collect(self, wait: float | None) -> list[Report]:
         """Return the reports that come within `wait` seconds; None means until there is one, or `stop`.
@@ -215,16 +194,11 @@ class Worker:
             except queue.Empty:
                 break
             if chunk is not None:
-                self._client._driver.run(self._core.release(chunk))
+                self._driver.run(self._core.release(chunk))
         deadline = time.monotonic() + self._options.grace
         while self._core.held() and time.monotonic() < deadline:
-            if self._reports and self._done.empty():
-                try:
-                    self._client._driver.run(self._core.deliver(self._reports))
-                    continue
-                except ChunksError as error:
-                    logger.warning("reports could not be delivered: %s", error)
-            self._reports += self._collect(deadline - time.monotonic())
-        for chunk in self._core.held():
-            logger.warning("%r did not finish in time; it is left to its lease", chunk)
-            self._core.drop(chunk)
+            if self._core.reports:
+                self._driver.run(self._core.deliver_until(deadline))
+            else:
+                self._core.reports += self._collect(deadline - time.monotonic())
+        self._core.abandon()

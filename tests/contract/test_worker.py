@@ -242,7 +242,7 @@ def test_an_idle_worker_starts_a_new_job_within_about_a_second(
     started: list[float] = []
     worker = sc.Worker(sync_client, lambda chunk: started.append(time.monotonic()), kinds=[kind])
     thread = run_in_thread(worker)
-    until(lambda: worker._core._idle >= 1.0)
+    until(lambda: worker._core._backoff.next_idle >= 1.0)
     triggered = time.monotonic()
     sync_client.trigger_sync(kind, chunks=[{"n": 1}]).wait(timeout=5)
     worker.stop()
@@ -310,6 +310,27 @@ def test_what_outlasts_the_grace_time_is_left_to_its_lease(sync_client: sc.Chunk
     until(lambda: sync_client.cleanup_stuck_chunks() + job.progress().pending_chunks)
     assert job.progress().pending_chunks == 1
     gate.set()
+
+
+async def test_a_report_that_fails_at_the_end_is_repeated_within_the_grace_time(
+    client: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = type(client._driver.transport)
+    send, failures = transport.send, [sc.ServerError("down", status=500)] * 2
+
+    def unreliable(self: Any, request: Any) -> Any:
+        if getattr(request, "function", "") == "complete_chunk_jobs_safe" and failures:
+            raise failures.pop()
+        return send(self, request)
+
+    monkeypatch.setattr(transport, "send", unreliable)
+    job = await start(client, kind, 1)
+    worker = worker_for(client, lambda chunk: worker.stop(), kinds=[kind], concurrency=1, grace=20.0)
+    before = time.monotonic()
+    await done(worker.run())
+    assert time.monotonic() - before < 10, "and when it is delivered, nothing more is waited for"
+    assert failures == []
+    assert (await done(job.progress())).status == "completed"
 
 
 SCRIPT = """

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import supabase_chunks as sc
+from supabase_chunks._backoff import Backoff
 from supabase_chunks._driver import Driver
 from supabase_chunks._flow import Call, Request, Retry
 from supabase_chunks._report import Report, failed, first_batch, succeeded
@@ -151,24 +152,24 @@ def test_a_number_of_items_is_one_that_the_database_takes(items: int, sent: int)
 
 
 def test_idle_pauses_grow_to_a_second_and_start_again() -> None:
-    holder = core()
-    pauses = [holder.idle_pause() for _ in range(20)]
+    backoff = Backoff()
+    pauses = [backoff.idle() for _ in range(20)]
     assert pauses[0] < 0.06
     assert all(pause <= 1.0 for pause in pauses)
     assert pauses[-1] >= 0.7
-    holder.worked()
-    assert holder.idle_pause() < 0.06
+    backoff.worked()
+    assert backoff.idle() < 0.06
 
 
 def test_troubles_that_may_pass_are_waited_out_and_others_raised() -> None:
-    holder = core()
+    backoff = Backoff()
     for passing in (
         sc.ConnectionFailed(),
         sc.ServerUnavailable(),
         sc.RequestTimeout(),
         sc.StatementTimeout(),
     ):
-        assert 0 < holder.trouble_pause(passing, "a claim") <= 10
+        assert 0 < backoff.trouble(passing, "a claim") <= 10
     for lasting in (sc.AuthenticationError(), sc.PermissionDenied(), sc.FunctionsNotInstalled()):
         with pytest.raises(type(lasting)):
-            holder.trouble_pause(lasting, "a claim")
+            backoff.trouble(lasting, "a claim")
