@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { PermanentFailure, RetryLater } from "../../supabase/functions/_shared/serve.ts";
 import { bytes, ImapServer, letter, plain } from "./imap_server.ts";
-import { MailSync, upTo } from "./mail_syncing.ts";
+import { MailSync, test, upTo } from "./mail_syncing.ts";
 
-Deno.test("lines that answer nothing we asked change flags at most", async () => {
+test("lines that answer nothing we asked change flags at most", async () => {
   await using server = new ImapServer(upTo(3).map((uid) => letter(uid)), async (command, session) => {
     if (command.name !== "UID FETCH") return false;
     const [first, second, third] = session.server.mails;
@@ -27,7 +27,7 @@ Deno.test("lines that answer nothing we asked change flags at most", async () =>
   }
 });
 
-Deno.test("flags that change after a message came arrive too, though its row is saved already", async () => {
+test("flags that change after a message came arrive too, though its row is saved already", async () => {
   const large = plain("Large", "x".repeat(900_000));
   await using server = new ImapServer(upTo(4).map((uid) => letter(uid, large)), async (command, session) => {
     if (command.name !== "UID FETCH" || !command.rest.includes("BODY.PEEK[1]")) return false;
@@ -41,7 +41,7 @@ Deno.test("flags that change after a message came arrive too, though its row is 
   assert.deepEqual(sync.rows.get(1)?.flags, ["\\Flagged"]);
 });
 
-Deno.test("an answer that is split over several lines is one message", async () => {
+test("an answer that is split over several lines is one message", async () => {
   await using server = new ImapServer([letter(1)], async (command, session) => {
     if (command.name !== "UID FETCH") return false;
     const [mail] = session.server.mails;
@@ -61,7 +61,7 @@ for (
     ["BAD, and all others", "BAD internal server error"],
   ]
 ) {
-  Deno.test(`a message for which the server says ${how} costs no other`, async () => {
+  test(`a message for which the server says ${how} costs no other`, async () => {
     await using server = new ImapServer(upTo(10).map((uid) => letter(uid)), async (command, session) => {
       if (command.name !== "UID FETCH" || !command.rest.includes("BODY.PEEK")) return false;
       const asked = session.asked(command);
@@ -76,7 +76,7 @@ for (
   });
 }
 
-Deno.test("a message at which the server stops with NO costs none of those after it", async () => {
+test("a message at which the server stops with NO costs none of those after it", async () => {
   await using server = new ImapServer(upTo(10).map((uid) => letter(uid)), async (command, session) => {
     if (command.name !== "UID FETCH" || !command.rest.includes("BODY.PEEK")) return false;
     for (const mail of session.asked(command)) {
@@ -95,7 +95,7 @@ Deno.test("a message at which the server stops with NO costs none of those after
   assert.ok(server.of("UID FETCH").length < 8);
 });
 
-Deno.test("two broken messages of a hundred, refused before anything comes, are found in a few commands", async () => {
+test("two broken messages of a hundred, refused before anything comes, are found in a few commands", async () => {
   await using server = new ImapServer(upTo(100).map((uid) => letter(uid)), async (command, session) => {
     if (command.name !== "UID FETCH" || !command.rest.includes("BODY.PEEK")) return false;
     const asked = session.asked(command);
@@ -112,7 +112,7 @@ Deno.test("two broken messages of a hundred, refused before anything comes, are 
   assert.ok(server.of("UID FETCH").length < 45, String(server.of("UID FETCH").length));
 });
 
-Deno.test("a message that the server leaves out though it lists it is asked for once more, then said to be missing", async () => {
+test("a message that the server leaves out though it lists it is asked for once more, then said to be missing", async () => {
   await using server = new ImapServer(upTo(3).map((uid) => letter(uid)), async (command, session) => {
     if (command.name !== "UID FETCH" || !command.rest.includes("BODY.PEEK")) return false;
     for (const mail of session.asked(command)) if (mail.uid !== 2) await session.send(mail, command.rest);
@@ -125,14 +125,14 @@ Deno.test("a message that the server leaves out though it lists it is asked for 
   assert.match(sync.rows.get(2)?.parse_error ?? "", /did not send its content: the server does not send it/);
 });
 
-Deno.test("messages that are gone since the planning are no failure", async () => {
+test("messages that are gone since the planning are no failure", async () => {
   await using server = new ImapServer([letter(1), letter(9)]);
   await using sync = new MailSync(server);
   const answer = await sync.run({ uidvalidity: 7, from: 1, to: 9, count: 9 });
   assert.deepEqual([answer.items_processed, [...sync.rows.keys()]], [2, [1, 9]]);
 });
 
-Deno.test("a server that sends no message at all is a broken server, and nothing is made up", async () => {
+test("a server that sends no message at all is a broken server, and nothing is made up", async () => {
   await using server = new ImapServer(upTo(20).map((uid) => letter(uid)), async (command, session) => {
     if (command.name !== "UID FETCH" || !command.rest.includes("BODY.PEEK")) return false;
     await session.say(`${command.tag} NO storage is away`);
@@ -146,7 +146,7 @@ Deno.test("a server that sends no message at all is a broken server, and nothing
   assert.equal(sync.rows.size, 0);
 });
 
-Deno.test("a folder without UIDVALIDITY is synced, and one that was renumbered is said to be", async () => {
+test("a folder without UIDVALIDITY is synced, and one that was renumbered is said to be", async () => {
   await using server = new ImapServer([letter(1)]);
   server.uidvalidity = null;
   await using sync = new MailSync(server);
@@ -156,7 +156,7 @@ Deno.test("a folder without UIDVALIDITY is synced, and one that was renumbered i
   await assert.rejects(sync.run({ uidvalidity: 6, from: 1, to: 1 }), PermanentFailure);
 });
 
-Deno.test("a chunk whose time is over saves what it has and leaves the rest to another", async () => {
+test("a chunk whose time is over saves what it has and leaves the rest to another", async () => {
   const mails = upTo(30).map((uid) => letter(uid));
   await using server = new ImapServer(mails, async (command, session) => {
     if (command.name !== "UID FETCH") return false;
@@ -181,7 +181,7 @@ Deno.test("a chunk whose time is over saves what it has and leaves the rest to a
   assert.deepEqual([total, sync.rows.size], [30, 30]);
 });
 
-Deno.test("what mail anyone can send costs is bounded", async () => {
+test("what mail anyone can send costs is bounded", async () => {
   const lines = bytes(`${plain("Lines", "").trim()}\n\n${"\n".repeat(65_000)}`);
   const mails = upTo(100).map((uid) => ({ uid, flags: [], source: lines }));
   await using server = new ImapServer(mails);

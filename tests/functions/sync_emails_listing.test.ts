@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { RetryLater } from "../../supabase/functions/_shared/serve.ts";
 import { type Bend, ImapServer, letter } from "./imap_server.ts";
-import { MailSync, upTo } from "./mail_syncing.ts";
+import { MailSync, test, upTo } from "./mail_syncing.ts";
 
 /** Answers searches with at most so many of what they would find. */
 function limiting(most: number, pick: "newest" | "oldest" = "newest"): Bend {
@@ -28,7 +28,7 @@ async function planned(server: ImapServer, payload: Record<string, unknown> = {}
   return { answer, args };
 }
 
-Deno.test("a server that lists a part at a time is asked until all is there", async () => {
+test("a server that lists a part at a time is asked until all is there", async () => {
   for (const pick of ["newest", "oldest"] as const) {
     const mails = upTo(2500).map((uid) => letter(uid));
     await using server = new ImapServer(mails, limiting(1000, pick));
@@ -38,13 +38,13 @@ Deno.test("a server that lists a part at a time is asked until all is there", as
   }
 });
 
-Deno.test("messages that no search finds are asked for by their place", async () => {
+test("messages that no search finds are asked for by their place", async () => {
   await using server = new ImapServer(upTo(30).map((uid) => letter(10 * uid)), limiting(0));
   const { answer, args } = await planned(server, { full: true });
   assert.deepEqual([answer.items_total, args.present_count], [30, 30]);
 });
 
-Deno.test("a list that does not add up plans nothing, marks nothing and says what is missing", async () => {
+test("a list that does not add up plans nothing, marks nothing and says what is missing", async () => {
   const search = limiting(10);
   await using server = new ImapServer(upTo(30).map((uid) => letter(uid)), async (command, session) => {
     if (command.name === "UID SEARCH" && command.rest.includes("UID")) {
@@ -63,7 +63,7 @@ Deno.test("a list that does not add up plans nothing, marks nothing and says wha
   assert.ok(!sync.calls.some(({ name }) => name === "plan_email_folder"));
 });
 
-Deno.test("a message that leaves while the folder is listed is no reason to fail", async () => {
+test("a message that leaves while the folder is listed is no reason to fail", async () => {
   await using server = new ImapServer(upTo(3).map((uid) => letter(uid)), async ({ name, tag }, session) => {
     if (name !== "UID SEARCH") return false;
     await session.say("* 2 EXPUNGE", "* SEARCH 1 3", `${tag} OK done`);
@@ -73,13 +73,13 @@ Deno.test("a message that leaves while the folder is listed is no reason to fail
   assert.deepEqual([args.present, args.present_count], [[[1, 1], [3, 3]], 2]);
 });
 
-Deno.test("an empty folder is empty", async () => {
+test("an empty folder is empty", async () => {
   await using server = new ImapServer([]);
   const { answer } = await planned(server);
   assert.deepEqual([answer.items_total, answer.next_chunks], [0, []]);
 });
 
-Deno.test("INBOX is one folder however it is spelled", async () => {
+test("INBOX is one folder however it is spelled", async () => {
   await using server = new ImapServer([letter(1)]);
   for (const folder of ["INBOX", "Inbox", "inbox"]) {
     const { answer, args } = await planned(server, { folder });

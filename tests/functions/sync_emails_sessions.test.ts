@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { PermanentFailure, RetryLater } from "../../supabase/functions/_shared/serve.ts";
 import { ImapServer, letter } from "./imap_server.ts";
-import { MailSync, upTo } from "./mail_syncing.ts";
+import { MailSync, test, upTo } from "./mail_syncing.ts";
 import { until } from "./project.ts";
 
 /** A server that answers so many logins with a line. */
@@ -28,7 +28,7 @@ const FOR_GOOD = [
   "NO LOGIN failed.",
 ];
 
-Deno.test("a login that is refused for good fails at once, whatever words are in the answer", async () => {
+test("a login that is refused for good fails at once, whatever words are in the answer", async () => {
   for (const answer of FOR_GOOD) {
     await using server = refusing(answer);
     await using sync = new MailSync(server, { callerMs: 1000 });
@@ -52,7 +52,7 @@ const FOR_NOW = [
   "BAD User is authenticated but not connected.",
 ];
 
-Deno.test("a login that is refused for now is waited for, and then handed to another chunk", async () => {
+test("a login that is refused for now is waited for, and then handed to another chunk", async () => {
   for (const answer of FOR_NOW) {
     await using server = refusing(answer);
     await using sync = new MailSync(server, { callerMs: 50 });
@@ -62,20 +62,20 @@ Deno.test("a login that is refused for now is waited for, and then handed to ano
   }
 });
 
-Deno.test("a login that is accepted after a while costs nothing but the while", async () => {
+test("a login that is accepted after a while costs nothing but the while", async () => {
   await using server = refusing("NO [LIMIT] LOGIN Rate limit hit", 1);
   await using sync = new MailSync(server);
   const answer = await sync.run({ uidvalidity: 7, from: 1, to: 1, count: 1 });
   assert.deepEqual([answer.items_processed, server.logins], [1, 2]);
 });
 
-Deno.test("what has been put off for hours counts as a failure", async () => {
+test("what has been put off for hours counts as a failure", async () => {
   await using server = refusing("NO [LIMIT] LOGIN Rate limit hit");
   await using sync = new MailSync(server, { callerMs: 50 });
   await assert.rejects(sync.run({ hand_overs: 100 }), RetryLater);
 });
 
-Deno.test("a server that throttles in the middle is waited for as well", async () => {
+test("a server that throttles in the middle is waited for as well", async () => {
   let refusals = 0;
   await using server = new ImapServer([letter(1)], async ({ name, tag }, session) => {
     if (name !== "UID FETCH" || refusals++ > 0) return false;
@@ -86,7 +86,7 @@ Deno.test("a server that throttles in the middle is waited for as well", async (
   assert.equal((await sync.run({ uidvalidity: 7, from: 1, to: 1, count: 1 })).items_processed, 1);
 });
 
-Deno.test("a greeting that says goodbye is a refusal for now", async () => {
+test("a greeting that says goodbye is a refusal for now", async () => {
   await using server = new ImapServer([]);
   using turningAway = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   (async () => {
@@ -104,7 +104,7 @@ Deno.test("a greeting that says goodbye is a refusal for now", async () => {
   assert.equal(server.logins, 0);
 });
 
-Deno.test("one login serves the chunks of an account one after the other, and ends with LOGOUT", async () => {
+test("one login serves the chunks of an account one after the other, and ends with LOGOUT", async () => {
   await using server = new ImapServer(upTo(50).map((uid) => letter(uid)));
   await using sync = new MailSync(server, { idleMs: 100 });
   const answers = await sync.runAll({ batch_size: 5 });
@@ -113,7 +113,7 @@ Deno.test("one login serves the chunks of an account one after the other, and en
   await until(() => server.of("LOGOUT").length === 1 && server.open === 0, "the idle session ends");
 });
 
-Deno.test("chunks at the same time have as many sessions as there are chunks", async () => {
+test("chunks at the same time have as many sessions as there are chunks", async () => {
   await using server = new ImapServer(upTo(40).map((uid) => letter(uid)));
   await using sync = new MailSync(server);
   for (let round = 0; round < 3; round++) {
@@ -123,7 +123,7 @@ Deno.test("chunks at the same time have as many sessions as there are chunks", a
   assert.deepEqual([sync.rows.size, server.logins, server.mostOpen], [40, 4, 4]);
 });
 
-Deno.test("an idle session that the server ended is replaced without a word", async () => {
+test("an idle session that the server ended is replaced without a word", async () => {
   await using server = new ImapServer([letter(1)]);
   await using sync = new MailSync(server);
   await sync.run({});
@@ -136,7 +136,7 @@ Deno.test("an idle session that the server ended is replaced without a word", as
   assert.equal(server.logins, 2);
 });
 
-Deno.test("a chunk whose caller is gone gives no session back", async () => {
+test("a chunk whose caller is gone gives no session back", async () => {
   const gone = new AbortController();
   await using server = new ImapServer([letter(1)], ({ name }) => {
     if (name !== "UID FETCH") return false;
