@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._bounds import MOST_ITEMS
+
 if TYPE_CHECKING:
     from ._encode import JSON
     from .models import Claim, Lease
-
-MOST_ITEMS = 2**53 - 1
-"""As many as a JSON number holds exactly everywhere; the database takes no more."""
 
 
 class ClaimLife:

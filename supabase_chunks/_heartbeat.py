@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from . import operations
+from ._bounds import MOST_EXTENDED
 from ._flow import logger
 from .errors import ChunksError
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from ._worker_core import WorkerCore
     from .chunk import Chunk
     from .client import ChunksClient
-
-_MOST_EXTENDED = 500
 
 
 class Heartbeat:
@@ -53,8 +52,8 @@ class Heartbeat:
             pause = self._interval
             held = [chunk for chunk in self._core.held() if not chunk._life.is_lost]
             try:
-                for start in range(0, len(held), _MOST_EXTENDED):
-                    self._beat(held[start : start + _MOST_EXTENDED])
+                for start in range(0, len(held), MOST_EXTENDED):
+                    self._beat(held[start : start + MOST_EXTENDED])
             except ChunksError as error:
                 # Two thirds of the lease are left: try sooner than usual.
                 pause = self._interval / 4

@@ -7,15 +7,14 @@ import math
 import traceback
 from typing import Any
 
+from ._bounds import LONGEST_PAUSE
 from ._encode import JSON, encode, encode_object, printable
 from ._flow import logger
 from .chunk import Chunk, PermanentFailure, Result, RetryLater
 from .errors import PayloadError
 
-MOST_REPORTED = 100
 _MOST_REPORT_BYTES = 1_000_000
 _MOST_ERROR_TEXT = 4_000
-_LONGEST_PAUSE = 7 * 24 * 3600.0
 
 
 class Report:
@@ -56,7 +55,7 @@ def failed(chunk: Chunk, error: BaseException) -> Report:
     """Return the report of what a handler raised."""
     fields: dict[str, JSON] = {"success": False, "error": _error_text(error)}
     if isinstance(error, RetryLater):
-        fields["retry_after_seconds"] = math.ceil(min(max(0.0, error.seconds), _LONGEST_PAUSE))
+        fields["retry_after_seconds"] = math.ceil(min(max(0.0, error.seconds), LONGEST_PAUSE))
     elif isinstance(error, PermanentFailure):
         fields["retryable"] = False
     else:

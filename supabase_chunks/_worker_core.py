@@ -10,8 +10,9 @@ from uuid import UUID, uuid4
 
 from . import operations, reads
 from ._backoff import Backoff
+from ._bounds import MOST_CLAIMED, MOST_REPORTED
 from ._flow import logger, sleep
-from ._report import MOST_REPORTED, Report, failed, first_batch, log_fields
+from ._report import Report, failed, first_batch, log_fields
 from .chunk import Chunk, PermanentFailure
 from .errors import (
     ChunksError,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from ._flow import Flow
     from .models import Claim, Completion
 
-_MOST_CLAIMED = 100
 _MOST_TRIES = 5
 _CLEANUP_EVERY = 30.0
 
@@ -163,7 +163,7 @@ class WorkerCore:
         return (
             yield from operations.claim_chunk_jobs_safe(
                 worker_id=self.worker_id,
-                batch_size=min(self.free, _MOST_CLAIMED),
+                batch_size=min(self.free, MOST_CLAIMED),
                 kinds=self.kinds,
                 lease_seconds=self.lease_seconds,
                 claim_id=uuid4(),

@@ -150,7 +150,7 @@ class RetryLater(Exception):
     """
 
     def __init__(self, seconds: float, reason: str | None = None) -> None:
-        """Take the seconds (a week at most), and what to keep as the chunk's error."""
+        """Take the seconds (more than a week count as a week), and what to keep as the chunk's error."""
         self.seconds: float = float(seconds)
         if math.isnan(self.seconds):
             raise ValueError("the seconds of a RetryLater are not a number")

@@ -108,7 +108,7 @@ class Queue:
     def fail(
         self, claim: Claim, error: str, *, retryable: bool = True, retry_after_seconds: int | None = None
     ) -> Completion:
-        """Report that a chunk failed: to be tried again, not before so many seconds, or never.
+        """Report that a chunk failed: try it again, not before so many seconds (a week at most), or never.
 
         Example:
             >>> claim = client.queue.claim("worker-1", kinds=["reports"])

@@ -15,7 +15,8 @@ import pytest
 
 from supabase_chunks import ChunksClient
 from tests.chaos.conftest import CHUNKS_PER_INVOCATION
-from tests.chaos.trial import CHUNKS, Trial, marking, until, write_functions
+from tests.chaos.trial import CHUNKS, Trial, marking, write_functions
+from tests.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

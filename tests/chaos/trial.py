@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 from supabase_chunks import ChunksClient
 from supabase_chunks.assets import functions_dir
 from supabase_chunks.local import LocalStack
+from tests.polling import until
 from tests.sql import invariants
 from tests.sql.database import Session
 from tests.sql.server import FINISHES
@@ -95,14 +96,6 @@ def marking(functions: Path, **environment: str) -> Iterator[LocalStack]:
                 retry_delay_seconds=1,
             )
         yield stack
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> None:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
 
 
 class Trial:

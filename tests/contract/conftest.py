@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from supabase_chunks.local import LocalStack
 from tests.contract.proxy import Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 @pytest.fixture(scope="session")
@@ -82,12 +81,3 @@ def proxy(stack: LocalStack) -> Iterator[Proxy]:
     """A network between us and the project that can be told to misbehave."""
     with Proxy(stack.url) as between:
         yield between
-
-
-def until(condition: Callable[[], Any], *, seconds: float = 10.0) -> Any:
-    """Return the first true value of a condition; fail when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {inspect.getsource(condition).strip()}"
-        time.sleep(0.02)
-    return value

@@ -18,7 +18,8 @@ import psycopg
 import pytest
 
 import supabase_chunks as sc
-from tests.contract.conftest import both, done, until, worker_for
+from tests.contract.conftest import both, done, worker_for
+from tests.polling import until
 
 if TYPE_CHECKING:
     from supabase_chunks.local import LocalStack

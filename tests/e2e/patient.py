@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from supabase_chunks import ChunksClient
 from supabase_chunks.cli import cli
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from supabase_chunks.local import LocalStack
 
@@ -60,10 +59,3 @@ class Patient:
         with psycopg.connect(self.stack.db_url, autocommit=True) as database:
             for statement in sql.split(";;"):
                 database.execute(statement.encode())
-
-
-def until(look: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from click.testing import CliRunner
 
 from supabase_chunks import ChunksClient
 from supabase_chunks.cli import cli
+from tests.polling import until
 
 if TYPE_CHECKING:
     from supabase_chunks.local import LocalStack
@@ -30,7 +30,8 @@ def handler(chunk):
     return {"square": chunk.payload["n"] ** 2}
 
 def slow(chunk):
-    import time
+    import pathlib, time
+    pathlib.Path("begun").touch()
     time.sleep(chunk.payload["seconds"])
     return "done"
 """
@@ -78,14 +79,6 @@ def kind(stack: LocalStack, request: pytest.FixtureRequest) -> str:
     client = ChunksClient(stack.url, stack.secret_key)
     client.save_kind(name, max_concurrency=4, max_retries=0)
     return name
-
-
-def until(look: Any, seconds: float = 20) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
 
 
 def test_a_job_from_its_start_to_its_purge(shell: Shell, kind: str) -> None:
@@ -147,7 +140,7 @@ def test_a_worker_finishes_what_it_has_begun_when_it_is_told_to_end(
 ) -> None:
     job = ChunksClient(stack.url, stack.secret_key).trigger_sync(kind, chunks=[{"seconds": 1}] * 3)
     worker = shell.start("worker", "tasks:slow", "--kind", kind, "--concurrency", "1")
-    until(lambda: job.progress().processing_chunks)
+    until(lambda: (shell.folder / "begun").exists())
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
     worker.communicate()

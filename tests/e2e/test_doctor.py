@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from supabase_chunks.cli import cli
 from supabase_chunks.doctor import reach
 from supabase_chunks.local import LocalStack
-from tests.e2e.patient import Patient, until
+from tests.e2e.patient import Patient
+from tests.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,8 @@ import pytest
 
 from supabase_chunks import assets
 from supabase_chunks.local import LocalStack
-from tests.e2e.patient import Patient, until
+from tests.e2e.patient import Patient
+from tests.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

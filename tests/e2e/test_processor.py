@@ -15,9 +15,10 @@ import pytest
 from supabase_chunks import ChunksClient
 from supabase_chunks.assets import functions_dir
 from supabase_chunks.local import LocalStack
+from tests.polling import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 PROCESSOR = "background-sync-processor"
 DEADLINE = 20.0
@@ -59,14 +60,6 @@ def client(stack: LocalStack) -> Iterator[ChunksClient]:
     with ChunksClient(stack.url, stack.secret_key) as client:
         client.save_kind("obedient", handler="obedient", max_concurrency=2, retry_delay_seconds=1)
         yield client
-
-
-def until(condition: Callable[[], Any], what: str) -> None:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE} s: {what}"
-        time.sleep(0.02)
 
 
 def call(stack: LocalStack, function: str, headers: dict[str, str], body: Any = None) -> httpx.Response:

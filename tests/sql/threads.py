@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tests.polling import until
 from tests.sql.database import Database, Session
+
+__all__ = ["blocked", "together", "until"]
 
 
 def together(
@@ -24,15 +26,6 @@ def together(
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(run, range(count)))
-
-
-def until(condition: Callable[[], Any], *, seconds: float = 20.0) -> Any:
-    """Return the first true value of a condition; fail when there is none in time."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.005)
-    return value
 
 
 def blocked(observer: Session, count: int = 1) -> bool:

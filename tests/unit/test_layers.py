@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 
 # From the bottom to the top; a folder stands for all of its files. Within a line there may be arrows, no circles.
 LAYERS = [
-    {"states", "errors"},
+    {"states", "errors", "_bounds"},
     {"_show"},
     {"models"},
     {"_encode", "_flow", "_credentials", "_network", "assets"},

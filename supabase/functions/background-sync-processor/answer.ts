@@ -34,7 +34,8 @@ export const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
 /** Enough of an unsuccessful answer to say what is wrong. */
 const MAX_ERROR_BYTES = 8 * 1024;
 const MAX_ERROR_TEXT = 300;
-const MAX_RETRY_AFTER_SECONDS = 24 * 3600;
+/** A week, as the database has it: a longer Retry-After counts as that. */
+const MAX_RETRY_AFTER_SECONDS = 604_800;
 
 /** 4xx that may go away by itself. */
 const TEMPORARY_4XX = new Set([408, 425, 429]);

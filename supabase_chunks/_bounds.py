@@ -1,0 +1,23 @@
+"""The database's own bounds that are kept here too, so that nothing is sent which it would refuse.
+
+A test compares them with the SQL and with the Edge Functions.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MOST_ITEMS: Final = 2**53 - 1
+"""Items: as many as every reader of JSON keeps exact."""
+
+LONGEST_PAUSE: Final = 604_800
+"""Seconds before the next attempt, a week; a longer Retry-After counts as that."""
+
+MOST_CLAIMED: Final = 100
+"""Chunks in one claim."""
+
+MOST_REPORTED: Final = 100
+"""Reports in one call; the database takes more, but one call is one transaction."""
+
+MOST_EXTENDED: Final = 500
+"""Heartbeats in one call."""
