@@ -84,22 +84,36 @@ def cli() -> None:
     Commands that talk to a project take its URL from SUPABASE_URL and its key from SUPABASE_SECRET_KEY (or
     SUPABASE_SERVICE_ROLE_KEY).
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 timeout, 130 interrupted.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 timeout, 130 interrupted, 141 nobody reads the output.
     """
 
 
 def main() -> None:
     """Run the command line."""
+    from ._show.characters import NEAREST
+    from .commands.failures import FULL, OUTPUT_CLOSED
     from .commands.signals import Interrupted
 
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character gets a replacement, not a traceback.
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=NEAREST)
+    output = sys.stdout
     try:
         cli(prog_name="supabase-chunks")
     except Interrupted as interrupted:
         sys.exit(interrupted.exit_code)
+    except SystemExit:
+        # Where a write meets a closed pipe, click puts a stand-in and ends with 1, which is "failed".
+        if sys.stdout is not output:
+            sys.exit(OUTPUT_CLOSED)
+        raise
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        # What still waits to be written would be tried again at the interpreter's end.
+        sys.stdout = None
+        sys.exit(f"Error: nothing more can be written: {error.strerror}.")
 
 
 if __name__ == "__main__":

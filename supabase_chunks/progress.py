@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Protocol, TextIO, TypeAlias
 
+from ._show.characters import is_terminal
 from ._show.given import GivenRich, GivenTqdm, TqdmBar
 from ._show.notebook import Notebook
 from ._show.terminal import Bar, Lines
@@ -58,7 +59,7 @@ def open_display(option: ProgressOption, stream: TextIO | None = None) -> Displa
         return Notebook()
     if stream is None:  # as under pythonw
         return Silent()
-    return Bar(stream) if stream.isatty() else Lines(stream)
+    return Bar(stream) if is_terminal(stream) else Lines(stream)
 
 
 def _given(option: RichProgress | TqdmBar) -> Display:

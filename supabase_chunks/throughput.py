@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ._show.characters import fitting
 from .states import ChunkStatus
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ class Throughput:
         rates = self.rates(_TEXT_BINS)
         most = max(rates) or 1.0
         line = "".join(_HEIGHTS[round(rate / most * (len(_HEIGHTS) - 1))] for rate in rates)
-        return f"│{line}│ {self.amount:,} {self.unit} in {self.seconds:.1f} s: {self.rate:,.0f} a second"
+        words = f"{self.amount:,} {self.unit} in {self.seconds:.1f} s: {self.rate:,.0f} a second"
+        return fitting(f"│{line}│ {words}")
 
     def __repr__(self) -> str:
         """Return the average."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, overload
 
+from ._show.characters import fitting
 from ._show.palette import OF_STATE
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Timeline(Sequence[Span]):
             lines.append(
                 f"{span.chunk_index:>6} │{bar[:_TEXT_WIDTH]:<{_TEXT_WIDTH}}│ {span.status}, {took}{again}"
             )
-        return "\n".join(lines + self._left_out())
+        return fitting("\n".join(lines + self._left_out()))
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
         """Draw who worked when with matplotlib (the extra `plots`), and return the axes.

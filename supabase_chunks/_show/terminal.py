@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from supabase_chunks._show.characters import fitting
 from supabase_chunks._show.palette import GREEN, OF_STATE
 from supabase_chunks._show.tracker import Tracker
 from supabase_chunks.states import JobStatus
@@ -41,7 +42,9 @@ class Lines:
 
     def note(self, text: str) -> None:
         """Write the note on a line."""
-        print(text, file=self._stream, flush=True)
+        self._stream.write(f"{fitting(text, self._stream)}\n")
+        if hasattr(self._stream, "flush"):
+            self._stream.flush()
 
     def close(self) -> None:
         """Do nothing: the last line stands."""
@@ -52,6 +55,7 @@ class Bar:
 
     def __init__(self, stream: TextIO) -> None:
         """Take the terminal."""
+        self._stream = stream
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
@@ -80,13 +84,13 @@ class Bar:
             self._task,
             completed=self._tracker.percent,
             description=progress.kind,
-            counts=self._tracker.counts,
-            words=self._tracker.words,
+            counts=fitting(self._tracker.counts, self._stream),
+            words=fitting(self._tracker.words, self._stream),
         )
 
     def note(self, text: str) -> None:
         """Print the note above the bar."""
-        self._bar.console.print(text, markup=False, highlight=False)
+        self._bar.console.print(fitting(text, self._stream), markup=False, highlight=False)
 
     def close(self) -> None:
         """Stop the bar where it is."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from .encodings import text_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,14 +57,17 @@ class JsonObject(_ObjectType):
             return value
         text = str(value)
         try:
-            if text == "-":
-                text = sys.stdin.read()
-            elif text.startswith("@"):
-                text = Path(text[1:]).read_text(encoding="utf-8")
-            found = json.loads(as_typed(text))
+            if text == "-" or text.startswith("@"):
+                with click.open_file(text.removeprefix("@"), "rb") as file:
+                    text = "\n".join(text_lines(file))
+            else:
+                text = as_typed(text)
+            found = json.loads(text)
         except OSError as error:
             self.fail(f"{value} cannot be read: {error.strerror}", param, ctx)
-        except ValueError as error:
+        except UnicodeError as error:
+            self.fail(f"{value}, {error}", param, ctx)
+        except (ValueError, RecursionError) as error:
             self.fail(f"this is not JSON ({error}): {text[:80]}", param, ctx)
         if not isinstance(found, dict):
             self.fail(f'this is JSON, but no object such as {{"account": "work"}}: {text[:80]}', param, ctx)
@@ -78,19 +81,21 @@ def json_lines(path: str) -> Iterator[Any]:
         click.UsageError: The file cannot be read, or a line is no JSON object.
     """
     try:
-        with click.open_file(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
+        with click.open_file(path, "rb") as file:
+            for number, line in enumerate(text_lines(file), 1):
                 if not line.strip():
                     continue
                 try:
                     value = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise click.UsageError(f"{path}, line {number}: this is not JSON ({error}).") from error
                 if not isinstance(value, dict):
                     raise click.UsageError(f"{path}, line {number}: a chunk is a JSON object.")
                 yield value
     except OSError as error:
         raise click.UsageError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeError as error:
+        raise click.UsageError(f"{path}, {error}") from error
 
 
 def job_argument(function: Callable[..., Any]) -> Callable[..., Any]:

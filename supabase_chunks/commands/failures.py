@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+
 import click
 
 from supabase_chunks.errors import ChunksError, ConfigurationError, WaitTimeout
 
 FAILED, USAGE, TIMEOUT, INTERRUPTED = 1, 2, 3, 130
+# As a shell counts the end by SIGPIPE: nobody reads the output any more (`| head`).
+OUTPUT_CLOSED = 141
+# A disk, or what stands for one, that takes no more.
+FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Failure(click.ClickException):

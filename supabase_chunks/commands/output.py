@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from supabase_chunks._show.characters import is_terminal, shows
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,16 +24,7 @@ _LEAST_WIDTH = 8
 def as_json(value: Any) -> str:
     """Return one line of JSON; models and their lists too."""
     # What the output's encoding lacks would be replaced by question marks, and lost.
-    return json.dumps(_plain(value), ensure_ascii=not _has("\U0010ffff"), default=str)
-
-
-def _has(characters: str) -> bool:
-    """Whether the output can show these characters."""
-    try:
-        characters.encode(getattr(sys.stdout, "encoding", None) or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return json.dumps(_plain(value), ensure_ascii=not shows("\U0010ffff"), default=str)
 
 
 def _plain(value: Any) -> Any:
@@ -68,12 +61,12 @@ def table(
 
 def screen_width() -> int | None:
     """Return how many columns the terminal has, or None where the output goes elsewhere and is left whole."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
 
 
 def marks() -> tuple[str, str]:
     """Return what stands before good and bad news, in characters that the output has."""
-    return ("✓", "✗") if _has("✓✗") else ("ok:", "WRONG:")
+    return ("✓", "✗") if shows("✓✗") else ("ok:", "WRONG:")
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> list[str]:

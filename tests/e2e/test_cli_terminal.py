@@ -47,7 +47,9 @@ def short(stack: LocalStack) -> Iterator[Job]:
         yield client.trigger_sync(KIND, chunks=[{"n": number} for number in range(5)])
 
 
-def start(stack: LocalStack, *command: str, out: int, **environment: str) -> subprocess.Popen[bytes]:
+def start(
+    stack: LocalStack, *command: str, out: int, errors: int = subprocess.STDOUT, **environment: str
+) -> subprocess.Popen[bytes]:
     kept = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}}
     kept |= {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **stack.environment(), **environment}
     return subprocess.Popen(
@@ -55,7 +57,7 @@ def start(stack: LocalStack, *command: str, out: int, **environment: str) -> sub
         env=kept,
         stdin=subprocess.DEVNULL,
         stdout=out,
-        stderr=subprocess.STDOUT,
+        stderr=errors,
     )
 
 
@@ -166,6 +168,22 @@ def test_under_nohup_it_goes_on_when_the_terminal_is_gone(
     work(stack)
     assert watching.wait(30) == 0
     assert "100% · 5/5 chunks" in (tmp_path / "nohup.out").read_text()
+
+
+def test_whoever_stops_reading_hears_no_more(stack: LocalStack, job: Job) -> None:
+    for command, first in ((f"chunks {job.id} --json", b"[{"), (f"watch {job.id} --json", b'{"id"')):
+        reader, writer = os.pipe()
+        errors, writer_of_errors = os.pipe()
+        process = start(stack, command, out=writer, errors=writer_of_errors)
+        os.close(writer)
+        os.close(writer_of_errors)
+        assert os.read(reader, len(first)) == first
+        os.close(reader)
+        if command.startswith("watch"):
+            job.pause()  # there is something to write
+        with os.fdopen(errors, "rb") as said:
+            assert said.read() == b""
+        assert process.wait(30) == 128 + signal.SIGPIPE
 
 
 def test_where_characters_are_missing_good_and_bad_news_differ(stack: LocalStack) -> None:

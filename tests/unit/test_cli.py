@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from supabase_chunks import ChunkStatus, JobStatus
 from supabase_chunks.cli import cli
-from supabase_chunks.commands.arguments import Duration
+from supabase_chunks.commands.arguments import Duration, JsonObject, json_lines
 from supabase_chunks.commands.local import assignment
 from supabase_chunks.commands.output import facts, table
 from supabase_chunks.demo.imap import Address, _quoted
@@ -143,6 +143,78 @@ def test_a_missing_extra_is_one_sentence(missing: str) -> None:
     assert "pip install 'supabase-chunks[local" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "supabase_chunks", "status", "--help"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: supabase-chunks status")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_disk_is_one_sentence() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "supabase_chunks", "-h"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr == "Error: nothing more can be written: No space left on device.\n"
+
+
+NAMED = '{"name": "Grüße 🙂"}'
+
+
+class TestEncodings:
+    @pytest.mark.parametrize(
+        "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"]
+    )
+    @pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+    def test_every_unicode_encoding_is_read(self, tmp_path: Path, encoding: str, end: str) -> None:
+        path = tmp_path / "chunks.jsonl"
+        path.write_bytes(f"{NAMED}{end or chr(10)}{NAMED}{end}".encode(encoding))
+        assert list(json_lines(str(path))) == [{"name": "Grüße 🙂"}] * 2
+        path.write_bytes(NAMED.encode(encoding))
+        assert JsonObject().convert(f"@{path}", None, None) == {"name": "Grüße 🙂"}
+
+    def test_files_with_a_mark_each_that_were_put_together_are_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "chunks.jsonl"
+        path.write_bytes(f"{NAMED}\n".encode("utf-8-sig") * 3)
+        assert len(list(json_lines(str(path)))) == 3
+
+    def test_long_lines_are_read_in_one_piece(self, tmp_path: Path) -> None:
+        path = tmp_path / "chunks.jsonl"
+        path.write_text(f'{{"n": "{"ü" * 200_000}"}}\n' * 3, encoding="utf-8")
+        assert [len(line["n"]) for line in json_lines(str(path))] == [200_000] * 3
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            ('{}\n{"name": "Grüße"}'.encode("latin-1"), "line 2: this is not UTF-8 (byte 0xFC)"),
+            (b'{"n": "%b"}\n' % (b"x" * 200) * 900 + b"\xe4", "line 901: this is not UTF-8 (byte 0xE4)"),
+            (NAMED.encode("utf-16")[:-1], "this is not UTF-16"),
+        ],
+    )
+    @pytest.mark.parametrize("source", ["file", "stdin"])
+    @pytest.mark.parametrize("option", ["--chunks", "--payload"])
+    def test_another_encoding_is_named(
+        self, tmp_path: Path, content: bytes, words: str, source: str, option: str
+    ) -> None:
+        path = tmp_path / "input"
+        path.write_bytes(content)
+        named = "-" if source == "stdin" else f"@{path}" if option == "--payload" else str(path)
+        where = {"SUPABASE_URL": "http://127.0.0.1:9", "SUPABASE_SECRET_KEY": "sb_secret_example"}
+        done = CliRunner().invoke(cli, ["trigger", "custom", option, named], env=where, input=content)
+        assert done.exit_code == 2
+        assert words in done.output
+        assert "Traceback" not in done.output
+
+    def test_what_is_nested_too_deep_is_no_traceback(self, tmp_path: Path) -> None:
+        path = tmp_path / "chunks.jsonl"
+        path.write_text("[" * 200_000)
+        with pytest.raises(click.UsageError, match="line 1: this is not JSON"):
+            list(json_lines(str(path)))
 
 
 @pytest.mark.parametrize(

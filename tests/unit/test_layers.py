@@ -33,7 +33,7 @@ LAYERS = [
     {"local", "install", "doctor"},
     {"demo", "pytest_plugin"},
     {"commands"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 # Errors carry what was seen of a job; their file has the models' names for its types alone.
 FOR_TYPES_ONLY = {("errors", "models")}

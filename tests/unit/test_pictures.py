@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from datetime import UTC, datetime, timedelta
@@ -126,6 +127,24 @@ def test_what_has_not_begun_is_said(picture: Timeline | Throughput) -> None:
     (text,) = picture.plot().texts
     assert text.get_text().startswith("no chunk has")
     assert str(picture) == f"{text.get_text()}"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "ascii", "iso-8859-1", "utf-8"])
+def test_pictures_are_printed_with_the_characters_that_the_output_has(
+    monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    chunks = [chunk(index, index, index + 2, items_processed=index) for index in range(70)]
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    print(Timeline.of(chunks))
+    print(Throughput(chunks))
+    out.flush()
+    written = out.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]  # a BytesIO
+    first, *_, rates = written.splitlines()
+    assert ("█" in first) is (encoding in ("utf-8", "cp437"))
+    assert ("#" in first) is ("█" not in first)
+    assert "?" not in written
+    assert rates.count("|") == (0 if "│" in rates else 2)
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from supabase_chunks._show.notebook import Notebook, bar_html
 from supabase_chunks._show.terminal import Bar, Lines
 from supabase_chunks._show.tracker import Tracker
 from supabase_chunks._show.words import duration
-from supabase_chunks.progress import open_display
+from supabase_chunks.progress import Silent, open_display
 from tests.unit.wire import progress
 
 
@@ -95,6 +95,43 @@ def test_a_log_gets_few_lines() -> None:
     assert len(written) == 11
     assert written[0].startswith("custom: 0% · 0/100 chunks")
     assert written[-1].startswith("custom: 100% · 100/100 chunks · completed")
+
+
+class Writer:
+    """What some programs put in place of stderr: it writes, and knows nothing else."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+
+def test_whatever_takes_the_place_of_stderr_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, closed = Writer(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", writer)
+    display = open_display(True)
+    assert isinstance(display, Lines)
+    display.update(snapshot(percent=50.0))
+    assert writer.text.startswith("custom: 50% · 0/4 chunks")
+    closed.close()
+    assert isinstance(open_display(True, closed), Lines)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert isinstance(open_display(True), Silent)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [("utf-8", "custom: 50% · 0/4"), ("cp1252", "custom: 50% · 0/4"), ("ascii", "custom: 50% - 0/4")],
+)
+def test_a_log_gets_the_characters_that_it_has(encoding: str, expected: str) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    Lines(stream).update(snapshot(percent=50.0))
+    Lines(stream).note("日本")
+    written = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]  # a BytesIO
+    assert written.startswith(expected)
+    assert written.endswith("日本\n" if encoding == "utf-8" else "??\n")
 
 
 def test_a_log_gets_a_line_every_ten_seconds_of_slow_progress() -> None:
