@@ -174,7 +174,8 @@ def test_whoever_stops_reading_hears_no_more(stack: LocalStack, job: Job) -> Non
     for command, first in ((f"chunks {job.id} --json", b"[{"), (f"watch {job.id} --json", b'{"id"')):
         reader, writer = os.pipe()
         errors, writer_of_errors = os.pipe()
-        process = start(stack, command, out=writer, errors=writer_of_errors)
+        # Unbuffered, Python takes a half written line for a whole one.
+        process = start(stack, command, out=writer, errors=writer_of_errors, PYTHONUNBUFFERED="")
         os.close(writer)
         os.close(writer_of_errors)
         assert os.read(reader, len(first)) == first
