@@ -9,6 +9,7 @@ Example:
     <JobStatus.COMPLETED: 'completed'>
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._flow import Retry
@@ -47,21 +48,11 @@ from .errors import (
     WaitTimeout,
 )
 from .jobs import AsyncJob, Job
-from .models import (
-    ChunkRecord,
-    ChunkStatus,
-    Claim,
-    Completion,
-    EmailAccount,
-    JobStatus,
-    Kind,
-    Lease,
-    Outcome,
-    Progress,
-)
+from .states import ChunkStatus, JobStatus, Outcome
 
 if TYPE_CHECKING:
     from .async_worker import AsyncWorker
+    from .models import ChunkRecord, Claim, Completion, EmailAccount, Kind, Lease, Progress
     from .throughput import Throughput
     from .timeline import Timeline
     from .worker import Worker
@@ -122,23 +113,30 @@ __all__ = [
     "Worker",
 ]
 
+# Imported when they are asked for: models need pydantic, workers asyncio and signals.
+_LATER = {
+    "AsyncWorker": "async_worker",
+    "ChunkRecord": "models",
+    "Claim": "models",
+    "Completion": "models",
+    "EmailAccount": "models",
+    "Kind": "models",
+    "Lease": "models",
+    "Progress": "models",
+    "Throughput": "throughput",
+    "Timeline": "timeline",
+    "Worker": "worker",
+}
+
 
 def __getattr__(name: str) -> Any:
-    # Workers need asyncio and signals; a script that only starts and watches syncs is spared their import.
-    if name == "AsyncWorker":
-        from .async_worker import AsyncWorker
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
 
-        return AsyncWorker
-    if name == "Worker":
-        from .worker import Worker
 
-        return Worker
-    if name == "Throughput":
-        from .throughput import Throughput
-
-        return Throughput
-    if name == "Timeline":
-        from .timeline import Timeline
-
-        return Timeline
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted(__all__)

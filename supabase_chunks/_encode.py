@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 from uuid import UUID
 
-from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError
-
 from .errors import PayloadError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
@@ -90,8 +91,8 @@ def _encode(value: object, path: str, depth: int) -> JSON:
             return {_key(key, path): _encode(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
         case list() | tuple():
             return [_encode(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
-        case BaseModel():
-            return _model(value, path, depth)
+    if _is_model(value):
+        return _model(value, path, depth)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: _encode(getattr(value, field.name), f"{path}.{field.name}", depth + 1)
@@ -102,7 +103,18 @@ def _encode(value: object, path: str, depth: int) -> JSON:
     raise PayloadError(f"{type(value).__name__} is not a JSON type", path=path)
 
 
+def _is_model(value: object) -> TypeGuard[BaseModel]:
+    """Whether a value is a pydantic model; whoever has one has imported pydantic, and nobody else has to."""
+    if "pydantic" not in sys.modules:
+        return False
+    from pydantic import BaseModel
+
+    return isinstance(value, BaseModel)
+
+
 def _model(value: BaseModel, path: str, depth: int) -> JSON:
+    from pydantic_core import PydanticSerializationError
+
     try:
         dumped, plain = value.model_dump(mode="json"), value.model_dump()
     except (PydanticSerializationError, ValueError) as error:

@@ -6,8 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
-from pydantic import BaseModel, ValidationError
-
 from ._flow import Call
 from .errors import FunctionsNotInstalled, ResponseError, ServerUnavailable, UnexpectedResponse
 
@@ -49,6 +47,8 @@ def decode(model: type[T], data: object, what: str) -> T:
     Raises:
         UnexpectedResponse: The answer has another shape, as when a proxy answered instead of PostgREST.
     """
+    from pydantic import BaseModel, ValidationError
+
     try:
         if isinstance(model, type) and issubclass(model, BaseModel):
             return cast("T", model.model_validate(data))

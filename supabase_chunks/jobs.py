@@ -8,7 +8,6 @@ from . import operations, reads
 from ._rpc import decode
 from ._show.words import describe
 from ._watch import Watch
-from .models import ChunkRecord, Progress
 from .states import ChunkStatus
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # only for the return type
 
     from ._driver import AsyncDriver, Driver
+    from .models import ChunkRecord, Progress
     from .progress import ProgressOption
     from .throughput import Throughput
     from .timeline import Timeline
@@ -374,6 +374,7 @@ def _throughput(chunks: list[ChunkRecord]) -> Throughput:
 
 def _dataframe(chunks: list[ChunkRecord]) -> pd.DataFrame:
     from ._show.dataframe import dataframe
+    from .models import ChunkRecord
 
     # An enum's values become text, as pandas would otherwise keep objects.
     rows = [{**chunk.model_dump(), "status": chunk.status.value} for chunk in chunks]

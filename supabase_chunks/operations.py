@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._answers import as_claims, as_completion, as_completions, as_kind, as_lease, as_leases, as_progress
 from ._flow import Flow, send
-from ._rpc import call, decode, decode_list, decode_uuid
+from ._rpc import call, decode, decode_uuid
 from .errors import UnexpectedResponse
-from .models import Claim, Completion, Kind, Lease, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from ._encode import JSON
+    from .models import Claim, Completion, Kind, Lease, Progress
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ def save_sync_kind(
         retry_delay_seconds=retry_delay_seconds,
         user_startable=user_startable,
     )
-    return decode(Kind, (yield from send(request)), "save_sync_kind")
+    return as_kind((yield from send(request)), "save_sync_kind")
 
 
 def configure_chunk_processing(*, project_url: str, processor_key: str) -> Flow[dict[str, Any]]:
@@ -83,7 +84,7 @@ def start_sync_job(
         owner_id=_text(owner_id),
         sealed=sealed,
     )
-    return decode(Progress, (yield from send(request)), "start_sync_job")
+    return as_progress((yield from send(request)), "start_sync_job")
 
 
 def append_sync_chunks(
@@ -103,7 +104,7 @@ def append_sync_chunks(
         seal=seal,
         items_total=items_total,
     )
-    return decode(Progress, (yield from send(request)), "append_sync_chunks")
+    return as_progress((yield from send(request)), "append_sync_chunks")
 
 
 def get_sync_job_progress_safe(*, parent_sync_job_id: UUID) -> Flow[Progress]:
@@ -133,7 +134,7 @@ def retry_failed_chunks(*, parent_sync_job_id: UUID) -> Flow[Progress]:
 
 def _progress(function: str, parent_sync_job_id: UUID) -> Flow[Progress]:
     answer = yield from send(call(function, parent_sync_job_id=str(parent_sync_job_id)))
-    return decode(Progress, answer, function)
+    return as_progress(answer, function)
 
 
 def claim_next_chunk_job_safe(
@@ -153,7 +154,7 @@ def claim_next_chunk_job_safe(
         lease_seconds=lease_seconds,
         claim_id=_text(claim_id),
     )
-    claims = decode_list(Claim, (yield from send(request)), "claim_next_chunk_job_safe")
+    claims = as_claims((yield from send(request)), "claim_next_chunk_job_safe")
     return claims[0] if claims else None
 
 
@@ -176,7 +177,7 @@ def claim_chunk_jobs_safe(
         lease_seconds=lease_seconds,
         claim_id=_text(claim_id),
     )
-    return decode_list(Claim, (yield from send(request)), "claim_chunk_jobs_safe")
+    return as_claims((yield from send(request)), "claim_chunk_jobs_safe")
 
 
 def complete_chunk_job_safe(
@@ -208,13 +209,13 @@ def complete_chunk_job_safe(
         items_total=items_total,
         claim_next=claim_next,
     )
-    return decode(Completion, (yield from send(request)), "complete_chunk_job_safe")
+    return as_completion((yield from send(request)), "complete_chunk_job_safe")
 
 
 def complete_chunk_jobs_safe(*, completions: list[JSON]) -> Flow[list[Completion]]:
     """Report how several chunks went; a bad report has the outcome `error`, the others go through."""
     answer = yield from send(call("complete_chunk_jobs_safe", completions=completions))
-    return _as_many(completions, decode_list(Completion, answer, "complete_chunk_jobs_safe"))
+    return _as_many(completions, as_completions(answer, "complete_chunk_jobs_safe"))
 
 
 def extend_chunk_lease(
@@ -232,19 +233,19 @@ def extend_chunk_lease(
         lease_seconds=lease_seconds,
         items_processed=items_processed,
     )
-    return decode(Lease, (yield from send(request)), "extend_chunk_lease")
+    return as_lease((yield from send(request)), "extend_chunk_lease")
 
 
 def extend_chunk_leases(*, leases: list[JSON], lease_seconds: int | None = None) -> Flow[list[Lease]]:
     """Send the heartbeats of several chunks."""
     answer = yield from send(call("extend_chunk_leases", leases=leases, lease_seconds=lease_seconds))
-    return _as_many(leases, decode_list(Lease, answer, "extend_chunk_leases"))
+    return _as_many(leases, as_leases(answer, "extend_chunk_leases"))
 
 
 def release_chunk_job(*, chunk_id: int, claim_token: UUID, reason: str | None = None) -> Flow[Completion]:
     """Give a claimed chunk back."""
     request = call("release_chunk_job", chunk_id=chunk_id, claim_token=str(claim_token), reason=reason)
-    return decode(Completion, (yield from send(request)), "release_chunk_job")
+    return as_completion((yield from send(request)), "release_chunk_job")
 
 
 def trigger_next_chunk_processing(*, parent_sync_job_id: UUID | None = None) -> Flow[int]:

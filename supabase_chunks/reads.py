@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ._answers import as_chunks, as_email_accounts, as_jobs, as_kinds
 from ._flow import Flow, Select, paged, send
-from ._rpc import decode_list
-from .models import ChunkRecord, EmailAccount, Kind, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-_CHUNK_COLUMNS = ",".join(ChunkRecord.model_fields)
+    from .models import ChunkRecord, EmailAccount, Kind, Progress
 
 
 def made_by(*, job_id: UUID, request_id: UUID) -> Flow[bool]:
@@ -25,7 +24,7 @@ def list_kinds(*, kinds: Sequence[str] | None = None) -> Flow[list[Kind]]:
     """Read the kinds, all or those named."""
     filters = () if kinds is None else (("kind", "in", f"({','.join(_quoted(kind) for kind in kinds)})"),)
     answer = yield from send(Select("sync_kinds", filters=filters, order=("kind",)))
-    return decode_list(Kind, answer, "sync_kinds")
+    return as_kinds(answer, "sync_kinds")
 
 
 def list_email_accounts() -> Flow[list[EmailAccount]]:
@@ -34,7 +33,7 @@ def list_email_accounts() -> Flow[list[EmailAccount]]:
     def page(after: UUID | None, size: int) -> Flow[list[EmailAccount]]:
         filters = () if after is None else (("id", "gt", str(after)),)
         answer = yield from send(Select("email_accounts", filters=filters, order=("id",), limit=size))
-        return decode_list(EmailAccount, answer, "email_accounts")
+        return as_email_accounts(answer, "email_accounts")
 
     return (yield from paged(page, lambda account: account.id, limit=None))
 
@@ -43,20 +42,25 @@ def list_chunks(
     *, parent_sync_job_id: UUID, status: str | None = None, limit: int | None = None
 ) -> Flow[list[ChunkRecord]]:
     """Read a job's chunks in their order."""
+    from .models import ChunkRecord
+
     which: tuple[tuple[str, str, str], ...] = (("parent_sync_job_id", "eq", str(parent_sync_job_id)),)
     if status is not None:
         which = (*which, ("status", "eq", status))
+
+    # Not all: the claim token proves who may report, and is nobody else's business.
+    columns = ",".join(ChunkRecord.model_fields)
 
     def page(after: int | None, size: int) -> Flow[list[ChunkRecord]]:
         filters = which if after is None else (*which, ("chunk_index", "gt", str(after)))
         request = Select(
             "chunk_processing_queue",
-            columns=_CHUNK_COLUMNS,
+            columns=columns,
             filters=filters,
             order=("chunk_index",),
             limit=size,
         )
-        return decode_list(ChunkRecord, (yield from send(request)), "chunk_processing_queue")
+        return as_chunks((yield from send(request)), "chunk_processing_queue")
 
     return (yield from paged(page, lambda chunk: chunk.chunk_index, limit=limit))
 
@@ -82,7 +86,7 @@ def list_jobs(
             older = f'created_at.lt."{at}",and(created_at.eq."{at}",id.lt.{after.id})'
             filters = (*which, ("", "or", older))
         request = Select("chunk_processing_status", filters=filters, order=("-created_at", "-id"), limit=size)
-        return decode_list(Progress, (yield from send(request)), "chunk_processing_status")
+        return as_jobs((yield from send(request)), "chunk_processing_status")
 
     return (yield from paged(page, lambda job: job, limit=limit))
 

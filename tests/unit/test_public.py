@@ -69,6 +69,7 @@ HEAVY = [
     "supabase",
     "postgrest",
     "httpx",
+    "pydantic",
     "asyncio",
     "rich",
     "pandas",
@@ -94,6 +95,10 @@ def test_a_wrong_name_is_an_attribute_error() -> None:
 
 
 def test_importing_us_imports_nothing_heavy() -> None:
-    script = f"import sys, supabase_chunks; print([name for name in {HEAVY!r} if name in sys.modules])"
+    script = (
+        "import sys; from supabase_chunks import AsyncChunksClient, ChunksClient, Job;"
+        "ChunksClient('https://x.example', 'k');"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
