@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import supabase
     from supabase_auth.types import Session
 
+_KEY = re.compile(r"sb_|eyJ")
+_NOT_IN_KEYS = re.compile(r"[\s'\"]")
 Token: TypeAlias = str | Callable[[], str | None]
 AsyncToken: TypeAlias = str | Callable[[], str | None] | Callable[[], Awaitable[str | None]]
 
@@ -165,20 +168,47 @@ def environment() -> tuple[str, str]:
 
 
 def checked_url(url: str) -> str:
-    """Return the project's URL without a path and a slash at its end."""
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigurationError(f"the project's URL must look like https://abc.supabase.co, not {url!r}")
-    return url.strip().rstrip("/").removesuffix("/rest/v1")
+    """Return the project's URL without a path and a slash at its end.
+
+    Raises:
+        ConfigurationError: It cannot be one. The message has nothing of it, for it may be a secret.
+    """
+    text = url.strip()
+    _refuse_quotes(text, "project's URL")
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        reason = ""
+        if _KEY.match(text):
+            reason = ", and this is a key; are the two swapped?"
+        elif text.startswith(("postgres:", "postgresql:")):
+            reason = ", and this is the database's"
+        raise ConfigurationError(f"the project's URL must look like https://abc.supabase.co{reason}")
+    if parts.username or parts.password:
+        raise ConfigurationError("the project's URL has a user's name or password in it: leave them out")
+    return text.rstrip("/").removesuffix("/rest/v1")
 
 
 def _checked_header(value: str, what: str) -> str:
     text = value.strip() if isinstance(value, str) else ""
     if not text:
         raise ConfigurationError(f"the {what} is empty")
-    if not text.isascii() or not text.isprintable() or " " in text:
+    _refuse_quotes(text, what)
+    if "://" in text:
+        raise ConfigurationError(f"the {what} is a URL; are the two swapped?")
+    if not text.isascii() or not text.isprintable() or _NOT_IN_KEYS.search(text):
         raise ConfigurationError(f"the {what} has characters that no {what} has; was it copied whole?")
     return text
+
+
+def _refuse_quotes(text: str, what: str) -> None:
+    if text.startswith(("'", '"')) or text.endswith(("'", '"')):
+        raise ConfigurationError(
+            f"the {what} is in quotes: take them away (docker run --env-file takes them for a part of it)"
+        )
 
 
 def _session_error(error: Exception) -> AuthenticationError | ConnectionFailed:

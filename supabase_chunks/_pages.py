@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from ._encode import JSON, encode_object
+from ._frames import is_pandas, records
 from .errors import PayloadError
 
 Chunks: TypeAlias = Iterable[object]
@@ -79,18 +80,6 @@ def objects(chunks: Chunks) -> Iterable[object]:
     """Return the chunks: of a DataFrame its rows, of a Series its values under the column's name."""
     if isinstance(chunks, str | bytes | Mapping) or not isinstance(chunks, Iterable):
         raise PayloadError(f"must be an iterable of JSON objects, not {type(chunks).__name__}", path="chunks")
-    if type(chunks).__module__.partition(".")[0] == "pandas":
-        return _pandas(chunks)
+    if is_pandas(chunks):
+        return records(chunks)
     return chunks
-
-
-def _pandas(data: Any) -> Iterator[object]:
-    columns = getattr(data, "columns", None)
-    if columns is not None:
-        names = [str(name) for name in columns]
-        for row in data.itertuples(index=False, name=None):
-            yield dict(zip(names, row, strict=True))
-        return
-    name = str(data.name) if getattr(data, "name", None) is not None else "value"
-    for value in data:
-        yield value if isinstance(value, Mapping) else {name: value}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import traceback
 import uuid
 from datetime import date, timedelta
@@ -78,6 +79,36 @@ def test_a_key_that_cannot_be_one_is_refused_without_being_repeated(key: str) ->
     with pytest.raises(sc.ConfigurationError, match="the key") as caught:
         sc.ChunksClient(URL, key)
     assert key.strip() == "" or key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "words"),
+    [
+        ('"https://abc.supabase.co"', "sb_secret_hunter2", "the project's URL is in quotes"),
+        ("https://abc.supabase.co", '"sb_secret_hunter2"', "the key is in quotes"),
+        ("https://abc.supabase.co", "'sb_secret_hunter2'", "the key is in quotes"),
+        ("https://abc.supabase.co", 'sb_secret_hunter2"', "the key is in quotes"),
+        ("https://abc.supabase.co", 'sb_secret_"hunter2', "has characters that no key has"),
+        ("sb_secret_hunter2", "https://abc.supabase.co", "are the two swapped?"),
+        ("eyJhbGciOi.hunter2.x", "https://abc.supabase.co", "are the two swapped?"),
+        ("https://abc.supabase.co", "https://hunter2", "the key is a URL; are the two swapped?"),
+        ("postgresql://postgres:hunter2@db.abc.supabase.co/postgres", "sb_secret_x", "is the database's"),
+        ("https://me:hunter2@abc.supabase.co", "sb_secret_x", "name or password in it"),
+        ("https://hunter2:port", "sb_secret_x", "must look like"),
+        ("https://[hunter2", "sb_secret_x", "must look like"),
+        ("hunter2", "sb_secret_x", "must look like"),
+    ],
+)
+def test_what_cannot_be_a_url_or_a_key_is_said_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, url: str, key: str, words: str
+) -> None:
+    monkeypatch.setenv("SUPABASE_URL", url)
+    monkeypatch.setenv("SUPABASE_SECRET_KEY", key)
+    for make in (sc.ChunksClient.from_env, sc.AsyncChunksClient.from_env):
+        with pytest.raises(sc.ConfigurationError, match=re.escape(words)) as caught:
+            make()
+        assert "hunter2" not in str(caught.value)
+        assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("url", [URL, URL + "/", URL + "/rest/v1/", f"  {URL}\n"])

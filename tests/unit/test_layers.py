@@ -22,7 +22,7 @@ LAYERS = [
     {"_show"},
     {"models"},
     {"_encode", "_flow", "_credentials", "_network", "assets"},
-    {"_rpc", "_driver", "_pages", "_pool"},
+    {"_rpc", "_driver", "_frames", "_pages", "_pool"},
     {"_http", "_project_client", "_answers", "operations", "reads"},
     {"progress", "timeline", "throughput", "_trigger", "_watch", "_wait"},
     {"email", "queue", "jobs"},

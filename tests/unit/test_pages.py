@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -86,3 +87,49 @@ async def test_async_iterables_are_paged_alike() -> None:
         (1, True),
     ]
     assert [page async for page in pages_async([{"n": 1}])] == [([{"n": 1}], True)]
+
+
+@pytest.mark.parametrize("names", [["id", "value", "value"], [1, "x", "1"]])
+def test_two_columns_of_one_name_are_refused_before_anything_is_given(names: list[Any]) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([[1, "left", "right"], [2, "l", "r"]], columns=names)
+    with pytest.raises(PayloadError, match=f"two columns are called '{names[-1]}'"):
+        next(iter(pages(frame)))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.5, float("nan")],
+        [1.5, float("inf")],
+        [1.5, -float("inf")],
+        ["a", None],
+        [datetime(2026, 1, 1), None],
+        [{"deep": 1}, None],
+        [True, None],
+    ],
+)
+def test_a_missing_value_far_down_is_named_before_anything_is_given(values: list[Any]) -> None:
+    pandas = pytest.importorskip("pandas")
+    column = [values[0]] * 2500 + values[1:]
+    for data in (pandas.DataFrame({"n": range(2501), "score": column}), pandas.Series(column, name="score")):
+        with pytest.raises(PayloadError) as error:
+            next(iter(pages(data)))
+        assert error.value.path == "chunks[2500].score"
+
+
+def test_a_frame_gives_the_values_of_its_types() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {
+            "n": pandas.array([1, 2], dtype="Int64"),
+            "at": pandas.to_datetime(["2026-01-01", "2026-01-02"], utc=True),
+            "kind": pandas.Categorical(["a", "b"]),
+            "tags": [["x"], []],
+            "ok": [True, False],
+        }
+    )
+    ((page, last),) = pages(frame)
+    assert last
+    assert page is not None
+    assert page[0] == {"n": 1, "at": "2026-01-01T00:00:00+00:00", "kind": "a", "tags": ["x"], "ok": True}
