@@ -99,7 +99,8 @@ Deno.test("one invocation drains a job of short chunks", async () => {
   await test.webhook();
   await test.settled();
   assert.equal(project.of("complete_chunk_job_safe").length, 20);
-  assert.equal(project.of("claim_next_chunk_job_safe").length, 1);
+  // The first chunk, and at the end whether any other waits.
+  assert.equal(project.of("claim_next_chunk_job_safe").length, 2);
   const outcomes = test.lines.filter(({ event }) => event === "chunk");
   assert.equal(outcomes.length, 20);
   assert.deepEqual([outcomes[0].outcome, outcomes[0].job, outcomes[0].attempt], ["completed", JOB, 1]);

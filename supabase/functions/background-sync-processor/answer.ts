@@ -11,6 +11,8 @@
  * | 408, 425, 429, 5xx, 3xx, any other 2xx (202: accepted is not done) | retry; with Retry-After not before (429, 503) |
  * | any other 4xx | failed for good |
  * | no answer: refused, reset, DNS, timeout | retry |
+ *
+ * 5xx and no answer at all say more about the handler than about the chunk: `handler_down`.
  */
 
 import { parseJson, storableText, whyNotStorable } from "../_shared/json.ts";
@@ -26,6 +28,8 @@ export interface Report {
   next_chunks?: unknown[] | null;
   items_processed?: number | null;
   items_total?: number | null;
+  /** The failure is the handler's, not the chunk's. */
+  handler_down?: boolean;
 }
 
 /** A larger answer is refused unread: results of that size belong in a table of the handler's own. */
@@ -61,11 +65,17 @@ export async function readAnswer(handler: string, response: Response): Promise<R
   const said = summary(body.text);
   const report = failure(`${handler} answered ${status}${said && `: ${said}`}`, true);
   report.retryable = status < 400 || status >= 500 || TEMPORARY_4XX.has(status);
+  if (status >= 500) report.handler_down = true;
   if (status === 429 || status === 503) {
     const seconds = retryAfterSeconds(response.headers);
     if (seconds !== null) report.retry_after_seconds = seconds;
   }
   return report;
+}
+
+/** A report of a chunk whose handler nobody could reach. */
+export function unreachable(error: string): Report {
+  return { ...failure(error, true), handler_down: true };
 }
 
 /** A report of a chunk that did not succeed. */

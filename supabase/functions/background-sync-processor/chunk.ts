@@ -4,7 +4,7 @@ import { keyHeaders } from "../_shared/auth.ts";
 import { stringifyJson } from "../_shared/json.ts";
 import { type Log, messageOf } from "../_shared/log.ts";
 import { type Rpc, RpcError, withRetries } from "../_shared/rpc.ts";
-import { failure, readAnswer, type Report } from "./answer.ts";
+import { failure, readAnswer, type Report, unreachable } from "./answer.ts";
 
 /** A row of `claim_next_chunk_job_safe`; `next` of a completion has the same shape. */
 export interface ClaimedChunk {
@@ -166,7 +166,7 @@ export class ChunkRun {
     const { signal } = this.#ending;
     if (!signal.aborted) {
       const why = messageOf(error).replaceAll(this.invocation.key, "[key]");
-      return failure(`${handler} could not be reached: ${why}`.slice(0, 500), true);
+      return unreachable(`${handler} could not be reached: ${why}`.slice(0, 500));
     }
     switch (signal.reason as Ending) {
       case "cancelled":

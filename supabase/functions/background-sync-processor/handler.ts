@@ -1,15 +1,15 @@
 /**
  * The processor: a webhook says "there may be work"; it claims a chunk, answers at once and works on in the background.
  *
- * The webhook is a hint, the table is the truth. While an invocation has time left it finishes each chunk by claiming
- * the job's next one in the same call; the last completion leaves the next chunk to a fresh webhook from the database.
- * The processor never calls itself.
+ * The webhook is a hint, the table is the truth. What follows the first chunk is in drain.ts. The processor never calls
+ * itself.
  */
 
 import { type Log, messageOf } from "../_shared/log.ts";
 import { createRpc, type Rpc, RpcError, withRetries } from "../_shared/rpc.ts";
 import { VERSION } from "../_shared/version.ts";
-import { ChunkRun, type ClaimedChunk, type Completion, type Invocation } from "./chunk.ts";
+import type { ChunkRun, ClaimedChunk, Invocation } from "./chunk.ts";
+import { drain } from "./drain.ts";
 import type { Settings } from "./settings.ts";
 
 /** What the processor takes from outside. */
@@ -60,13 +60,22 @@ export function createProcessor(dependencies: Dependencies): Processor {
     const rpc = createRpc(url, key);
     const workerId = `background-sync-processor/${crypto.randomUUID()}`;
     let lastFailure: string | null = null;
-    const claimNow = () =>
-      claimChunk(rpc, workerId, hint.jobId, performance.now() + CLAIM_WITHIN_MS, (error) => {
+    const claimNow = (jobId: string | null = hint.jobId) =>
+      claimChunk(rpc, workerId, jobId, performance.now() + CLAIM_WITHIN_MS, (error) => {
         lastFailure = error.message;
         log("claim_retry", { error: error.message });
       });
     const work = async (chunk: ClaimedChunk | null) => {
-      if (chunk !== null) await drain(chunk, started, rpc, key);
+      if (chunk === null) return;
+      if (hint.more) inBackground(callForMore(rpc, log));
+      const claimAny = () => claimNow(null);
+      await drain(chunk, invocationOf(started, rpc, key), {
+        settings,
+        log,
+        inWork,
+        ending: () => ending,
+        claimAny,
+      });
     };
     if (hint.waitMs > 0) {
       const waited = new Promise((resolve) => setTimeout(resolve, hint.waitMs));
@@ -93,62 +102,15 @@ export function createProcessor(dependencies: Dependencies): Processor {
     }
   }
 
-  /** Works on the chunk and, while there is time, on those its completions bring. */
-  async function drain(first: ClaimedChunk, started: number, rpc: Rpc, key: string): Promise<void> {
+  /** How long the work that began then may go on. */
+  function invocationOf(started: number, rpc: Rpc, key: string): Invocation {
     const ends = started + settings.wallClockMs;
     const reportUntil = workerUntil === null
       ? ends
       : Math.max(Math.min(ends, workerUntil), started + LEAST_TIME_MS);
     const reserve = Math.min(settings.wallClockMs / 10, 5000);
-    const invocation: Invocation = {
-      rpc,
-      url,
-      key,
-      log,
-      handlerUntil: reportUntil - reserve,
-      reportUntil,
-      heartbeatMs: settings.heartbeatMs,
-    };
-    let slowest = 0;
-    let done = 0;
-    for (let chunk: ClaimedChunk | null = first; chunk !== null;) {
-      const begun = performance.now();
-      const hasFullTime = reportUntil - begun >= 0.8 * settings.wallClockMs;
-      const run: ChunkRun = new ChunkRun(chunk, hasFullTime, invocation);
-      inWork.add(run);
-      let completion: Completion | null = null;
-      try {
-        // The end of the worker was announced while this claim was on its way.
-        if (ending) return await run.release("the worker is about to end");
-        const report = await run.run();
-        if (report === null) return;
-        done += 1;
-        slowest = Math.max(slowest, performance.now() - begun);
-        completion = await run.report(report, !ending && hasTimeForMore(slowest, done, invocation));
-        logOutcome(chunk, performance.now() - begun, completion, report.error);
-      } finally {
-        inWork.delete(run);
-      }
-      chunk = completion?.next ?? null;
-    }
-  }
-
-  /** Whether another chunk like the slowest so far would surely end in time. */
-  function hasTimeForMore(slowest: number, done: number, { handlerUntil }: Invocation): boolean {
-    if (settings.chunksPerInvocation !== null && done >= settings.chunksPerInvocation) return false;
-    return performance.now() + Math.max(1.5 * slowest, 0.05 * settings.wallClockMs) < handlerUntil;
-  }
-
-  function logOutcome(chunk: ClaimedChunk, ms: number, completion: Completion | null, error?: string): void {
-    log("chunk", {
-      job: chunk.parent_sync_job_id,
-      chunk: Number(chunk.chunk_id),
-      attempt: chunk.attempt,
-      kind: chunk.kind,
-      duration_ms: Math.round(ms),
-      outcome: completion?.outcome ?? "unreported",
-      error,
-    });
+    const { heartbeatMs } = settings;
+    return { rpc, url, key, log, handlerUntil: reportUntil - reserve, reportUntil, heartbeatMs };
   }
 
   async function release(reason: string): Promise<void> {
@@ -185,11 +147,22 @@ async function claimChunk(
   return null;
 }
 
-/** What a webhook says: whether it only asks if we are here, which job has work, and when. */
+/** Tells the database that its webhooks arrive again: it holds back more than it sends at once. */
+async function callForMore(rpc: Rpc, log: Log): Promise<void> {
+  try {
+    await rpc("cleanup_stuck_chunks", {});
+  } catch (error) {
+    // The database's own watchdog will come to it.
+    log("call_for_more_failed", { error: messageOf(error) });
+  }
+}
+
+/** What a webhook says: whether it only asks if we are here, which job has work, when, and whether more is held back. */
 interface Hint {
   probe: boolean;
   jobId: string | null;
   waitMs: number;
+  more: boolean;
 }
 
 async function readHint(request: Request): Promise<Hint> {
@@ -203,11 +176,12 @@ async function readHint(request: Request): Promise<Hint> {
       probe: body?.probe === true,
       jobId: typeof jobId === "string" && UUID.test(jobId) ? jobId : null,
       waitMs: waitMs > 0 && waitMs <= LONGEST_WAIT_MS ? waitMs : 0,
+      more: body?.more === true,
     };
   } catch {
     // No body, or not ours: the table says what there is to do.
     await request.body?.cancel().catch(() => {});
-    return { probe: false, jobId: null, waitMs: 0 };
+    return { probe: false, jobId: null, waitMs: 0, more: false };
   }
 }
 
