@@ -236,11 +236,13 @@ class ChunksClient:
         retry_delay_seconds: int | None = None,
         user_startable: bool | None = None,
     ) -> Kind:
-        """Add or change a kind. Needs a secret key.
+        """Add a kind, or change one. Needs a secret key.
+
+        What is None stays as it is; a new kind then has the values in brackets.
 
         Args:
             kind: Its name.
-            handler: The Edge Function that works its chunks; None means Python workers do.
+            handler: The Edge Function that works its chunks (none); "": Python workers do.
             max_concurrency: How many chunks of one job may be worked on at once (1).
             max_retries: How often a failed chunk is tried again (3).
             lease_seconds: How long a claim holds without a heartbeat (600).
@@ -262,6 +264,18 @@ class ChunksClient:
                 user_startable=user_startable,
             )
         )
+
+    def remove_kind(self, kind: str) -> bool:
+        """Remove a kind; returns whether there was one. Needs a secret key.
+
+        Raises:
+            InvalidState: Jobs of it exist, running or ended.
+
+        Example:
+            >>> client.remove_kind("never-saved")
+            False
+        """
+        return self._driver.run(operations.remove_sync_kind(kind=kind))
 
     def kinds(self) -> list[Kind]:
         """Read the kinds.
@@ -495,7 +509,7 @@ class AsyncChunksClient:
         retry_delay_seconds: int | None = None,
         user_startable: bool | None = None,
     ) -> Kind:
-        """Add or change a kind."""
+        """Add a kind, or change what is given of one."""
         return await self._driver.run(
             operations.save_sync_kind(
                 kind=kind,
@@ -507,6 +521,10 @@ class AsyncChunksClient:
                 user_startable=user_startable,
             )
         )
+
+    async def remove_kind(self, kind: str) -> bool:
+        """Remove a kind that has no jobs."""
+        return await self._driver.run(operations.remove_sync_kind(kind=kind))
 
     async def kinds(self) -> list[Kind]:
         """Read the kinds."""

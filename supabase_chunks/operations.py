@@ -33,7 +33,7 @@ def save_sync_kind(
     retry_delay_seconds: int | None = None,
     user_startable: bool | None = None,
 ) -> Flow[Kind]:
-    """Add or change a kind."""
+    """Add a kind, or change what is given of one."""
     request = call(
         "save_sync_kind",
         kind=kind,
@@ -45,6 +45,11 @@ def save_sync_kind(
         user_startable=user_startable,
     )
     return as_kind((yield from send(request)), "save_sync_kind")
+
+
+def remove_sync_kind(*, kind: str) -> Flow[bool]:
+    """Remove a kind that has no jobs."""
+    return decode(bool, (yield from send(call("remove_sync_kind", kind=kind))), "remove_sync_kind")
 
 
 def configure_chunk_processing(*, project_url: str, processor_key: str) -> Flow[dict[str, Any]]:

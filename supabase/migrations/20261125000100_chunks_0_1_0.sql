@@ -313,6 +313,30 @@ comment on table chunk_private.answered_requests is
 comment on column chunk_private.answered_requests.call is 'start or append: one request id may be used for both.';
 create index if not exists answered_requests_job on chunk_private.answered_requests (job_id);
 
+create table if not exists chunk_private.watchdog (
+  only_row boolean primary key default true,
+  scheduled_at timestamptz,
+  last_pass_at timestamptz,
+  server_began timestamptz default pg_postmaster_start_time(),
+  constraint watchdog_one_row check (only_row)
+);
+comment on table chunk_private.watchdog is 'When the watchdog was set going, and last came round; one row.';
+comment on column chunk_private.watchdog.only_row is 'Keeps it to one row.';
+comment on column chunk_private.watchdog.scheduled_at is 'When its schedule was last made or changed.';
+comment on column chunk_private.watchdog.last_pass_at is 'When a pass last began that came to its end.';
+comment on column chunk_private.watchdog.server_began is 'The start of the server that it came round on: after another, pg_net''s tables may have been emptied.';
+insert into chunk_private.watchdog (only_row) values (true) on conflict on constraint watchdog_pkey do nothing;
+
+create table if not exists chunk_private.healings (
+  id bigint generated always as identity primary key,
+  job_id uuid not null,
+  healed_at timestamptz not null default now(),
+  what text not null
+);
+comment on table chunk_private.healings is 'What the watchdog has put right that should not have been.';
+comment on column chunk_private.healings.healed_at is 'When it did.';
+comment on column chunk_private.healings.what is 'What was wrong, with how often.';
+
 -- 20_checks.sql
 
 -- Checks of arguments. Each raises SC003 or SC004, with a message that names the argument and what is allowed.
@@ -845,6 +869,40 @@ end
 $$;
 comment on function chunk_private.pass_slots_on is
   'Gives the slots of ended chunks to the job''s next ones, if it still runs. With next_claim_id it returns the index of one whose slot it has claimed: the caller starts its attempt.';
+
+-- A handler that is down fails whatever it is given: the slot stays with the chunk that has failed, or lets the next one wait as
+-- long, so that the outage costs the chunks in the slots and no others.
+create or replace function chunk_private.rest_slot(job public.sync_jobs, freed bigint, attempts int)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  rested_at timestamptz;
+  next record;
+begin
+  delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = freed;
+  if job.status not in ('pending', 'running') then
+    return;
+  end if;
+  delete from chunk_private.returned_chunks r where r.job_id = job.id and r.chunk_index = freed returning r.ready_at into rested_at;
+  if found then
+    perform chunk_private.hand_out(job, array[freed], array[rested_at], null, now() + interval '25 seconds');
+    return;
+  end if;
+  rested_at := now() + (select chunk_private.backoff(k.retry_delay_seconds, attempts) from public.sync_kinds k where k.kind = job.kind);
+  next := chunk_private.take_claimable(job, 1, false);
+  if cardinality(next.chunk_indexes) = 0 then
+    next := chunk_private.take_returned(job.id, 'infinity', 1);
+  end if;
+  if cardinality(next.chunk_indexes) > 0 then
+    perform chunk_private.hand_out(job, next.chunk_indexes, array[greatest(rested_at, next.ready_ats[1])], null, now());
+  end if;
+end
+$$;
+comment on function chunk_private.rest_slot is
+  'Lets the slot of a chunk that has failed rest: until that chunk''s retry, or for as long as one would wait.';
 
 -- Only alone in the job's gate: of two beside each other each would count the same free slot.
 create or replace function chunk_private.fill_slots(job_id uuid)
@@ -1525,7 +1583,8 @@ comment on function chunk_private.count_failure is
 create or replace function public.complete_chunk_job_safe(
   chunk_id bigint, claim_token uuid, success boolean default true, result jsonb default null, error text default null,
   retryable boolean default true, retry_after_seconds int default null, next_chunks jsonb default null,
-  items_processed bigint default null, items_total bigint default null, claim_next boolean default false
+  items_processed bigint default null, items_total bigint default null, claim_next boolean default false,
+  handler_down boolean default false
 )
 returns jsonb
 language plpgsql
@@ -1541,6 +1600,7 @@ declare
   chunk record;
   job record;
   outcome text := 'completed';
+  rests boolean;
   fresh_index bigint;
   sends boolean;
   to_claim bigint;
@@ -1615,7 +1675,10 @@ begin
 
   -- The chunk's slot goes to the next one. In most reports the job runs on, no retry is due, and a stripe is free: that in
   -- two statements, since calling take_fresh and hand_out would cost a tenth of the report. All else is pass_slots_on's.
-  if job.status in ('pending', 'running') then
+  rests := coalesce(handler_down, false) and not success;
+  if rests then
+    perform chunk_private.rest_slot(j, chunk.chunk_index, chunk.attempts) from public.sync_jobs j where j.id = job.id;
+  elsif job.status in ('pending', 'running') then
     update chunk_private.fresh_stripes f
     set next_index = f.next_index + job.stripes
     where f.job_id = job.id and f.stripe = (
@@ -1626,11 +1689,11 @@ begin
     )
     returning f.next_index - job.stripes into fresh_index;
   end if;
-  if fresh_index is null then
+  if fresh_index is null and not rests then
     to_claim := chunk_private.pass_slots_on(
       (select j from public.sync_jobs j where j.id = job.id), array[chunk.chunk_index], case when claim_next then claim_token end
     );
-  else
+  elsif fresh_index is not null then
     to_claim := case when claim_next then fresh_index end;
     sends := to_claim is null and job.handler is not null;
     update chunk_private.slots s
@@ -1660,7 +1723,7 @@ begin
 end
 $$;
 comment on function public.complete_chunk_job_safe is
-  'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. claim_next claims the next chunk of the job for the same worker. A repeated report answers what the first one did.';
+  'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. claim_next claims the next chunk of the job for the same worker. handler_down says that the failure is the handler''s rather than the chunk''s: the slot rests until the retry. A repeated report answers what the first one did.';
 
 -- 52_reports_read.sql
 
@@ -2795,7 +2858,7 @@ comment on function public.retry_failed_chunks is
 
 -- Vault and pg_net may be used by the owner of the migrations only, hence a definer. A webhook must never break the write
 -- that asks for it: every failure ends in the table of dispatches, and the chunk stays claimable.
-create or replace function chunk_private.dispatch(job public.sync_jobs, chunk_indexes bigint[])
+create or replace function chunk_private.dispatch(job public.sync_jobs, chunk_indexes bigint[], more boolean default false)
 returns int
 language plpgsql
 security definer -- reads the Vault and calls pg_net, which service_role may not
@@ -2837,9 +2900,9 @@ begin
       begin
         request_id := net.http_post(
           url => base_url || '/functions/v1/background-sync-processor',
-          body => jsonb_strip_nulls(
-            jsonb_build_object('parent_sync_job_id', job.id, 'chunk_id', chunk_id, 'wait_seconds', wait_seconds)
-          ),
+          body => jsonb_strip_nulls(jsonb_build_object(
+            'parent_sync_job_id', job.id, 'chunk_id', chunk_id, 'wait_seconds', wait_seconds, 'more', case when more then true end
+          )),
           headers => jsonb_build_object('Content-Type', 'application/json', 'apikey', processor_key),
           timeout_milliseconds => 10000
         );
@@ -2860,22 +2923,37 @@ begin
 end
 $$;
 comment on function chunk_private.dispatch is
-  'Asks pg_net for one webhook a chunk, sent after commit; returns how many it took. URL and key come from the Vault at each call. wait_seconds in it: the chunk''s retry is due then.';
+  'Asks pg_net for one webhook a chunk, sent after commit; returns how many it took. URL and key come from the Vault at each call. wait_seconds in it: the chunk''s retry is due then. more: further webhooks are held back until this one has arrived.';
 
+-- pg_net keeps its answers for six hours, and its index is by time: only those are read that can be to an open question.
+-- Its tables are unlogged: after a crash they are empty and its ids begin again. So the first pass on a server that has
+-- started anew lets nothing that was asked before take an answer from after the start, and of two questions with one id only
+-- the later can be answered.
 create or replace function chunk_private.collect_dispatch_outcomes()
 returns int
 language plpgsql
 security definer -- reads pg_net's answers, which service_role may not
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
+#variable_conflict use_variable
 declare
+  server_began constant timestamptz := pg_postmaster_start_time();
+  restarted constant boolean := exists (select from chunk_private.watchdog w where w.server_began is distinct from server_began);
+  open_since constant timestamptz := (
+    select min(d.created_at) from chunk_private.dispatches d where d.answered_at is null and d.request_id is not null
+  );
   collected int;
 begin
-  if to_regclass('net._http_response') is null
-    or not exists (select from chunk_private.dispatches d where d.answered_at is null and d.request_id is not null) then
+  if open_since is null or to_regclass('net._http_response') is null then
     return 0;
   end if;
-  -- pg_net's tables are unlogged: after a crash they are empty and its ids begin again, hence the look at the times.
+  update chunk_private.dispatches d
+  set answered_at = now(), error = 'pg_net kept no answer'
+  where d.answered_at is null and d.request_id is not null and exists (
+    select from chunk_private.dispatches n where n.request_id = d.request_id and n.answered_at is null and n.id > d.id
+  );
   update chunk_private.dispatches d
   set status_code = r.status_code,
       answered_at = r.created,
@@ -2885,19 +2963,20 @@ begin
         when r.status_code >= 300 then left(format('HTTP %s: %s', r.status_code, r.content), 300)
       end
   from net._http_response r
-  where r.id = d.request_id and r.created >= d.created_at and d.answered_at is null and d.request_id is not null;
+  where r.created >= open_since and r.id = d.request_id and d.answered_at is null and d.request_id is not null
+    and r.created >= d.created_at and not (restarted and d.created_at < server_began and r.created >= server_began);
   get diagnostics collected = row_count;
   update chunk_private.dispatches d
   set answered_at = now(), error = 'pg_net kept no answer'
-  where d.answered_at is null and d.request_id is not null and d.created_at < now() - interval '5 minutes'
+  where d.answered_at is null and d.request_id is not null
+    and d.created_at < greatest(now() - interval '5 minutes', case when restarted then server_began end)
     and not exists (select from net.http_request_queue w where w.id = d.request_id);
   return collected;
 end
 $$;
 comment on function chunk_private.collect_dispatch_outcomes is 'Copies the answers that pg_net has got to the dispatches; returns how many.';
 
-create or replace function chunk_private.webhooks_waiting()
-returns int
+create or replace function chunk_private.unsent_webhooks(out webhooks int, out oldest_at timestamptz)
 language plpgsql
 stable
 security definer -- reads pg_net's queue, which service_role may not
@@ -2905,20 +2984,72 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if to_regclass('net.http_request_queue') is null then
-    return 0;
+    webhooks := 0;
+    return;
   end if;
-  return (
-    select count(*) from chunk_private.dispatches d
-    join net.http_request_queue r on r.id = d.request_id
-    where d.answered_at is null and d.request_id is not null
-  );
+  select count(*), min(d.created_at) into webhooks, oldest_at
+  from chunk_private.dispatches d
+  join net.http_request_queue r on r.id = d.request_id
+  where d.answered_at is null and d.request_id is not null;
 exception when others then
-  return 0; -- a pg_net that cannot be looked into; what cannot be sent says so itself
+  webhooks := 0; -- a pg_net that cannot be looked into; what cannot be sent says so itself
 end
 $$;
-comment on function chunk_private.webhooks_waiting is 'How many of our webhooks pg_net has not sent yet.';
+comment on function chunk_private.unsent_webhooks is 'How many of our webhooks pg_net has not sent yet, and since when the oldest waits.';
 
--- Sends webhooks for chunks that wait to be claimed, while fewer than 32 of ours wait in pg_net.
+-- 81_dispatch_waiting.sql
+
+-- Webhooks for chunks that wait: which, and how many at once.
+
+-- Under way is a webhook until somebody has claimed its chunk, or pg_net has got an answer, or could have: it gives up after
+-- ten seconds. Those that pg_net has not even sent by then count too, for more would only lengthen its queue.
+create or replace function chunk_private.webhooks_under_way()
+returns int
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select count(*)::int + greatest(0, (select u.webhooks from chunk_private.unsent_webhooks() u where u.oldest_at < now() - interval '12 seconds'))
+  from chunk_private.dispatches d
+  join public.chunk_processing_queue q on q.id = d.chunk_id
+  join chunk_private.slots s on s.job_id = q.parent_sync_job_id and s.chunk_index = q.chunk_index
+  where d.created_at > now() - interval '12 seconds' and d.answered_at is null and d.request_id is not null and not s.claimed;
+$$;
+comment on function chunk_private.webhooks_under_way is 'How many webhooks may still lead to a claim, or wait in a pg_net that does not send.';
+
+-- Each webhook that led to no claim doubles the wait for the next: 30 s, 1 min, 2 min … about an hour. One that is known to
+-- have failed is sent again sooner: at once, then after 5 s, 15 s, 35 s … 5 min, and as soon as another has gone well, for
+-- then what stood in the way is gone.
+create or replace function chunk_private.waiting_slots(parent_sync_job_id uuid, overdue_only boolean)
+returns setof chunk_private.slots
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  with well as (
+    select d.created_at from chunk_private.dispatches d
+    where d.answered_at is not null and d.error is null
+    order by d.created_at desc limit 1
+  )
+  select s.* from chunk_private.slots s
+  join chunk_private.lanes l on l.id = s.lane
+  join public.sync_kinds k on k.kind = l.kind
+  where not s.claimed and s.ready_at <= now() and k.handler is not null and ($1 is null or s.job_id = $1)
+    and (not $2 or s.dispatched_at is null
+      or s.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(s.dispatch_count - 1, 0), 7)
+      or s.dispatched_at < greatest((select w.created_at from well w), now() - interval '5 seconds' * (2 ^ least(s.dispatch_count - 1, 6) - 1))
+        and exists (
+          select from public.chunk_processing_queue q
+          join chunk_private.dispatches d on d.created_at = s.dispatched_at and d.chunk_id = q.id
+          where q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index and d.error is not null
+        ));
+$$;
+comment on function chunk_private.waiting_slots is
+  'The slots of claimable chunks that Edge Functions work on, of a job or of all; or only those whose last webhook has led to nothing.';
+
+-- Sends webhooks for chunks that wait to be claimed, as long as fewer than 32 are under way. Breadth first: a job gets a
+-- second one when every other has one, or somebody at work; each invocation goes on to whatever waits. The first ones say
+-- when more are held back, and the invocations that they lead to call for them (cleanup_stuck_chunks).
 create or replace function chunk_private.dispatch_waiting(parent_sync_job_id uuid, overdue_only boolean)
 returns int
 language plpgsql
@@ -2926,53 +3057,59 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  budget constant int := 32 - chunk_private.webhooks_waiting();
-  went_well constant timestamptz := (
-    select d.created_at from chunk_private.dispatches d
-    where d.answered_at is not null and d.error is null
-    order by d.created_at desc limit 1
-  );
+  budget int;
   page record;
   sent int := 0;
 begin
+  -- One at a time, or each would send as many. Nothing waits after it.
+  if overdue_only then
+    if not pg_try_advisory_xact_lock(hashtextextended('supabase-chunks: webhooks', 3)) then
+      return 0;
+    end if;
+  else
+    perform pg_advisory_xact_lock(hashtextextended('supabase-chunks: webhooks', 3));
+  end if;
+  budget := 32 - chunk_private.webhooks_under_way();
   if budget <= 0 then
     return 0;
   end if;
-  -- Each webhook that led to no claim doubles the wait for the next: 30 s, 1 min, 2 min … about an hour. One that is known
-  -- to have failed is sent again sooner: at once, then after 5 s, 15 s, 35 s … 5 min, and as soon as another has gone well,
-  -- for then what stood in the way is gone.
   for page in
-    with overdue as (
-      select s.job_id, s.chunk_index from chunk_private.slots s
-      join chunk_private.lanes l on l.id = s.lane
-      join public.sync_kinds k on k.kind = l.kind
-      where not s.claimed and s.ready_at <= now() and k.handler is not null
-        and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
-        and (not overdue_only or s.dispatched_at is null
-          or s.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(s.dispatch_count - 1, 0), 7)
-          or s.dispatched_at < greatest(went_well, now() - interval '5 seconds' * (2 ^ least(s.dispatch_count - 1, 6) - 1))
-            and exists (
-              select from public.chunk_processing_queue q
-              join chunk_private.dispatches d on d.created_at = s.dispatched_at and d.chunk_id = q.id
-              where q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index and d.error is not null
-            ))
-      order by l.priority desc, s.ready_at, s.chunk_index
-      limit budget
+    with candidates as materialized (
+      select w.job_id, w.chunk_index, w.dispatched_at,
+        row_number() over (order by l.priority desc, w.place, w.ready_at, w.chunk_index) as turn
+      from (
+        select s.job_id, s.chunk_index, s.lane, s.ready_at, s.dispatched_at,
+          coalesce(busy.slots, 0) + row_number() over (partition by s.job_id order by s.ready_at, s.chunk_index) as place
+        from chunk_private.waiting_slots(parent_sync_job_id, overdue_only) s
+        left join (
+          select o.job_id, count(*) as slots from chunk_private.slots o
+          where o.claimed or o.dispatched_at > now() - interval '12 seconds'
+          group by o.job_id
+        ) busy on busy.job_id = s.job_id
+      ) w
+      join chunk_private.lanes l on l.id = w.lane
+      order by turn limit budget + 1
+    ),
+    held as (
+      select s.job_id, s.chunk_index from candidates c
+      join chunk_private.slots s on s.job_id = c.job_id and s.chunk_index = c.chunk_index
+      where c.turn <= budget and not s.claimed and s.dispatched_at is not distinct from c.dispatched_at
       for no key update of s skip locked
     ),
     marked as (
       update chunk_private.slots s
       set dispatched_at = now(), dispatch_count = s.dispatch_count + 1
-      from overdue o
-      where s.job_id = o.job_id and s.chunk_index = o.chunk_index
+      from held h
+      where s.job_id = h.job_id and s.chunk_index = h.chunk_index
       returning s.job_id, s.chunk_index
     )
-    select j as job, array_agg(m.chunk_index order by m.chunk_index) as chunk_indexes
+    select j as job, array_agg(m.chunk_index order by m.chunk_index) as chunk_indexes,
+      row_number() over () <= 4 and (select count(*) > budget from candidates) as more
     from marked m
     join public.sync_jobs j on j.id = m.job_id
     group by j.id
   loop
-    sent := sent + chunk_private.dispatch(page.job, page.chunk_indexes);
+    sent := sent + chunk_private.dispatch(page.job, page.chunk_indexes, page.more);
   end loop;
   return sent;
 end
@@ -2995,10 +3132,259 @@ $$;
 comment on function public.trigger_next_chunk_processing is
   'Sends webhooks now for the chunks of a job, or of all, that wait to be claimed; returns how many were sent.';
 
--- 81_watchdog.sql
+-- 81_heal.sql
 
--- The watchdog, and its schedule.
+-- Healing: what should not be, and is all the same: after changes by hand, a restored backup, a fault of ours.
+--
+-- The truth is the chunks: their status says where each must stand and what the counters must say.
 
+-- Only alone in the gate, beside claims. A claim takes a slot and its chunk in one transaction: who reads both in one
+-- statement sees both or neither.
+create or replace function chunk_private.heal_places(job public.sync_jobs)
+returns text[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  wrong text[] := array[]::text[];
+  times bigint;
+begin
+  -- Slots whose chunk is not in their state, or gone
+  delete from chunk_private.slots s
+  where s.job_id = job.id and not exists (
+    select from public.chunk_processing_queue q
+    where q.parent_sync_job_id = job.id and q.chunk_index = s.chunk_index and q.status = case when s.claimed then 'processing' else 'pending' end
+  );
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'slots without their chunk');
+
+  -- Chunks at work without a slot: it gets one, so that its report or the end of its lease is seen
+  insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed)
+  select job.id, q.chunk_index, l.id, now(), true
+  from public.chunk_processing_queue q
+  join chunk_private.lanes l on l.kind = job.kind and l.priority = job.priority
+  where q.parent_sync_job_id = job.id and q.status = 'processing'
+    and not exists (select from chunk_private.slots s where s.job_id = job.id and s.chunk_index = q.chunk_index)
+  on conflict do nothing;
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'processing chunks without a slot');
+
+  -- Stripes that would hand out what is not fresh: what is pending in them stands among the returned instead
+  update chunk_private.fresh_stripes f
+  set next_index = f.next_index + (f.end_index - f.next_index + job.stripes - 1) / job.stripes * job.stripes
+  where f.job_id = job.id and f.next_index < f.end_index and exists (
+    select from generate_series(f.next_index, f.end_index - 1, job.stripes) c (chunk_index)
+    left join public.chunk_processing_queue q on q.parent_sync_job_id = job.id and q.chunk_index = c.chunk_index
+    where q.status is distinct from 'pending'
+      or exists (select from chunk_private.slots s where s.job_id = job.id and s.chunk_index = c.chunk_index)
+      or exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.chunk_index = c.chunk_index)
+  );
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'stripes with chunks that are not fresh');
+
+  -- Returned chunks that are not pending, or stand elsewhere too
+  delete from chunk_private.returned_chunks r
+  where r.job_id = job.id and (
+    exists (select from chunk_private.slots s where s.job_id = job.id and s.chunk_index = r.chunk_index)
+    or exists (select from chunk_private.returned_chunks o where o.job_id = job.id and o.chunk_index = r.chunk_index and o.ready_at < r.ready_at)
+    or not exists (
+      select from public.chunk_processing_queue q
+      where q.parent_sync_job_id = job.id and q.chunk_index = r.chunk_index and q.status = 'pending'
+    )
+  );
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'returned chunks that are not, or twice');
+
+  -- Pending chunks that stand nowhere
+  insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+  select job.id, greatest(q.ready_at, now()), q.chunk_index
+  from public.chunk_processing_queue q
+  where q.parent_sync_job_id = job.id and q.status = 'pending'
+    and not exists (select from chunk_private.slots s where s.job_id = job.id and s.chunk_index = q.chunk_index)
+    and not exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.chunk_index = q.chunk_index)
+    and not exists (
+      select from chunk_private.fresh_stripes f
+      where f.job_id = job.id and f.stripe = q.chunk_index % job.stripes and q.chunk_index >= f.next_index and q.chunk_index < f.end_index
+    );
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'pending chunks that stood nowhere');
+
+  -- More slots than the job may have
+  with surplus as materialized (
+    select s.chunk_index from chunk_private.slots s
+    where s.job_id = job.id and not s.claimed
+    order by s.ready_at desc, s.chunk_index desc
+    limit greatest(0, (select count(*) from chunk_private.slots o where o.job_id = job.id)
+      - case job.status when 'paused' then (select count(*) from chunk_private.slots o where o.job_id = job.id and o.claimed) else job.max_concurrency end)
+    for update skip locked
+  ),
+  taken_back as (
+    delete from chunk_private.slots s using surplus u
+    where s.job_id = job.id and s.chunk_index = u.chunk_index
+    returning s.ready_at, s.chunk_index
+  )
+  insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+  select job.id, t.ready_at, t.chunk_index from taken_back t;
+  get diagnostics times = row_count;
+  return wrong || chunk_private.times_wrong(times, 'slots too many');
+end
+$$;
+comment on function chunk_private.heal_places is 'Puts every chunk of a job where its status belongs: into a slot, among the fresh or returned ones, or nowhere. Returns what was wrong.';
+
+create or replace function chunk_private.times_wrong(times bigint, what text)
+returns text[]
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select case when $1 > 0 then array[$1 || ' ' || $2] else array[]::text[] end; $$;
+comment on function chunk_private.times_wrong is 'A finding, as a list of one, or of none when it came up no times.';
+
+create or replace function chunk_private.heal_chunks(job public.sync_jobs)
+returns text[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  wrong text[];
+  times bigint;
+begin
+  -- At work without a token, or with no attempt counted: nobody could report them, nor the watchdog take them back
+  update public.chunk_processing_queue q
+  set claim_token = coalesce(q.claim_token, gen_random_uuid()), attempts = greatest(q.attempts, 1)
+  where q.parent_sync_job_id = job.id and q.status = 'processing' and (q.claim_token is null or q.attempts < 1);
+  get diagnostics times = row_count;
+  wrong := chunk_private.times_wrong(times, 'processing chunks without a claim');
+
+  if job.status = 'cancelled' then
+    update public.chunk_processing_queue q
+    set status = 'cancelled', locked_until = null, completed_at = now(), updated_at = now()
+    where q.parent_sync_job_id = job.id and q.status = any ('{pending,processing}');
+    get diagnostics times = row_count;
+    wrong := wrong || chunk_private.times_wrong(times, 'open chunks of a cancelled job');
+  end if;
+  return wrong;
+end
+$$;
+comment on function chunk_private.heal_chunks is 'Puts chunks right that no report could end. Returns what was wrong.';
+
+create or replace function chunk_private.heal_counters(job public.sync_jobs)
+returns text[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  times bigint;
+begin
+  insert into chunk_private.job_counters as c
+    (job_id, stripe, owner_id, open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks)
+  select job.id, t.stripe, job.owner_id, count(q.id) filter (where q.completed_at is null),
+    count(q.id) filter (where q.status = 'completed'), count(q.id) filter (where q.status = 'failed'),
+    count(q.id) filter (where q.status = 'cancelled'),
+    count(q.id) filter (where q.status = 'pending' and q.attempts > 0 or q.status = 'processing' and q.attempts > 1)
+  from generate_series(0, job.stripes - 1) t (stripe)
+  left join public.chunk_processing_queue q on q.parent_sync_job_id = job.id and q.chunk_index % job.stripes = t.stripe
+  group by t.stripe
+  having count(q.id) > 0 or exists (select from chunk_private.job_counters o where o.job_id = job.id and o.stripe = t.stripe)
+  order by t.stripe
+  on conflict on constraint job_counters_pkey do update
+  set open_chunks = excluded.open_chunks, completed_chunks = excluded.completed_chunks, failed_chunks = excluded.failed_chunks,
+      cancelled_chunks = excluded.cancelled_chunks, retrying_chunks = excluded.retrying_chunks
+  where (c.open_chunks, c.completed_chunks, c.failed_chunks, c.cancelled_chunks, c.retrying_chunks)
+    is distinct from (excluded.open_chunks, excluded.completed_chunks, excluded.failed_chunks, excluded.cancelled_chunks, excluded.retrying_chunks);
+  get diagnostics times = row_count;
+  return chunk_private.times_wrong(times, 'counters that were wrong');
+end
+$$;
+comment on function chunk_private.heal_counters is 'Counts a job''s chunks anew. Returns what was wrong.';
+
+create or replace function chunk_private.heal_job(job_id uuid)
+returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  job public.sync_jobs;
+  wrong text[] := array[]::text[];
+  chunks bigint;
+  open_chunks bigint;
+begin
+  select j.* into job from public.sync_jobs j where j.id = job_id;
+  wrong := wrong || chunk_private.heal_chunks(job) || chunk_private.heal_places(job) || chunk_private.heal_counters(job);
+  select count(*), count(*) filter (where q.completed_at is null) into chunks, open_chunks
+  from public.chunk_processing_queue q where q.parent_sync_job_id = job_id;
+  if job.status in ('completed', 'failed') and open_chunks > 0 then
+    update public.sync_jobs j set status = 'running', completed_at = null where j.id = job_id;
+    wrong := wrong || format('%s open chunks of a job that had %s', open_chunks, job.status);
+  end if;
+  if chunks <> job.total_chunks and chunks = (select max(q.chunk_index) + 1 from public.chunk_processing_queue q where q.parent_sync_job_id = job_id) then
+    update public.sync_jobs j set total_chunks = chunks where j.id = job_id;
+    wrong := wrong || format('total_chunks was %s', job.total_chunks);
+  end if;
+  perform chunk_private.finish_if_done(job_id);
+  perform chunk_private.fill_slots(job_id);
+  if cardinality(wrong) = 0 then
+    return null;
+  end if;
+  insert into chunk_private.healings (job_id, what) values (job_id, array_to_string(wrong, ', '));
+  return array_to_string(wrong, ', ');
+end
+$$;
+comment on function chunk_private.heal_job is
+  'Puts right what is wrong with a job, whose gate the caller has alone. Returns what it was; null: nothing.';
+
+-- Cheap when all is well: it reads the slots in use, and no chunk that has none.
+create or replace function chunk_private.heal_jobs(dubious uuid[])
+returns int
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  until constant timestamptz := clock_timestamp() + interval '5 seconds';
+  job record;
+  what text;
+  healed int := 0;
+begin
+  for job in
+    select d.id from unnest(dubious) d (id)
+    union
+    select s.job_id
+    from chunk_private.slots s
+    left join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
+    left join public.sync_jobs j on j.id = s.job_id
+    where q.status is distinct from case when s.claimed then 'processing' else 'pending' end
+      or j.status in ('completed', 'failed', 'cancelled') or j.status = 'paused' and not s.claimed
+      or s.claimed and (q.claim_token is null or q.attempts < 1)
+    limit 100
+  loop
+    exit when clock_timestamp() > until;
+    begin
+      if chunk_private.try_alone(job.id) then
+        what := chunk_private.heal_job(job.id);
+        if what is not null then
+          healed := healed + 1;
+          raise warning 'supabase-chunks: job % was put right: %', job.id, what;
+        end if;
+      end if;
+    exception when others then
+      raise warning 'supabase-chunks: job % could not be put right: %', job.id, sqlerrm;
+    end;
+  end loop;
+  return healed;
+end
+$$;
+comment on function chunk_private.heal_jobs is
+  'Looks for slots that contradict their chunks, and puts their jobs and the dubious ones right; returns how many were wrong.';
+
+-- 81_recover.sql
+
+-- Recovery: chunks are taken back from workers that are gone; jobs that nobody moved are settled.
+
+-- A chunk's end and its slot's go together, or neither: a slot that stays claimed without a processing chunk would be lost.
 create or replace function chunk_private.recover_chunk(chunk_id bigint, stuck_after interval)
 returns boolean
 language plpgsql
@@ -3014,15 +3400,19 @@ begin
     perform chunk_private.end_attempt(chunk, 'lost',
       format('worker lost: %s gave no sign of life since %s', chunk.worker_id, to_char(chunk.updated_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')),
       true, 0);
+    delete from chunk_private.slots s where s.job_id = chunk.parent_sync_job_id and s.chunk_index = chunk.chunk_index;
     return true;
   end if;
   return false;
 end
 $$;
-comment on function chunk_private.recover_chunk is 'Takes one chunk back from a worker that is gone; says whether it did.';
+comment on function chunk_private.recover_chunk is 'Takes one chunk, and its slot, back from a worker that is gone; says whether it did.';
 
-create or replace function public.cleanup_stuck_chunks(stuck_after interval default null)
-returns int
+-- All gates first; a job that is being steered is left to the next pass, so that a transaction left open there holds up nobody
+-- else. Then the locks in their order, all of the chunks' before the first of the jobs': a pass is one transaction for many
+-- jobs. Each chunk and each job in a block of its own, so that one bad row stops nothing but itself: a job that then misses a
+-- slot, or its end, is settled.
+create or replace function chunk_private.recover_lost(stuck_after interval, out recovered int, out troubled uuid[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -3034,18 +3424,7 @@ declare
   freed_of uuid[] := array[]::uuid[];
   freed bigint[] := array[]::bigint[];
 begin
-  if stuck_after < interval '0' then
-    raise exception using errcode = 'SC003', detail = 'stuck_after', message = format('stuck_after must not be negative, not %s', stuck_after);
-  end if;
-  begin
-    perform chunk_private.collect_dispatch_outcomes();
-  exception when others then
-    raise warning 'supabase-chunks: the outcomes of webhooks could not be read: %', sqlerrm;
-  end;
-
-  -- 1. Chunks whose lease has run out. All gates first; a job that is being steered is left to the next pass, so that a
-  --    transaction left open there holds up nobody else. Then chunk by chunk in the order of their counters, each in its
-  --    own block, so that one bad row stops nothing but itself.
+  troubled := array[]::uuid[];
   gated := array(
     select g.job_id
     from (
@@ -3057,6 +3436,8 @@ begin
     ) g
     where chunk_private.try_shared(g.job_id)
   );
+
+  -- Chunks, in the order of their counters
   for chunk in
     select q.id, q.parent_sync_job_id as job_id, q.chunk_index
     from unnest(gated) g (job_id)
@@ -3073,9 +3454,13 @@ begin
         freed := freed || chunk.chunk_index;
       end if;
     exception when others then
+      troubled := troubled || chunk.job_id;
       raise warning 'supabase-chunks: chunk % could not be recovered: %', chunk.id, sqlerrm;
     end;
   end loop;
+  recovered := cardinality(freed);
+
+  -- Jobs
   for job in select distinct f.id from unnest(freed_of) f (id) order by f.id loop
     begin
       if exists (select from chunk_private.job_counters c where c.job_id = job.id and c.open_chunks = 0) then
@@ -3085,6 +3470,8 @@ begin
       raise warning 'supabase-chunks: job % could not be finished: %', job.id, sqlerrm;
     end;
   end loop;
+
+  -- What the freed slots go to
   for job in
     select j as row, array_agg(f.chunk_index) as freed
     from unnest(freed_of, freed) f (id, chunk_index)
@@ -3098,42 +3485,100 @@ begin
       raise warning 'supabase-chunks: the slots of job % could not be passed on: %', (job.row).id, sqlerrm;
     end;
   end loop;
+end
+$$;
+comment on function chunk_private.recover_lost is
+  'Takes back chunks whose lease has run out, or that gave no sign of life for stuck_after: how many, and the jobs of those that it could not take back.';
 
-  -- 2. Jobs that nobody has moved for a minute: a finish that was missed, or slots left free. Their exclusive gates are
-  --    only tried for, since this transaction holds others.
+-- Gates are only tried for, since the pass holds others.
+create or replace function chunk_private.settle_jobs()
+returns uuid[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  job record;
+  filled int;
+  dubious uuid[] := array[]::uuid[];
+begin
   for job in
-    select j.id
+    select j.id, j.status, n.open_chunks, w.slots, least(n.open_chunks, j.max_concurrency) as wanted
     from public.sync_jobs j
     cross join lateral (
-      select sum(c.open_chunks) as open, max(c.last_activity_at) as last_activity_at
+      select coalesce(sum(c.open_chunks), 0) as open_chunks, coalesce(max(c.last_activity_at), j.created_at) as last_activity_at
       from chunk_private.job_counters c where c.job_id = j.id
     ) n
-    where j.status in ('pending', 'running', 'paused') and n.last_activity_at < now() - interval '1 minute'
-      and (n.open = 0 and j.sealed or j.status <> 'paused' and n.open > (select count(*) from chunk_private.slots s where s.job_id = j.id))
+    cross join lateral (select count(*) as slots from chunk_private.slots s where s.job_id = j.id) w
+    where j.status in ('pending', 'running', 'paused') and (
+      n.open_chunks = 0 and j.sealed and n.last_activity_at < now() - interval '1 minute'
+      or j.status <> 'paused' and w.slots < least(n.open_chunks, j.max_concurrency)
+      or w.slots > least(n.open_chunks, j.max_concurrency)
+    )
     order by n.last_activity_at
     limit 1000
   loop
     begin
       if chunk_private.try_alone(job.id) then
         perform chunk_private.finish_if_done(job.id);
-        perform chunk_private.fill_slots(job.id);
+        filled := chunk_private.fill_slots(job.id);
+        if job.slots > job.wanted or job.status <> 'paused' and job.slots + filled < job.wanted then
+          dubious := dubious || job.id;
+        end if;
       end if;
     exception when others then
+      dubious := dubious || job.id;
       raise warning 'supabase-chunks: job % could not be settled: %', job.id, sqlerrm;
     end;
   end loop;
+  return dubious;
+end
+$$;
+comment on function chunk_private.settle_jobs is
+  'Ends jobs whose end was missed, and fills slots that were left free. Returns the jobs that are not right even then.';
 
-  -- 3. Webhooks that have led to nothing, and retries that have become due.
+-- 81_watchdog.sql
+
+-- The watchdog: one pass, its schedule, and the trimming of logs.
+
+create or replace function public.cleanup_stuck_chunks(stuck_after interval default null)
+returns int
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  lost record;
+  dubious uuid[] := array[]::uuid[];
+begin
+  if stuck_after < interval '0' then
+    raise exception using errcode = 'SC003', detail = 'stuck_after', message = format('stuck_after must not be negative, not %s', stuck_after);
+  end if;
+  begin
+    perform chunk_private.collect_dispatch_outcomes();
+  exception when others then
+    raise warning 'supabase-chunks: the outcomes of webhooks could not be read: %', sqlerrm;
+  end;
+  lost := chunk_private.recover_lost(stuck_after);
+  dubious := chunk_private.settle_jobs();
+  begin
+    perform chunk_private.heal_jobs(lost.troubled || dubious);
+  exception when others then
+    raise warning 'supabase-chunks: what is not as it should be could not be looked for: %', sqlerrm;
+  end;
   begin
     perform chunk_private.dispatch_waiting(null, true);
   exception when others then
     raise warning 'supabase-chunks: webhooks could not be sent: %', sqlerrm;
   end;
-  return cardinality(freed);
+  -- In no block: a database that is read-only (25006) shows as a pass that failed, not as one that found nothing to do.
+  update chunk_private.watchdog w set last_pass_at = now(), server_began = pg_postmaster_start_time()
+  where w.only_row = any (array(select o.only_row from chunk_private.watchdog o for no key update skip locked));
+  return lost.recovered;
 end
 $$;
 comment on function public.cleanup_stuck_chunks is
-  'One pass of the watchdog: takes back chunks whose lease has run out (or, with stuck_after, those without claim or heartbeat for that long), settles jobs, sends lost webhooks again. Returns how many chunks were taken back.';
+  'One pass of the watchdog: takes back chunks whose lease has run out (or, with stuck_after, those without claim or heartbeat for that long), settles jobs, heals what should not be, sends lost webhooks again. Returns how many chunks were taken back.';
 
 create or replace function chunk_private.trim_logs()
 returns int
@@ -3145,19 +3590,23 @@ as $$
 declare
   trimmed int;
 begin
+  delete from chunk_private.healings h where h.healed_at < now() - interval '90 days';
   delete from chunk_private.dispatches d
   where d.id = any (array(select o.id from chunk_private.dispatches o where o.created_at < now() - interval '7 days' limit 10000));
   get diagnostics trimmed = row_count;
   begin
-    delete from cron.job_run_details r using cron.job j
-    where r.jobid = j.jobid and j.jobname like 'supabase-chunks-%' and r.end_time < now() - interval '1 day';
+    -- By number: a run that a crash cut off has no end, and may have no beginning.
+    delete from cron.job_run_details r
+    where r.command in ('select public.cleanup_stuck_chunks()', 'select chunk_private.trim_logs()')
+      and r.runid <= (select max(o.runid) from cron.job_run_details o where o.start_time < now() - interval '1 day');
   exception when others then
     null; -- not ours to delete, or pg_cron is absent
   end;
   return trimmed;
 end
 $$;
-comment on function chunk_private.trim_logs is 'Forgets dispatches after a week, and the watchdog''s runs after a day.';
+comment on function chunk_private.trim_logs is
+  'Forgets dispatches after a week, the watchdog''s runs after a day, and what was healed after ninety days.';
 
 create or replace function chunk_private.schedule_watchdog()
 returns text
@@ -3170,6 +3619,10 @@ declare
 begin
   if to_regprocedure('cron.schedule(text,text,text)') is null then
     return null;
+  end if;
+  if not exists (select from cron.job j where j.jobname = watchdog) then
+    insert into chunk_private.watchdog as w (only_row, scheduled_at) values (true, now())
+    on conflict on constraint watchdog_pkey do update set scheduled_at = now();
   end if;
   begin
     perform cron.schedule(watchdog, '30 seconds', 'select public.cleanup_stuck_chunks()');
@@ -3196,8 +3649,8 @@ as $$ select '0.1.0'; $$;
 comment on function chunk_private.version is 'The release of supabase-chunks whose migrations are installed.';
 
 create or replace function public.save_sync_kind(
-  kind text, handler text default null, max_concurrency int default 1, max_retries int default 3, lease_seconds int default 600,
-  retry_delay_seconds int default 10, user_startable boolean default false
+  kind text, handler text default null, max_concurrency int default null, max_retries int default null, lease_seconds int default null,
+  retry_delay_seconds int default null, user_startable boolean default null
 )
 returns jsonb
 language plpgsql
@@ -3211,27 +3664,47 @@ begin
     raise exception using errcode = 'SC003', detail = 'kind',
       message = 'kind must be 1 to 100 letters, digits or _ . : -, beginning with a letter or digit';
   end if;
-  if handler !~ '^[A-Za-z0-9_-]{1,100}$' then
+  if handler !~ '^[A-Za-z0-9_-]{0,100}$' then
     raise exception using errcode = 'SC003', detail = 'handler',
-      message = 'handler must be the name of an Edge Function (letters, digits, _ and -), or null for Python workers';
+      message = 'handler must be the name of an Edge Function (letters, digits, _ and -), empty for Python workers, or null';
   end if;
-  perform chunk_private.check_range('max_concurrency', coalesce(max_concurrency, 1), 1, 1000);
-  perform chunk_private.check_range('max_retries', coalesce(max_retries, 3), 0, 100);
-  perform chunk_private.check_range('lease_seconds', coalesce(lease_seconds, 600), 1, 86400);
-  perform chunk_private.check_range('retry_delay_seconds', coalesce(retry_delay_seconds, 10), 0, 86400);
+  perform chunk_private.check_range('max_concurrency', max_concurrency, 1, 1000);
+  perform chunk_private.check_range('max_retries', max_retries, 0, 100);
+  perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
+  perform chunk_private.check_range('retry_delay_seconds', retry_delay_seconds, 0, 86400);
   insert into public.sync_kinds as k (kind, handler, max_concurrency, max_retries, lease_seconds, retry_delay_seconds, user_startable)
-  values (kind, handler, coalesce(max_concurrency, 1), coalesce(max_retries, 3), coalesce(lease_seconds, 600),
+  values (kind, nullif(handler, ''), coalesce(max_concurrency, 1), coalesce(max_retries, 3), coalesce(lease_seconds, 600),
     coalesce(retry_delay_seconds, 10), coalesce(user_startable, false))
   on conflict on constraint sync_kinds_pkey do update
-  set handler = excluded.handler, max_concurrency = excluded.max_concurrency, max_retries = excluded.max_retries,
-      lease_seconds = excluded.lease_seconds, retry_delay_seconds = excluded.retry_delay_seconds,
-      user_startable = excluded.user_startable, updated_at = now()
+  set handler = nullif(coalesce(save_sync_kind.handler, k.handler), ''),
+      max_concurrency = coalesce(save_sync_kind.max_concurrency, k.max_concurrency),
+      max_retries = coalesce(save_sync_kind.max_retries, k.max_retries),
+      lease_seconds = coalesce(save_sync_kind.lease_seconds, k.lease_seconds),
+      retry_delay_seconds = coalesce(save_sync_kind.retry_delay_seconds, k.retry_delay_seconds),
+      user_startable = coalesce(save_sync_kind.user_startable, k.user_startable),
+      updated_at = now()
   returning k.* into saved;
   return to_jsonb(saved);
 end
 $$;
 comment on function public.save_sync_kind is
-  'Adds or changes a kind of sync. Jobs that run already keep their max_concurrency and max_retries.';
+  'Adds a kind of sync, or changes one: what is null stays as it is, and is for a new kind no handler, 1, 3, 600, 10 and false. An empty handler is none. Jobs that run already keep their max_concurrency and max_retries.';
+
+create or replace function public.remove_sync_kind(kind text)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  delete from public.sync_kinds k where k.kind = kind;
+  return found;
+exception when foreign_key_violation then
+  raise exception using errcode = 'SC005', message = format('the kind %L has jobs: it cannot be removed', kind),
+    hint = 'Cancel those that run, and purge_sync_jobs() when they are no longer wanted.';
+end
+$$;
+comment on function public.remove_sync_kind is 'Removes a kind of sync that has no jobs; says whether there was one. SC005 while jobs of it exist.';
 
 create or replace function chunk_private.save_secret(name text, secret text, description text)
 returns void
@@ -3270,7 +3743,7 @@ begin
   end if;
   if to_regproc('vault.create_secret') is null then
     raise exception using errcode = 'SC006', message = 'the extension supabase_vault is not installed',
-      hint = 'create extension supabase_vault cascade;';
+      hint = 'create extension supabase_vault with schema vault cascade;';
   end if;
   perform chunk_private.save_secret('project_url', rtrim(project_url, '/'), 'supabase-chunks: where the Edge Functions are');
   perform chunk_private.save_secret('chunk_processor_key', processor_key, 'supabase-chunks: the key that webhooks carry');
@@ -3294,6 +3767,8 @@ comment on function public.configure_chunk_processing is
 
 -- Health: what an operator wants to know.
 
+-- A schedule in cron.job says little: pg_cron may look at another database, or have died. So passes leave a mark of their own,
+-- and one is expected within a minute of the last, of the schedule's making and of the server's start.
 create or replace function chunk_private.watchdog_health()
 returns jsonb
 language plpgsql
@@ -3301,16 +3776,22 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  watchdog jsonb := '{"scheduled": false}'::jsonb;
+  passes constant jsonb := (
+    select jsonb_build_object('last_pass_at', max(w.last_pass_at), 'seconds_without_pass',
+      floor(extract(epoch from now() - greatest(max(w.last_pass_at), max(w.scheduled_at), pg_postmaster_start_time()))))
+    from chunk_private.watchdog w
+  );
+  watchdog jsonb;
 begin
   select jsonb_build_object('scheduled', true, 'schedule', j.schedule, 'active', j.active, 'last_run', (
-    select jsonb_build_object('status', r.status, 'at', r.start_time, 'message', left(r.return_message, 200))
+    select jsonb_build_object('status', r.status, 'at', r.start_time, 'message', left(r.return_message, 200), 'running_seconds',
+      case when r.status not in ('succeeded', 'failed') then floor(extract(epoch from now() - r.start_time)) end)
     from cron.job_run_details r where r.jobid = j.jobid order by r.runid desc limit 1
   )) into watchdog
   from cron.job j where j.jobname = 'supabase-chunks-watchdog' limit 1;
-  return coalesce(watchdog, '{"scheduled": false}');
+  return passes || coalesce(watchdog, '{"scheduled": false}');
 exception when others then
-  return jsonb_build_object('scheduled', false, 'error', sqlerrm);
+  return passes || jsonb_build_object('scheduled', false, 'error', sqlerrm);
 end
 $$;
 comment on function chunk_private.watchdog_health is 'Whether and how the watchdog is scheduled, and how it last ran.';
@@ -3333,6 +3814,78 @@ end
 $$;
 comment on function chunk_private.vault_health is 'Whether the Vault has the URL and the key; never their values.';
 
+-- Enough for a caller who knows the right URL to see whether it is this one: a restored copy of a project wakes the original.
+create or replace function chunk_private.webhook_target()
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  host text;
+  target jsonb;
+begin
+  select substring(s.decrypted_secret from '^https?://([^/:]+|\[[^]]*\])'),
+    jsonb_build_object('sha256', encode(sha256(convert_to(rtrim(lower(s.decrypted_secret), '/'), 'UTF8')), 'hex'), 'since', s.updated_at)
+  into host, target
+  from vault.decrypted_secrets s where s.name = 'project_url';
+  return target || jsonb_build_object('place', case
+    when host ~* '^(localhost|127\.[0-9.]+|\[::1\])$' then 'loopback'
+    when host !~ '\.' or host ~* '\.(internal|local|localhost|lan)$' or host ~ '^(10\.|192\.168\.|172\.(1[6-9]|2[0-9]|3[01])\.)' then 'internal'
+    else 'public'
+  end);
+exception when others then
+  return null; -- vault_health() says why
+end
+$$;
+comment on function chunk_private.webhook_target is
+  'Where webhooks go, without saying it: the SHA-256 of the URL, since when, and whether that is this machine, an inner network or a public address.';
+
+-- A failure is forgotten once it is of no use to know: its job has ended or its chunk was claimed, the configuration has
+-- changed since, or a later webhook went well.
+create or replace function chunk_private.webhook_failure()
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  forgotten_until constant timestamptz := greatest(
+    (chunk_private.webhook_target() ->> 'since')::timestamptz,
+    (select d.created_at from chunk_private.dispatches d where d.answered_at is not null and d.error is null order by d.created_at desc limit 1)
+  );
+begin
+  return (
+    select jsonb_build_object('job_id', d.job_id, 'chunk_id', d.chunk_id, 'sent_at', d.created_at, 'status_code', d.status_code, 'error', d.error)
+    from chunk_private.dispatches d
+    join public.sync_jobs j on j.id = d.job_id and j.status in ('pending', 'running')
+    join public.chunk_processing_queue q on q.id = d.chunk_id
+    join chunk_private.slots s on s.job_id = d.job_id and s.chunk_index = q.chunk_index and not s.claimed
+    where d.error is not null and d.created_at > coalesce(forgotten_until, '-infinity')
+      and (q.started_at is null or q.started_at < d.created_at)
+    order by d.created_at desc limit 1
+  );
+end
+$$;
+comment on function chunk_private.webhook_failure is 'The newest webhook that failed and whose chunk waits for that reason still; null: none.';
+
+-- Not of this call alone: the API reads in a transaction that may not write anyway.
+create or replace function chunk_private.is_read_only()
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean or exists (
+    select from pg_db_role_setting s
+    cross join unnest(s.setconfig) c (setting)
+    where (s.setdatabase = 0 or s.setdatabase = (select d.oid from pg_database d where d.datname = current_database()))
+      and (s.setrole = 0 or pg_get_userbyid(s.setrole) in ('postgres', 'authenticator', 'service_role'))
+      and c.setting ~* '^default_transaction_read_only=(on|true|yes|1)$'
+  );
+$$;
+comment on function chunk_private.is_read_only is 'Whether the database takes no writes, as Supabase sets it when the disk is full.';
+
 create or replace function chunk_private.chunk_system_health()
 returns jsonb
 language sql
@@ -3354,7 +3907,15 @@ as $$
     ),
     'configured', chunk_private.vault_health(),
     'watchdog', chunk_private.watchdog_health(),
-    'webhooks_waiting', chunk_private.webhooks_waiting(),
+    'read_only', chunk_private.is_read_only(),
+    'healed', (
+      select jsonb_build_object('times', count(*), 'last_at', max(h.healed_at),
+        'last', (array_agg(format('job %s: %s', h.job_id, h.what) order by h.id desc))[1])
+      from chunk_private.healings h),
+    'webhooks_go_to', chunk_private.webhook_target(),
+    'webhooks_waiting', u.webhooks,
+    'oldest_webhook_seconds', floor(extract(epoch from now() - u.oldest_at)),
+    'webhook_failure', chunk_private.webhook_failure(),
     'last_dispatches', coalesce((
       select jsonb_agg(jsonb_build_object('job_id', d.job_id, 'chunk_id', d.chunk_id, 'sent_at', d.created_at,
         'status_code', d.status_code, 'error', d.error) order by d.id desc)
@@ -3377,7 +3938,8 @@ as $$
     'oldest_transaction_seconds', (
       select floor(extract(epoch from max(clock_timestamp() - a.xact_start)))
       from pg_stat_activity a where a.pid <> pg_backend_pid() and a.xact_start is not null and a.backend_type = 'client backend')
-  );
+  )
+  from chunk_private.unsent_webhooks() u;
 $$;
 comment on function chunk_private.chunk_system_health is 'The body of chunk_system_health.';
 
@@ -3503,6 +4065,8 @@ alter table chunk_private.returned_chunks enable row level security;
 alter table chunk_private.chunk_attempts enable row level security;
 alter table chunk_private.dispatches enable row level security;
 alter table chunk_private.answered_requests enable row level security;
+alter table chunk_private.healings enable row level security;
+alter table chunk_private.watchdog enable row level security;
 
 drop policy if exists "Users see the kinds" on public.sync_kinds;
 create policy "Users see the kinds" on public.sync_kinds for select to authenticated using (true);
@@ -3531,11 +4095,15 @@ drop policy if exists "No user sees these" on chunk_private.chunk_attempts;
 create policy "No user sees these" on chunk_private.chunk_attempts for select to authenticated using (false);
 drop policy if exists "No user sees these" on chunk_private.answered_requests;
 create policy "No user sees these" on chunk_private.answered_requests for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.healings;
+create policy "No user sees these" on chunk_private.healings for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.watchdog;
+create policy "No user sees these" on chunk_private.watchdog for select to authenticated using (false);
 
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;
 revoke execute on function
-  public.save_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
+  public.save_sync_kind, public.remove_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
@@ -3554,7 +4122,7 @@ grant execute on function
 to authenticated;
 
 grant execute on function
-  public.save_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
+  public.save_sync_kind, public.remove_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
@@ -3574,12 +4142,13 @@ revoke execute on function chunk_private.save_secret from service_role;
 do $$
 begin
   begin
-    create extension if not exists pg_net;
+    create schema if not exists extensions;
+    create extension if not exists pg_net with schema extensions;
   exception when others then
     raise notice 'supabase-chunks: pg_net is not available: %', sqlerrm;
   end;
   begin
-    create extension if not exists pg_cron;
+    create extension if not exists pg_cron with schema pg_catalog;
   exception when others then
     raise notice 'supabase-chunks: pg_cron is not available: %', sqlerrm;
   end;

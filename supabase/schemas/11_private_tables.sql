@@ -148,3 +148,27 @@ comment on table chunk_private.answered_requests is
   'Request ids that a job has answered, so that a repeat finds its answer: of starts that were given this job because its job_key was active, and of pages appended. The start that made a job stands in sync_jobs.request_id.';
 comment on column chunk_private.answered_requests.call is 'start or append: one request id may be used for both.';
 create index if not exists answered_requests_job on chunk_private.answered_requests (job_id);
+
+create table if not exists chunk_private.watchdog (
+  only_row boolean primary key default true,
+  scheduled_at timestamptz,
+  last_pass_at timestamptz,
+  server_began timestamptz default pg_postmaster_start_time(),
+  constraint watchdog_one_row check (only_row)
+);
+comment on table chunk_private.watchdog is 'When the watchdog was set going, and last came round; one row.';
+comment on column chunk_private.watchdog.only_row is 'Keeps it to one row.';
+comment on column chunk_private.watchdog.scheduled_at is 'When its schedule was last made or changed.';
+comment on column chunk_private.watchdog.last_pass_at is 'When a pass last began that came to its end.';
+comment on column chunk_private.watchdog.server_began is 'The start of the server that it came round on: after another, pg_net''s tables may have been emptied.';
+insert into chunk_private.watchdog (only_row) values (true) on conflict on constraint watchdog_pkey do nothing;
+
+create table if not exists chunk_private.healings (
+  id bigint generated always as identity primary key,
+  job_id uuid not null,
+  healed_at timestamptz not null default now(),
+  what text not null
+);
+comment on table chunk_private.healings is 'What the watchdog has put right that should not have been.';
+comment on column chunk_private.healings.healed_at is 'When it did.';
+comment on column chunk_private.healings.what is 'What was wrong, with how often.';

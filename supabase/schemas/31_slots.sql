@@ -84,6 +84,40 @@ $$;
 comment on function chunk_private.pass_slots_on is
   'Gives the slots of ended chunks to the job''s next ones, if it still runs. With next_claim_id it returns the index of one whose slot it has claimed: the caller starts its attempt.';
 
+-- A handler that is down fails whatever it is given: the slot stays with the chunk that has failed, or lets the next one wait as
+-- long, so that the outage costs the chunks in the slots and no others.
+create or replace function chunk_private.rest_slot(job public.sync_jobs, freed bigint, attempts int)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  rested_at timestamptz;
+  next record;
+begin
+  delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = freed;
+  if job.status not in ('pending', 'running') then
+    return;
+  end if;
+  delete from chunk_private.returned_chunks r where r.job_id = job.id and r.chunk_index = freed returning r.ready_at into rested_at;
+  if found then
+    perform chunk_private.hand_out(job, array[freed], array[rested_at], null, now() + interval '25 seconds');
+    return;
+  end if;
+  rested_at := now() + (select chunk_private.backoff(k.retry_delay_seconds, attempts) from public.sync_kinds k where k.kind = job.kind);
+  next := chunk_private.take_claimable(job, 1, false);
+  if cardinality(next.chunk_indexes) = 0 then
+    next := chunk_private.take_returned(job.id, 'infinity', 1);
+  end if;
+  if cardinality(next.chunk_indexes) > 0 then
+    perform chunk_private.hand_out(job, next.chunk_indexes, array[greatest(rested_at, next.ready_ats[1])], null, now());
+  end if;
+end
+$$;
+comment on function chunk_private.rest_slot is
+  'Lets the slot of a chunk that has failed rest: until that chunk''s retry, or for as long as one would wait.';
+
 -- Only alone in the job's gate: of two beside each other each would count the same free slot.
 create or replace function chunk_private.fill_slots(job_id uuid)
 returns int

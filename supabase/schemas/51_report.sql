@@ -30,7 +30,8 @@ comment on function chunk_private.count_failure is
 create or replace function public.complete_chunk_job_safe(
   chunk_id bigint, claim_token uuid, success boolean default true, result jsonb default null, error text default null,
   retryable boolean default true, retry_after_seconds int default null, next_chunks jsonb default null,
-  items_processed bigint default null, items_total bigint default null, claim_next boolean default false
+  items_processed bigint default null, items_total bigint default null, claim_next boolean default false,
+  handler_down boolean default false
 )
 returns jsonb
 language plpgsql
@@ -46,6 +47,7 @@ declare
   chunk record;
   job record;
   outcome text := 'completed';
+  rests boolean;
   fresh_index bigint;
   sends boolean;
   to_claim bigint;
@@ -120,7 +122,10 @@ begin
 
   -- The chunk's slot goes to the next one. In most reports the job runs on, no retry is due, and a stripe is free: that in
   -- two statements, since calling take_fresh and hand_out would cost a tenth of the report. All else is pass_slots_on's.
-  if job.status in ('pending', 'running') then
+  rests := coalesce(handler_down, false) and not success;
+  if rests then
+    perform chunk_private.rest_slot(j, chunk.chunk_index, chunk.attempts) from public.sync_jobs j where j.id = job.id;
+  elsif job.status in ('pending', 'running') then
     update chunk_private.fresh_stripes f
     set next_index = f.next_index + job.stripes
     where f.job_id = job.id and f.stripe = (
@@ -131,11 +136,11 @@ begin
     )
     returning f.next_index - job.stripes into fresh_index;
   end if;
-  if fresh_index is null then
+  if fresh_index is null and not rests then
     to_claim := chunk_private.pass_slots_on(
       (select j from public.sync_jobs j where j.id = job.id), array[chunk.chunk_index], case when claim_next then claim_token end
     );
-  else
+  elsif fresh_index is not null then
     to_claim := case when claim_next then fresh_index end;
     sends := to_claim is null and job.handler is not null;
     update chunk_private.slots s
@@ -165,4 +170,4 @@ begin
 end
 $$;
 comment on function public.complete_chunk_job_safe is
-  'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. claim_next claims the next chunk of the job for the same worker. A repeated report answers what the first one did.';
+  'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. claim_next claims the next chunk of the job for the same worker. handler_down says that the failure is the handler''s rather than the chunk''s: the slot rests until the retry. A repeated report answers what the first one did.';

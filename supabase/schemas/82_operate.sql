@@ -9,8 +9,8 @@ as $$ select '0.1.0'; $$;
 comment on function chunk_private.version is 'The release of supabase-chunks whose migrations are installed.';
 
 create or replace function public.save_sync_kind(
-  kind text, handler text default null, max_concurrency int default 1, max_retries int default 3, lease_seconds int default 600,
-  retry_delay_seconds int default 10, user_startable boolean default false
+  kind text, handler text default null, max_concurrency int default null, max_retries int default null, lease_seconds int default null,
+  retry_delay_seconds int default null, user_startable boolean default null
 )
 returns jsonb
 language plpgsql
@@ -24,27 +24,47 @@ begin
     raise exception using errcode = 'SC003', detail = 'kind',
       message = 'kind must be 1 to 100 letters, digits or _ . : -, beginning with a letter or digit';
   end if;
-  if handler !~ '^[A-Za-z0-9_-]{1,100}$' then
+  if handler !~ '^[A-Za-z0-9_-]{0,100}$' then
     raise exception using errcode = 'SC003', detail = 'handler',
-      message = 'handler must be the name of an Edge Function (letters, digits, _ and -), or null for Python workers';
+      message = 'handler must be the name of an Edge Function (letters, digits, _ and -), empty for Python workers, or null';
   end if;
-  perform chunk_private.check_range('max_concurrency', coalesce(max_concurrency, 1), 1, 1000);
-  perform chunk_private.check_range('max_retries', coalesce(max_retries, 3), 0, 100);
-  perform chunk_private.check_range('lease_seconds', coalesce(lease_seconds, 600), 1, 86400);
-  perform chunk_private.check_range('retry_delay_seconds', coalesce(retry_delay_seconds, 10), 0, 86400);
+  perform chunk_private.check_range('max_concurrency', max_concurrency, 1, 1000);
+  perform chunk_private.check_range('max_retries', max_retries, 0, 100);
+  perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
+  perform chunk_private.check_range('retry_delay_seconds', retry_delay_seconds, 0, 86400);
   insert into public.sync_kinds as k (kind, handler, max_concurrency, max_retries, lease_seconds, retry_delay_seconds, user_startable)
-  values (kind, handler, coalesce(max_concurrency, 1), coalesce(max_retries, 3), coalesce(lease_seconds, 600),
+  values (kind, nullif(handler, ''), coalesce(max_concurrency, 1), coalesce(max_retries, 3), coalesce(lease_seconds, 600),
     coalesce(retry_delay_seconds, 10), coalesce(user_startable, false))
   on conflict on constraint sync_kinds_pkey do update
-  set handler = excluded.handler, max_concurrency = excluded.max_concurrency, max_retries = excluded.max_retries,
-      lease_seconds = excluded.lease_seconds, retry_delay_seconds = excluded.retry_delay_seconds,
-      user_startable = excluded.user_startable, updated_at = now()
+  set handler = nullif(coalesce(save_sync_kind.handler, k.handler), ''),
+      max_concurrency = coalesce(save_sync_kind.max_concurrency, k.max_concurrency),
+      max_retries = coalesce(save_sync_kind.max_retries, k.max_retries),
+      lease_seconds = coalesce(save_sync_kind.lease_seconds, k.lease_seconds),
+      retry_delay_seconds = coalesce(save_sync_kind.retry_delay_seconds, k.retry_delay_seconds),
+      user_startable = coalesce(save_sync_kind.user_startable, k.user_startable),
+      updated_at = now()
   returning k.* into saved;
   return to_jsonb(saved);
 end
 $$;
 comment on function public.save_sync_kind is
-  'Adds or changes a kind of sync. Jobs that run already keep their max_concurrency and max_retries.';
+  'Adds a kind of sync, or changes one: what is null stays as it is, and is for a new kind no handler, 1, 3, 600, 10 and false. An empty handler is none. Jobs that run already keep their max_concurrency and max_retries.';
+
+create or replace function public.remove_sync_kind(kind text)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  delete from public.sync_kinds k where k.kind = kind;
+  return found;
+exception when foreign_key_violation then
+  raise exception using errcode = 'SC005', message = format('the kind %L has jobs: it cannot be removed', kind),
+    hint = 'Cancel those that run, and purge_sync_jobs() when they are no longer wanted.';
+end
+$$;
+comment on function public.remove_sync_kind is 'Removes a kind of sync that has no jobs; says whether there was one. SC005 while jobs of it exist.';
 
 create or replace function chunk_private.save_secret(name text, secret text, description text)
 returns void
@@ -83,7 +103,7 @@ begin
   end if;
   if to_regproc('vault.create_secret') is null then
     raise exception using errcode = 'SC006', message = 'the extension supabase_vault is not installed',
-      hint = 'create extension supabase_vault cascade;';
+      hint = 'create extension supabase_vault with schema vault cascade;';
   end if;
   perform chunk_private.save_secret('project_url', rtrim(project_url, '/'), 'supabase-chunks: where the Edge Functions are');
   perform chunk_private.save_secret('chunk_processor_key', processor_key, 'supabase-chunks: the key that webhooks carry');

@@ -36,6 +36,8 @@ alter table chunk_private.returned_chunks enable row level security;
 alter table chunk_private.chunk_attempts enable row level security;
 alter table chunk_private.dispatches enable row level security;
 alter table chunk_private.answered_requests enable row level security;
+alter table chunk_private.healings enable row level security;
+alter table chunk_private.watchdog enable row level security;
 
 drop policy if exists "Users see the kinds" on public.sync_kinds;
 create policy "Users see the kinds" on public.sync_kinds for select to authenticated using (true);
@@ -64,11 +66,15 @@ drop policy if exists "No user sees these" on chunk_private.chunk_attempts;
 create policy "No user sees these" on chunk_private.chunk_attempts for select to authenticated using (false);
 drop policy if exists "No user sees these" on chunk_private.answered_requests;
 create policy "No user sees these" on chunk_private.answered_requests for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.healings;
+create policy "No user sees these" on chunk_private.healings for select to authenticated using (false);
+drop policy if exists "No user sees these" on chunk_private.watchdog;
+create policy "No user sees these" on chunk_private.watchdog for select to authenticated using (false);
 
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;
 revoke execute on function
-  public.save_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
+  public.save_sync_kind, public.remove_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
@@ -87,7 +93,7 @@ grant execute on function
 to authenticated;
 
 grant execute on function
-  public.save_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
+  public.save_sync_kind, public.remove_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,

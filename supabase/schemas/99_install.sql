@@ -5,12 +5,13 @@
 do $$
 begin
   begin
-    create extension if not exists pg_net;
+    create schema if not exists extensions;
+    create extension if not exists pg_net with schema extensions;
   exception when others then
     raise notice 'supabase-chunks: pg_net is not available: %', sqlerrm;
   end;
   begin
-    create extension if not exists pg_cron;
+    create extension if not exists pg_cron with schema pg_catalog;
   exception when others then
     raise notice 'supabase-chunks: pg_cron is not available: %', sqlerrm;
   end;

@@ -113,8 +113,7 @@ class Demo:
     def _sync(self, stack: LocalStack, address: Address, progress: ProgressOption) -> Report:
         with _open(address) as mailbox, ChunksClient(stack.url, stack.secret_key) as client:
             below, uid_validity = mailbox.next_uid(), mailbox.uid_validity()
-            kind = next(kind for kind in client.kinds() if kind.kind == "email")
-            client.save_kind(**kind.model_copy(update={"lease_seconds": _LEASE_SECONDS}).model_dump())
+            client.save_kind("email", lease_seconds=_LEASE_SECONDS)
             began = time.monotonic()
             client.email.save_account(
                 _ACCOUNT,

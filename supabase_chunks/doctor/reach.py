@@ -33,6 +33,7 @@ _CORE = frozenset(
         "pause_sync_job",
         "purge_sync_jobs",
         "release_chunk_job",
+        "remove_sync_kind",
         "resume_sync_job",
         "retry_failed_chunks",
         "save_sync_kind",

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import jwt
@@ -226,6 +227,25 @@ async def test_accounts_are_saved_listed_and_removed_and_the_password_never_come
         assert "pw-" not in repr(found)
         assert await done(client.email.remove_account(name)) is True
         assert await done(client.email.remove_account(name)) is False
+
+
+@BOTH
+async def test_a_kind_keeps_what_is_not_given_and_is_removed_when_it_has_no_jobs(
+    stack: LocalStack, which: str
+) -> None:
+    name = f"kept-{uuid.uuid4().hex[:8]}"
+    async with both(which, stack.url, stack.secret_key) as client:
+        await done(client.save_kind(name, handler="do-it", max_retries=7))
+        saved = await done(client.save_kind(name, max_concurrency=2))
+        assert (saved.handler, saved.max_retries, saved.max_concurrency) == ("do-it", 7, 2)
+        assert (await done(client.save_kind(name, handler=""))).handler is None
+        job = await done(client.trigger_sync(name, chunks=[{}]))
+        with pytest.raises(sc.InvalidState, match="has jobs"):
+            await done(client.remove_kind(name))
+        await done(job.cancel())
+        await done(client.purge(older_than=timedelta(0)))
+        assert await done(client.remove_kind(name)) is True
+        assert await done(client.remove_kind(name)) is False
 
 
 @BOTH

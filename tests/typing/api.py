@@ -68,6 +68,7 @@ def sync(client: ChunksClient) -> None:
     assert_type(job.timeline(), Timeline)
     assert_type(job.throughput(), Throughput)
     assert_type(client.save_kind("k"), Kind)
+    assert_type(client.remove_kind("k"), bool)
     assert_type(client.kinds(), list[Kind])
     assert_type(client.email.save_account("a", host="h", username="u", password="p"), UUID)
     assert_type(client.email.accounts(), list[EmailAccount])

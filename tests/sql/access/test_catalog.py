@@ -26,7 +26,13 @@ FOR_USERS = {
     ),
 }
 FOR_THE_SERVICE = {
-    *("save_sync_kind", "configure_chunk_processing", "claim_next_chunk_job_safe", "claim_chunk_jobs_safe"),
+    *(
+        "save_sync_kind",
+        "remove_sync_kind",
+        "configure_chunk_processing",
+        "claim_next_chunk_job_safe",
+        "claim_chunk_jobs_safe",
+    ),
     *("complete_chunk_job_safe", "complete_chunk_jobs_safe", "extend_chunk_lease", "extend_chunk_leases"),
     *("release_chunk_job", "trigger_next_chunk_processing", "cleanup_stuck_chunks", "purge_sync_jobs"),
     *(
@@ -64,6 +70,8 @@ RELATIONS = {
     "chunk_private.chunk_attempts": (set(), ALL),
     "chunk_private.dispatches": (READ, ALL),
     "chunk_private.answered_requests": (set(), ALL),
+    "chunk_private.healings": (set(), ALL),
+    "chunk_private.watchdog": (set(), ALL),
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 

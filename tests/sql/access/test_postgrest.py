@@ -18,6 +18,7 @@ CHUNK = {"chunk_id": 1, "claim_token": NOBODY}
 # function → arguments with which the service gets an answer, and that answer's status
 CALLS: dict[str, tuple[dict[str, Any], int]] = {
     "save_sync_kind": ({"kind": "api"}, 200),
+    "remove_sync_kind": ({"kind": "nobody's"}, 200),
     "configure_chunk_processing": (
         {"project_url": "http://a.example", "processor_key": "sb_secret_abcdefgh"},
         200,

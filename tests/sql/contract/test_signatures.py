@@ -9,10 +9,12 @@ from tests.sql.database import Session
 # name → arguments as PostgreSQL prints them, and what is returned
 FUNCTIONS = {
     "save_sync_kind": (
-        "kind text, handler text DEFAULT NULL::text, max_concurrency integer DEFAULT 1, max_retries integer DEFAULT 3,"
-        " lease_seconds integer DEFAULT 600, retry_delay_seconds integer DEFAULT 10, user_startable boolean DEFAULT false",
+        "kind text, handler text DEFAULT NULL::text, max_concurrency integer DEFAULT NULL::integer,"
+        " max_retries integer DEFAULT NULL::integer, lease_seconds integer DEFAULT NULL::integer,"
+        " retry_delay_seconds integer DEFAULT NULL::integer, user_startable boolean DEFAULT NULL::boolean",
         "jsonb",
     ),
+    "remove_sync_kind": ("kind text", "boolean"),
     "configure_chunk_processing": ("project_url text, processor_key text", "jsonb"),
     "start_sync_job": (
         "kind text, chunks jsonb DEFAULT NULL::jsonb, total_items bigint DEFAULT NULL::bigint,"
@@ -41,7 +43,7 @@ FUNCTIONS = {
         " error text DEFAULT NULL::text, retryable boolean DEFAULT true,"
         " retry_after_seconds integer DEFAULT NULL::integer, next_chunks jsonb DEFAULT NULL::jsonb,"
         " items_processed bigint DEFAULT NULL::bigint, items_total bigint DEFAULT NULL::bigint,"
-        " claim_next boolean DEFAULT false",
+        " claim_next boolean DEFAULT false, handler_down boolean DEFAULT false",
         "jsonb",
     ),
     "complete_chunk_jobs_safe": ("completions jsonb", "jsonb"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from tests.sql.cleanup.hooks import KEY, URL, configure
-from tests.sql.database import Session
+from tests.sql.database import Session, refused
 
 
 def test_a_new_project_knows_what_is_missing(service: Session) -> None:
@@ -56,11 +56,46 @@ def test_secrets_of_others_stay_out_of_sight(service: Session, admin: Session) -
     assert "their password" not in str(service.call("chunk_system_health"))
 
 
-def test_kinds_are_added_and_changed(service: Session) -> None:
-    saved = service.call("save_sync_kind", kind="files", handler="sync-files", max_concurrency=3)
-    assert (saved["handler"], saved["max_concurrency"], saved["max_retries"]) == ("sync-files", 3, 3)
-    changed = service.call("save_sync_kind", kind="files", lease_seconds=30)
-    assert (changed["handler"], changed["max_concurrency"], changed["lease_seconds"]) == (None, 1, 30)
+def test_a_new_kind_has_the_defaults_of_the_documents(service: Session) -> None:
+    saved = service.call("save_sync_kind", kind="files")
+    assert {name: saved[name] for name in saved if not name.endswith("_at")} == {
+        **{"kind": "files", "handler": None, "max_concurrency": 1, "max_retries": 3, "lease_seconds": 600},
+        **{"retry_delay_seconds": 10, "user_startable": False},
+    }
+
+
+def test_what_is_not_given_of_a_kind_stays(service: Session) -> None:
+    given = {
+        **{"handler": "sync-files", "max_concurrency": 3, "max_retries": 7, "lease_seconds": 60},
+        **{"retry_delay_seconds": 5, "user_startable": True},
+    }
+    service.call("save_sync_kind", kind="files", **given)
+    changes = {
+        **{"max_concurrency": 4, "max_retries": 0, "lease_seconds": 30, "retry_delay_seconds": 0},
+        **{"user_startable": False, "handler": "sync-them"},
+    }
+    for name, value in changes.items():
+        given[name] = value
+        saved = service.call("save_sync_kind", kind="files", **{name: value})
+        assert {name: saved[name] for name in given} == given
+    assert service.call("save_sync_kind", kind="files", handler="")["handler"] is None
+    assert service.call("save_sync_kind", kind="files")["handler"] is None
+
+
+def test_a_kind_is_removed_unless_it_has_jobs(service: Session) -> None:
+    service.call("save_sync_kind", kind="files", max_retries=0)
+    job = service.start("files", chunks=[{}])["id"]
+    with refused("SC005"):
+        service.call("remove_sync_kind", kind="files")
+    service.control("cancel_sync_job", job)
+    with refused("SC005"):
+        service.call("remove_sync_kind", kind="files")
+    service.call("purge_sync_jobs", older_than=timedelta(0))
+    assert service.call("remove_sync_kind", kind="files") is True
+    assert service.call("remove_sync_kind", kind="files") is False
+    assert service.value("select count(*) from chunk_private.lanes l where l.kind = 'files'") == 0
+    service.call("save_sync_kind", kind="files")
+    service.drain(service.start("files", chunks=[{}])["id"], kinds=["files"])
 
 
 def test_a_running_job_keeps_its_limits_when_its_kind_changes(service: Session) -> None:

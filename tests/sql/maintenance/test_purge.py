@@ -66,7 +66,7 @@ def test_everything_of_a_job_goes_with_it(service: Session, admin: Session) -> N
         "select c.oid::regclass::text as name from pg_class c where c.relkind = 'r'"
         " and c.relnamespace in ('public'::regnamespace, 'chunk_private'::regnamespace)"
     )
-    kept = {"sync_kinds", "chunk_private.settings", "chunk_private.lanes"}
+    kept = {"sync_kinds", "chunk_private.settings", "chunk_private.lanes", "chunk_private.watchdog"}
     left = {row["name"] for row in tables if admin.value(f"select count(*) from {row['name']}")}
     assert {name.removeprefix("public.") for name in left} == kept
 

@@ -1,0 +1,245 @@
+-- Healing: what should not be, and is all the same: after changes by hand, a restored backup, a fault of ours.
+--
+-- The truth is the chunks: their status says where each must stand and what the counters must say.
+
+-- Only alone in the gate, beside claims. A claim takes a slot and its chunk in one transaction: who reads both in one
+-- statement sees both or neither.
+create or replace function chunk_private.heal_places(job public.sync_jobs)
+returns text[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  wrong text[] := array[]::text[];
+  times bigint;
+begin
+  -- Slots whose chunk is not in their state, or gone
+  delete from chunk_private.slots s
+  where s.job_id = job.id and not exists (
+    select from public.chunk_processing_queue q
+    where q.parent_sync_job_id = job.id and q.chunk_index = s.chunk_index and q.status = case when s.claimed then 'processing' else 'pending' end
+  );
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'slots without their chunk');
+
+  -- Chunks at work without a slot: it gets one, so that its report or the end of its lease is seen
+  insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed)
+  select job.id, q.chunk_index, l.id, now(), true
+  from public.chunk_processing_queue q
+  join chunk_private.lanes l on l.kind = job.kind and l.priority = job.priority
+  where q.parent_sync_job_id = job.id and q.status = 'processing'
+    and not exists (select from chunk_private.slots s where s.job_id = job.id and s.chunk_index = q.chunk_index)
+  on conflict do nothing;
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'processing chunks without a slot');
+
+  -- Stripes that would hand out what is not fresh: what is pending in them stands among the returned instead
+  update chunk_private.fresh_stripes f
+  set next_index = f.next_index + (f.end_index - f.next_index + job.stripes - 1) / job.stripes * job.stripes
+  where f.job_id = job.id and f.next_index < f.end_index and exists (
+    select from generate_series(f.next_index, f.end_index - 1, job.stripes) c (chunk_index)
+    left join public.chunk_processing_queue q on q.parent_sync_job_id = job.id and q.chunk_index = c.chunk_index
+    where q.status is distinct from 'pending'
+      or exists (select from chunk_private.slots s where s.job_id = job.id and s.chunk_index = c.chunk_index)
+      or exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.chunk_index = c.chunk_index)
+  );
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'stripes with chunks that are not fresh');
+
+  -- Returned chunks that are not pending, or stand elsewhere too
+  delete from chunk_private.returned_chunks r
+  where r.job_id = job.id and (
+    exists (select from chunk_private.slots s where s.job_id = job.id and s.chunk_index = r.chunk_index)
+    or exists (select from chunk_private.returned_chunks o where o.job_id = job.id and o.chunk_index = r.chunk_index and o.ready_at < r.ready_at)
+    or not exists (
+      select from public.chunk_processing_queue q
+      where q.parent_sync_job_id = job.id and q.chunk_index = r.chunk_index and q.status = 'pending'
+    )
+  );
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'returned chunks that are not, or twice');
+
+  -- Pending chunks that stand nowhere
+  insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+  select job.id, greatest(q.ready_at, now()), q.chunk_index
+  from public.chunk_processing_queue q
+  where q.parent_sync_job_id = job.id and q.status = 'pending'
+    and not exists (select from chunk_private.slots s where s.job_id = job.id and s.chunk_index = q.chunk_index)
+    and not exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.chunk_index = q.chunk_index)
+    and not exists (
+      select from chunk_private.fresh_stripes f
+      where f.job_id = job.id and f.stripe = q.chunk_index % job.stripes and q.chunk_index >= f.next_index and q.chunk_index < f.end_index
+    );
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'pending chunks that stood nowhere');
+
+  -- More slots than the job may have
+  with surplus as materialized (
+    select s.chunk_index from chunk_private.slots s
+    where s.job_id = job.id and not s.claimed
+    order by s.ready_at desc, s.chunk_index desc
+    limit greatest(0, (select count(*) from chunk_private.slots o where o.job_id = job.id)
+      - case job.status when 'paused' then (select count(*) from chunk_private.slots o where o.job_id = job.id and o.claimed) else job.max_concurrency end)
+    for update skip locked
+  ),
+  taken_back as (
+    delete from chunk_private.slots s using surplus u
+    where s.job_id = job.id and s.chunk_index = u.chunk_index
+    returning s.ready_at, s.chunk_index
+  )
+  insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+  select job.id, t.ready_at, t.chunk_index from taken_back t;
+  get diagnostics times = row_count;
+  return wrong || chunk_private.times_wrong(times, 'slots too many');
+end
+$$;
+comment on function chunk_private.heal_places is 'Puts every chunk of a job where its status belongs: into a slot, among the fresh or returned ones, or nowhere. Returns what was wrong.';
+
+create or replace function chunk_private.times_wrong(times bigint, what text)
+returns text[]
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select case when $1 > 0 then array[$1 || ' ' || $2] else array[]::text[] end; $$;
+comment on function chunk_private.times_wrong is 'A finding, as a list of one, or of none when it came up no times.';
+
+create or replace function chunk_private.heal_chunks(job public.sync_jobs)
+returns text[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  wrong text[];
+  times bigint;
+begin
+  -- At work without a token, or with no attempt counted: nobody could report them, nor the watchdog take them back
+  update public.chunk_processing_queue q
+  set claim_token = coalesce(q.claim_token, gen_random_uuid()), attempts = greatest(q.attempts, 1)
+  where q.parent_sync_job_id = job.id and q.status = 'processing' and (q.claim_token is null or q.attempts < 1);
+  get diagnostics times = row_count;
+  wrong := chunk_private.times_wrong(times, 'processing chunks without a claim');
+
+  if job.status = 'cancelled' then
+    update public.chunk_processing_queue q
+    set status = 'cancelled', locked_until = null, completed_at = now(), updated_at = now()
+    where q.parent_sync_job_id = job.id and q.status = any ('{pending,processing}');
+    get diagnostics times = row_count;
+    wrong := wrong || chunk_private.times_wrong(times, 'open chunks of a cancelled job');
+  end if;
+  return wrong;
+end
+$$;
+comment on function chunk_private.heal_chunks is 'Puts chunks right that no report could end. Returns what was wrong.';
+
+create or replace function chunk_private.heal_counters(job public.sync_jobs)
+returns text[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  times bigint;
+begin
+  insert into chunk_private.job_counters as c
+    (job_id, stripe, owner_id, open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks)
+  select job.id, t.stripe, job.owner_id, count(q.id) filter (where q.completed_at is null),
+    count(q.id) filter (where q.status = 'completed'), count(q.id) filter (where q.status = 'failed'),
+    count(q.id) filter (where q.status = 'cancelled'),
+    count(q.id) filter (where q.status = 'pending' and q.attempts > 0 or q.status = 'processing' and q.attempts > 1)
+  from generate_series(0, job.stripes - 1) t (stripe)
+  left join public.chunk_processing_queue q on q.parent_sync_job_id = job.id and q.chunk_index % job.stripes = t.stripe
+  group by t.stripe
+  having count(q.id) > 0 or exists (select from chunk_private.job_counters o where o.job_id = job.id and o.stripe = t.stripe)
+  order by t.stripe
+  on conflict on constraint job_counters_pkey do update
+  set open_chunks = excluded.open_chunks, completed_chunks = excluded.completed_chunks, failed_chunks = excluded.failed_chunks,
+      cancelled_chunks = excluded.cancelled_chunks, retrying_chunks = excluded.retrying_chunks
+  where (c.open_chunks, c.completed_chunks, c.failed_chunks, c.cancelled_chunks, c.retrying_chunks)
+    is distinct from (excluded.open_chunks, excluded.completed_chunks, excluded.failed_chunks, excluded.cancelled_chunks, excluded.retrying_chunks);
+  get diagnostics times = row_count;
+  return chunk_private.times_wrong(times, 'counters that were wrong');
+end
+$$;
+comment on function chunk_private.heal_counters is 'Counts a job''s chunks anew. Returns what was wrong.';
+
+create or replace function chunk_private.heal_job(job_id uuid)
+returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  job public.sync_jobs;
+  wrong text[] := array[]::text[];
+  chunks bigint;
+  open_chunks bigint;
+begin
+  select j.* into job from public.sync_jobs j where j.id = job_id;
+  wrong := wrong || chunk_private.heal_chunks(job) || chunk_private.heal_places(job) || chunk_private.heal_counters(job);
+  select count(*), count(*) filter (where q.completed_at is null) into chunks, open_chunks
+  from public.chunk_processing_queue q where q.parent_sync_job_id = job_id;
+  if job.status in ('completed', 'failed') and open_chunks > 0 then
+    update public.sync_jobs j set status = 'running', completed_at = null where j.id = job_id;
+    wrong := wrong || format('%s open chunks of a job that had %s', open_chunks, job.status);
+  end if;
+  if chunks <> job.total_chunks and chunks = (select max(q.chunk_index) + 1 from public.chunk_processing_queue q where q.parent_sync_job_id = job_id) then
+    update public.sync_jobs j set total_chunks = chunks where j.id = job_id;
+    wrong := wrong || format('total_chunks was %s', job.total_chunks);
+  end if;
+  perform chunk_private.finish_if_done(job_id);
+  perform chunk_private.fill_slots(job_id);
+  if cardinality(wrong) = 0 then
+    return null;
+  end if;
+  insert into chunk_private.healings (job_id, what) values (job_id, array_to_string(wrong, ', '));
+  return array_to_string(wrong, ', ');
+end
+$$;
+comment on function chunk_private.heal_job is
+  'Puts right what is wrong with a job, whose gate the caller has alone. Returns what it was; null: nothing.';
+
+-- Cheap when all is well: it reads the slots in use, and no chunk that has none.
+create or replace function chunk_private.heal_jobs(dubious uuid[])
+returns int
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  until constant timestamptz := clock_timestamp() + interval '5 seconds';
+  job record;
+  what text;
+  healed int := 0;
+begin
+  for job in
+    select d.id from unnest(dubious) d (id)
+    union
+    select s.job_id
+    from chunk_private.slots s
+    left join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
+    left join public.sync_jobs j on j.id = s.job_id
+    where q.status is distinct from case when s.claimed then 'processing' else 'pending' end
+      or j.status in ('completed', 'failed', 'cancelled') or j.status = 'paused' and not s.claimed
+      or s.claimed and (q.claim_token is null or q.attempts < 1)
+    limit 100
+  loop
+    exit when clock_timestamp() > until;
+    begin
+      if chunk_private.try_alone(job.id) then
+        what := chunk_private.heal_job(job.id);
+        if what is not null then
+          healed := healed + 1;
+          raise warning 'supabase-chunks: job % was put right: %', job.id, what;
+        end if;
+      end if;
+    exception when others then
+      raise warning 'supabase-chunks: job % could not be put right: %', job.id, sqlerrm;
+    end;
+  end loop;
+  return healed;
+end
+$$;
+comment on function chunk_private.heal_jobs is
+  'Looks for slots that contradict their chunks, and puts their jobs and the dubious ones right; returns how many were wrong.';
