@@ -229,6 +229,9 @@ class Job(_Handle):
     def to_pandas(self) -> pd.DataFrame:
         """Return the chunks as a DataFrame, a row a chunk. Needs pandas (the extra `plots`).
 
+        Payload and result are JSON text, so that the table can be written to any format:
+        `table["result"].map(json.loads, na_action="ignore")` makes values of them.
+
         Example:
             >>> job.to_pandas()["status"].value_counts().to_dict()
             {'pending': 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from supabase_chunks.errors import ConfigurationError
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 _NUMBERS = ("id", "chunk_index", "attempts", "max_retries")
 _NUMBERS_OR_NONE = ("items_processed", "items_total")
 _TEXTS = ("kind", "status", "error", "worker_id")
+# As text: no format of a table has ids, or values that are now a number and now an object.
+_IDS = ("parent_sync_job_id", "owner_id")
+_JSON = ("payload", "result")
 _TIMES = ("locked_until", "ready_at", "created_at", "started_at", "completed_at", "updated_at")
 
 
@@ -28,9 +32,19 @@ def dataframe(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pd.Data
         ConfigurationError: pandas is not installed.
     """
     try:
-        import pandas as pd
+        from supabase_chunks._show.frame import ChunkFrame
     except ImportError as error:
         raise ConfigurationError("a DataFrame needs pandas: pip install 'supabase-chunks[plots]'") from error
     types = dict.fromkeys(_NUMBERS, "int64") | dict.fromkeys(_NUMBERS_OR_NONE, "Int64")
-    types |= dict.fromkeys(_TEXTS, "string") | dict.fromkeys(_TIMES, "datetime64[us, UTC]")
-    return pd.DataFrame(list(rows), columns=list(columns)).astype(types)
+    types |= dict.fromkeys(_TEXTS + _IDS + _JSON, "string") | dict.fromkeys(_TIMES, "datetime64[us, UTC]")
+    return ChunkFrame([_plain(row) for row in rows], columns=list(columns)).astype(
+        {name: kind for name, kind in types.items() if name in columns}
+    )
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    ids = {name: None if row.get(name) is None else str(row[name]) for name in _IDS}
+    values = {
+        name: None if row.get(name) is None else json.dumps(row[name], ensure_ascii=False) for name in _JSON
+    }
+    return {**row, **ids, **values}
