@@ -72,6 +72,8 @@ create table if not exists public.sync_jobs (
   sealed boolean not null default true,
   total_chunks bigint not null default 0,
   items_total bigint,
+  job_no bigint,
+  next_state jsonb,
   stripes smallint not null default 1,
   created_at timestamptz not null default now(),
   started_at timestamptz,
@@ -81,6 +83,7 @@ create table if not exists public.sync_jobs (
   constraint sync_jobs_ended_has_time check ((status in ('completed', 'failed', 'cancelled')) = (completed_at is not null)),
   constraint sync_jobs_completed_is_sealed check (sealed or status not in ('completed', 'failed')),
   constraint sync_jobs_payload_is_object check (jsonb_typeof(payload) = 'object'),
+  constraint sync_jobs_next_state_is_object check (jsonb_typeof(next_state) = 'object'),
   constraint sync_jobs_job_key_length check (length(job_key) between 1 and 500),
   constraint sync_jobs_priority_range check (priority between -3 and 3),
   constraint sync_jobs_max_concurrency_range check (max_concurrency between 1 and 1000),
@@ -98,6 +101,8 @@ comment on column public.sync_jobs.request_id is 'The start that made it: repeat
 comment on column public.sync_jobs.sealed is 'False while more chunks are to be appended; an unsealed job never finishes.';
 comment on column public.sync_jobs.total_chunks is 'Chunks so far. Grows under the job''s exclusive gate only.';
 comment on column public.sync_jobs.items_total is 'Items (messages, rows, …) the chunks have announced so far; null when nobody said.';
+comment on column public.sync_jobs.job_no is 'Number of a job with a job_key, in the order of their starts: the state that a job leaves never replaces one of a higher number.';
+comment on column public.sync_jobs.next_state is 'What its completed chunks have left for the next sync so far. Becomes the state in sync_states when the job completes, and only then.';
 comment on column public.sync_jobs.stripes is 'Into how many stripes (chunk_index modulo this) the job is cut: a counter and a row of fresh chunks each, so that workers do not queue for one row.';
 
 create unique index if not exists sync_jobs_one_active_per_key on public.sync_jobs (kind, owner_id, job_key)
@@ -123,12 +128,18 @@ create table if not exists public.chunk_processing_queue (
   attempts int not null default 0,
   max_retries int not null default 3,
   given_back int not null default 0,
+  has_failed boolean not null default false,
   items_processed bigint,
   items_total bigint,
   claim_token uuid,
   worker_id text,
   locked_until timestamptz,
   ready_at timestamptz,
+  checkpoint jsonb,
+  checkpoint_at timestamptz,
+  checkpoint_items bigint,
+  checkpoints int,
+  items_counted bigint,
   created_at timestamptz not null default now(),
   started_at timestamptz,
   completed_at timestamptz,
@@ -149,9 +160,15 @@ comment on column public.chunk_processing_queue.kind is 'The job''s kind, copied
 comment on column public.chunk_processing_queue.owner_id is 'The job''s owner, copied for row level security.';
 comment on column public.chunk_processing_queue.chunk_index is 'Its number in the job, from 0.';
 comment on column public.chunk_processing_queue.status is 'pending → processing → completed | failed | cancelled; processing → pending on retry, when given back, or taken back from a lost worker.';
-comment on column public.chunk_processing_queue.attempts is 'Claims so far that were not given back; counted at the claim, so that a chunk that kills its worker cannot loop for ever.';
+comment on column public.chunk_processing_queue.attempts is 'Claims since the last progress (a new checkpoint, else the start) that were not given back; counted at the claim, so that a chunk that kills its worker cannot loop for ever.';
 comment on column public.chunk_processing_queue.error is 'Why the last attempt failed. All of them: chunk_private.chunk_attempts.';
 comment on column public.chunk_processing_queue.given_back is 'How often a worker gave the chunk back unfinished (release_chunk_job); bounded.';
+comment on column public.chunk_processing_queue.has_failed is 'Whether an attempt has failed or was lost since the chunk was made or reopened: an open one then counts as retrying.';
+comment on column public.chunk_processing_queue.checkpoint is 'Where a later attempt goes on: what the claim''s holder saved last. Outlives retries, giving back and lost workers; dropped at the completion.';
+comment on column public.chunk_processing_queue.checkpoint_at is 'When a checkpoint last brought progress: one that was new, within the bound of settings.max_checkpoints.';
+comment on column public.chunk_processing_queue.checkpoint_items is 'items_processed as of the checkpoint, to which it falls back when the attempt ends without completion.';
+comment on column public.chunk_processing_queue.checkpoints is 'How many checkpoints have brought progress; null: none.';
+comment on column public.chunk_processing_queue.items_counted is 'Of items_processed, what chunk_private.job_counters has already; null: nothing.';
 comment on column public.chunk_processing_queue.ready_at is 'When the retry of a chunk that has failed is due; null before the first failure.';
 comment on column public.chunk_processing_queue.items_processed is 'Items done, as the last heartbeat or the completion said.';
 comment on column public.chunk_processing_queue.items_total is 'Items this chunk was made for, or has found by its completion.';
@@ -159,6 +176,25 @@ comment on column public.chunk_processing_queue.claim_token is 'Fencing token of
 comment on column public.chunk_processing_queue.locked_until is 'End of the lease. A heartbeat moves it; after it the watchdog takes the chunk back.';
 comment on column public.chunk_processing_queue.started_at is 'When the current, or of an ended chunk the last, attempt was claimed.';
 comment on column public.chunk_processing_queue.updated_at is 'Last claim, heartbeat or report.';
+
+-- State between jobs --------------------------------------------------------------------------------------------------
+
+create table if not exists public.sync_states (
+  id bigint generated always as identity primary key,
+  kind text not null,
+  owner_id uuid,
+  job_key text not null,
+  state jsonb,
+  job_no bigint not null,
+  updated_at timestamptz not null default now(),
+  constraint sync_states_kind_fkey foreign key (kind) references public.sync_kinds (kind) on delete cascade,
+  constraint sync_states_one_per_key unique nulls not distinct (kind, owner_id, job_key),
+  constraint sync_states_state_is_object check (jsonb_typeof(state) = 'object')
+);
+comment on table public.sync_states is
+  'What the next sync of the same thing (kind, owner, job_key) starts from. Written by jobs that complete, and by save_sync_state().';
+comment on column public.sync_states.state is 'Up to 64 KB of JSON, the handler''s own: a cursor, a timestamp, a token of the source. Null: forgotten by save_sync_state().';
+comment on column public.sync_states.job_no is 'The number of the job, or of the call, that left it.';
 
 -- 11_private_tables.sql
 
@@ -169,6 +205,7 @@ create table if not exists chunk_private.settings (
   user_max_chunks int not null default 10000,
   user_max_active_jobs int not null default 20,
   max_given_back int not null default 10,
+  max_checkpoints int not null default 10000,
   constraint settings_one_row check (only_row),
   constraint settings_limits_positive check (user_max_chunks > 0 and user_max_active_jobs > 0 and max_given_back >= 0)
 );
@@ -176,7 +213,8 @@ comment on table chunk_private.settings is 'Limits, one row.';
 comment on column chunk_private.settings.only_row is 'Keeps it to one row.';
 comment on column chunk_private.settings.user_max_chunks is 'Chunks that a signed-in user''s job may have.';
 comment on column chunk_private.settings.user_max_active_jobs is 'Jobs that a signed-in user may have active at once.';
-comment on column chunk_private.settings.max_given_back is 'How often a chunk can be given back before it costs an attempt.';
+comment on column chunk_private.settings.max_given_back is 'How often a chunk can be given back without progress before it costs an attempt.';
+comment on column chunk_private.settings.max_checkpoints is 'How many checkpoints of a chunk count as progress; later ones are stored.';
 insert into chunk_private.settings (only_row) values (true) on conflict on constraint settings_pkey do nothing;
 
 create table if not exists chunk_private.lanes (
@@ -337,6 +375,9 @@ comment on table chunk_private.healings is 'What the watchdog has put right that
 comment on column chunk_private.healings.healed_at is 'When it did.';
 comment on column chunk_private.healings.what is 'What was wrong, with how often.';
 
+create sequence if not exists chunk_private.job_numbers;
+comment on sequence chunk_private.job_numbers is 'Numbers jobs with a job_key, and states saved by hand, in their order: the later one''s state stands.';
+
 -- 20_checks.sql
 
 -- Checks of arguments. Each raises SC003 or SC004, with a message that names the argument and what is allowed.
@@ -412,8 +453,27 @@ end
 $$;
 comment on function chunk_private.check_chunks is 'Raises SC003 or SC004, naming the argument, unless it is an array of at most 100,000 objects.';
 
+create or replace function chunk_private.check_object(argument text, value jsonb, most_bytes int)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(value) <> 'object' then
+    raise exception using errcode = 'SC003', detail = argument,
+      message = format('%s must be a JSON object, not %s', argument, jsonb_typeof(value));
+  elsif octet_length(value::text) > most_bytes then
+    raise exception using errcode = 'SC004', detail = argument,
+      message = format('%s has %s bytes of JSON; it may have %s', argument, octet_length(value::text), most_bytes);
+  end if;
+end
+$$;
+comment on function chunk_private.check_object is
+  'Raises SC003 or SC004, naming the argument, unless it is a JSON object of at most so many bytes, as PostgreSQL writes it; null passes.';
+
 create or replace function chunk_private.check_report(
-  success boolean, retry_after_seconds int, next_chunks jsonb, items_processed bigint, items_total bigint
+  success boolean, retry_after_seconds int, next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb
 )
 returns boolean
 language plpgsql
@@ -427,6 +487,12 @@ begin
   perform chunk_private.check_range('retry_after_seconds', retry_after_seconds, 0, 604800);
   perform chunk_private.check_items('items_processed', items_processed);
   perform chunk_private.check_items('items_total', items_total);
+  if next_state is not null then
+    perform chunk_private.check_object('next_state', next_state, 65536);
+    if not success then
+      raise exception using errcode = 'SC003', detail = 'next_state', message = 'next_state goes with success only';
+    end if;
+  end if;
   if next_chunks is not null then
     perform chunk_private.check_chunks('next_chunks', next_chunks);
     if not success and jsonb_array_length(next_chunks) > 0 then
@@ -1058,7 +1124,8 @@ begin
       job_payload jsonb,
       owner_id uuid,
       claim_token uuid,
-      locked_until timestamptz
+      locked_until timestamptz,
+      checkpoint jsonb
     );
   end if;
 end
@@ -1075,7 +1142,7 @@ as $$
 begin
   return array(
     select row(q.id, q.parent_sync_job_id, q.kind, k.handler, q.chunk_index, q.attempts, 1 + q.max_retries, q.payload, j.payload,
-      q.owner_id, q.claim_token, q.locked_until)::chunk_private.claimed_chunk
+      q.owner_id, q.claim_token, q.locked_until, q.checkpoint)::chunk_private.claimed_chunk
     from chunk_private.slots s
     join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
     join public.sync_jobs j on j.id = s.job_id
@@ -1184,8 +1251,8 @@ begin
   from public.sync_jobs j
   where j.id = job_id and q.parent_sync_job_id = job_id and q.chunk_index = chunk_index
     and (waits or q.started_at is null or chunk_private.hold_returned(job_id, chunk_index))
-  returning q.id, q.kind, q.attempts, q.max_retries, q.payload, q.owner_id, q.claim_token, q.locked_until, j.payload as job_payload,
-    j.status as job_status into chunk;
+  returning q.id, q.kind, q.attempts, q.max_retries, q.payload, q.owner_id, q.claim_token, q.locked_until, q.checkpoint,
+    j.payload as job_payload, j.status as job_status into chunk;
   if not found then -- or, if it may wait, deleted by somebody: its slot stays claimed, and no other claim finds it
     if not waits then
       perform chunk_private.unclaim(array[job_id], array[chunk_index]);
@@ -1196,7 +1263,7 @@ begin
     perform chunk_private.start_jobs(array[job_id]);
   end if;
   return row(chunk.id, job_id, chunk.kind, handler, chunk_index, chunk.attempts, 1 + chunk.max_retries, chunk.payload, chunk.job_payload,
-    chunk.owner_id, chunk.claim_token, chunk.locked_until);
+    chunk.owner_id, chunk.claim_token, chunk.locked_until, chunk.checkpoint);
 end
 $$;
 comment on function chunk_private.start_attempt is 'Claims the chunk of a slot that the caller has claimed; null when it cannot be held and the caller may not wait.';
@@ -1350,11 +1417,11 @@ begin
     where q.parent_sync_job_id = t.job_id and q.chunk_index = t.chunk_index
       and (q.started_at is null or chunk_private.hold_returned(t.job_id, t.chunk_index)) -- of t: after the join, not for all chunks
     returning q.id, q.parent_sync_job_id, q.kind, q.chunk_index, q.attempts, q.max_retries, q.payload, j.payload as job_payload,
-      q.owner_id, q.claim_token, q.locked_until, j.status as job_status, t.place
+      q.owner_id, q.claim_token, q.locked_until, q.checkpoint, j.status as job_status, t.place
   )
   select
     coalesce(array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, c.payload,
-      c.job_payload, c.owner_id, c.claim_token, c.locked_until)::chunk_private.claimed_chunk order by c.place), '{}'),
+      c.job_payload, c.owner_id, c.claim_token, c.locked_until, c.checkpoint)::chunk_private.claimed_chunk order by c.place), '{}'),
     array_agg(c.parent_sync_job_id) filter (where c.job_status = 'pending')
   into claimed, starting
   from chunk c;
@@ -1433,7 +1500,7 @@ declare
   job record;
   counts record;
 begin
-  select j.status, j.sealed into job from public.sync_jobs j where j.id = job_id for no key update;
+  select j.status, j.sealed, j.next_state is not null as leaves_state into job from public.sync_jobs j where j.id = job_id for no key update;
   if job.status in ('pending', 'running', 'paused') and job.sealed then
     select coalesce(sum(c.open_chunks), 0) as open, sum(c.failed_chunks) as failed into counts
     from chunk_private.job_counters c where c.job_id = job_id;
@@ -1442,6 +1509,9 @@ begin
       update public.sync_jobs j
       set status = job.status, completed_at = now(), started_at = coalesce(j.started_at, now())
       where j.id = job_id;
+      if job.status = 'completed' and job.leaves_state then
+        perform chunk_private.promote_state(job_id);
+      end if;
     end if;
   end if;
   return job.status;
@@ -1482,20 +1552,21 @@ begin
     delay := case when retry_after_seconds is not null then make_interval(secs => retry_after_seconds)
       else (select chunk_private.backoff(k.retry_delay_seconds, chunk.attempts) from public.sync_kinds k where k.kind = chunk.kind) end;
     update public.chunk_processing_queue q
-    set status = 'pending', ready_at = now() + delay, error = reason, claim_token = null, locked_until = null, items_processed = null,
-        updated_at = now()
+    set status = 'pending', has_failed = true, ready_at = now() + delay, error = reason, claim_token = null, locked_until = null,
+        items_processed = q.checkpoint_items, items_counted = q.checkpoint_items, updated_at = now()
     where q.id = chunk.id;
     insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
     values (chunk.parent_sync_job_id, now() + delay, chunk.chunk_index);
   else
     update public.chunk_processing_queue q
-    set status = 'failed', error = reason, locked_until = null, completed_at = now(), updated_at = now()
+    set status = 'failed', error = reason, locked_until = null, items_counted = q.checkpoint_items, completed_at = now(), updated_at = now()
     where q.id = chunk.id;
   end if;
   update chunk_private.job_counters c
   set open_chunks = c.open_chunks - (not retry)::int,
       failed_chunks = c.failed_chunks + (not retry)::int,
-      retrying_chunks = c.retrying_chunks + (retry and chunk.attempts = 1)::int - (not retry and chunk.attempts > 1)::int,
+      retrying_chunks = c.retrying_chunks + (retry and not chunk.has_failed)::int - (not retry and chunk.has_failed)::int,
+      items_processed = least(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 9007199254740991),
       last_activity_at = now(),
       -- Why chunks failed for good says more than a retry that came later.
       last_error = case when retry and c.failed_chunks > 0 then c.last_error else reason end,
@@ -1584,7 +1655,7 @@ create or replace function public.complete_chunk_job_safe(
   chunk_id bigint, claim_token uuid, success boolean default true, result jsonb default null, error text default null,
   retryable boolean default true, retry_after_seconds int default null, next_chunks jsonb default null,
   items_processed bigint default null, items_total bigint default null, claim_next boolean default false,
-  handler_down boolean default false
+  handler_down boolean default false, next_state jsonb default null
 )
 returns jsonb
 language plpgsql
@@ -1607,8 +1678,8 @@ declare
   next jsonb;
 begin
   -- Arguments
-  if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total) > 0 then
-    appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total);
+  if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total, next_state) > 0 then
+    appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total, next_state);
   end if;
   if claim_next then
     select greatest(1, extract(epoch from q.locked_until - q.updated_at))::int into lease_seconds
@@ -1623,14 +1694,14 @@ begin
     set status = 'completed', result = complete_chunk_job_safe.result, error = null, locked_until = null,
         items_processed = coalesce(complete_chunk_job_safe.items_processed, q.items_processed),
         items_total = coalesce(complete_chunk_job_safe.items_total, q.items_total),
-        completed_at = now(), updated_at = now()
+        checkpoint = null, completed_at = now(), updated_at = now()
     where q.id = chunk_id and q.claim_token = complete_chunk_job_safe.claim_token and q.completed_at is null and case when appends
       then pg_advisory_xact_lock(uuid_hash_extended(q.parent_sync_job_id, 0))::text
       else pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text
     end is not null
-    returning q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.items_processed, q.worker_id into chunk;
+    returning q.parent_sync_job_id as job_id, q.chunk_index, q.has_failed, q.items_processed, q.items_counted, q.worker_id into chunk;
   else
-    select q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.items_processed, q.worker_id into chunk
+    select q.parent_sync_job_id as job_id, q.chunk_index, q.worker_id into chunk
     from public.chunk_processing_queue q
     where q.id = chunk_id and q.claim_token = complete_chunk_job_safe.claim_token and q.completed_at is null
       and pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text is not null
@@ -1645,8 +1716,8 @@ begin
     update chunk_private.job_counters c
     set open_chunks = c.open_chunks - 1,
         completed_chunks = c.completed_chunks + 1,
-        retrying_chunks = c.retrying_chunks - (chunk.attempts > 1)::int,
-        items_processed = least(c.items_processed + coalesce(chunk.items_processed, 0), 9007199254740991),
+        retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
+        items_processed = least(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 9007199254740991),
         last_activity_at = now()
     from public.sync_jobs j
     join public.sync_kinds k on k.kind = j.kind
@@ -1660,6 +1731,9 @@ begin
       job.open_here := null;
     elsif items_total is not null then
       perform chunk_private.add_items(job.id, items_total);
+    end if;
+    if next_state is not null then
+      perform chunk_private.stage_state(job.id, next_state);
     end if;
   else
     job := chunk_private.count_failure(
@@ -1723,7 +1797,7 @@ begin
 end
 $$;
 comment on function public.complete_chunk_job_safe is
-  'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. claim_next claims the next chunk of the job for the same worker. handler_down says that the failure is the handler''s rather than the chunk''s: the slot rests until the retry. A repeated report answers what the first one did.';
+  'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. next_state is merged into what the job leaves for the next one with its job_key, if it completes. claim_next claims the next chunk of the job for the same worker. handler_down says that the failure is the handler''s rather than the chunk''s: the slot rests until the retry. A repeated report answers what the first one did.';
 
 -- 52_reports_read.sql
 
@@ -1744,7 +1818,8 @@ begin
       retry_after_seconds int,
       next_chunks jsonb,
       items_processed bigint,
-      items_total bigint
+      items_total bigint,
+      next_state jsonb
     );
     create type chunk_private.accepted_report as (
       place int,
@@ -1755,7 +1830,8 @@ begin
       had_failed boolean,
       items bigint,
       appends boolean,
-      items_total bigint
+      items_total bigint,
+      stages boolean
     );
   end if;
 end
@@ -1775,20 +1851,22 @@ begin
   reports := array(
     select row(
       first_place + r.place - 1, q.parent_sync_job_id, r.chunk_id, r.claim_token, coalesce(r.success, true), r.result, r.error, coalesce(r.retryable, true), r.retry_after_seconds,
-      nullif(r.next_chunks, '[]'), r.items_processed, r.items_total
+      nullif(r.next_chunks, '[]'), r.items_processed, r.items_total, r.next_state
     )::chunk_private.report
     from rows from (jsonb_to_recordset(completions) as (
       chunk_id bigint, claim_token uuid, success boolean, result jsonb, error text, retryable boolean, retry_after_seconds int,
-      next_chunks jsonb, items_processed bigint, items_total bigint
+      next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb
     )) with ordinality r (
-      chunk_id, claim_token, success, result, error, retryable, retry_after_seconds, next_chunks, items_processed, items_total, place
+      chunk_id, claim_token, success, result, error, retryable, retry_after_seconds, next_chunks, items_processed, items_total,
+      next_state, place
     )
     left join public.chunk_processing_queue q on q.id = r.chunk_id
     order by r.chunk_id, r.place
   );
-  perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total)
+  perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total, r.next_state)
   from unnest(reports) r
-  where r.retry_after_seconds is not null or r.next_chunks is not null or r.items_processed is not null or r.items_total is not null;
+  where r.retry_after_seconds is not null or r.next_chunks is not null or r.items_processed is not null or r.items_total is not null
+    or r.next_state is not null;
   if jsonb_path_exists(completions, '$[*].success ? (@ == null)') then
     raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
   elsif jsonb_path_exists(completions, '$[*].claim_next ? (@ == true)') then
@@ -1884,12 +1962,13 @@ begin
     set status = case when r.success then 'completed' else q.status end, result = case when r.success then r.result end,
         error = null, locked_until = case when not r.success then q.locked_until end, completed_at = case when r.success then now() end,
         items_processed = coalesce(case when r.success then r.items_processed end, q.items_processed),
-        items_total = coalesce(case when r.success then r.items_total end, q.items_total), updated_at = now()
+        items_total = coalesce(case when r.success then r.items_total end, q.items_total),
+        checkpoint = case when not r.success then q.checkpoint end, updated_at = now()
     from unnest(reports) r
     where q.id = r.chunk_id and q.claim_token = r.claim_token and q.completed_at is null
     returning row(
-      r.place, q.parent_sync_job_id, q.id, q.chunk_index, r.success, q.attempts > 1, coalesce(q.items_processed, 0),
-      r.next_chunks is not null, r.items_total
+      r.place, q.parent_sync_job_id, q.id, q.chunk_index, r.success, q.has_failed,
+      coalesce(q.items_processed, 0) - coalesce(q.items_counted, 0), r.next_chunks is not null, r.items_total, r.next_state is not null
     )::chunk_private.accepted_report as report
   )
   select array_agg(e.report) into accepted from ended e;
@@ -1911,7 +1990,7 @@ declare
   open_here bigint;
 begin
   for job in
-    select j.id, j.stripes, bool_or(not a.success) as fails, bool_or(a.appends or a.success and a.items_total is not null) as grows
+    select j.id, j.stripes, bool_or(not a.success) as fails, bool_or(a.appends or a.success and a.items_total is not null or a.stages) as changes
     from unnest(accepted) a
     join public.sync_jobs j on j.id = a.job_id
     group by j.id
@@ -1956,7 +2035,7 @@ begin
     if job.fails then
       open_here := (select min(c.open_chunks) from chunk_private.job_counters c where c.job_id = job.id);
     end if;
-    if job.grows or open_here = 0 then
+    if job.changes or open_here = 0 then
       changing := changing || job.id;
     end if;
   end loop;
@@ -1977,7 +2056,7 @@ declare
   job record;
 begin
   for job in
-    select a.job_id as id, bool_or(a.appends) as appends,
+    select a.job_id as id, bool_or(a.appends) as appends, bool_or(a.stages) as stages,
       coalesce(sum(a.items_total) filter (where a.success and not a.appends), 0)::bigint as items_total
     from unnest(accepted) a
     where a.job_id = any (changing)
@@ -1993,11 +2072,18 @@ begin
     if job.items_total > 0 then
       perform chunk_private.add_items(job.id, job.items_total);
     end if;
+    if job.stages then
+      perform chunk_private.stage_state(job.id, r.next_state)
+      from unnest(accepted) a
+      join unnest(reports) r on r.place = a.place
+      where a.job_id = job.id and a.stages
+      order by a.place;
+    end if;
     perform chunk_private.finish_if_done(job.id);
   end loop;
 end
 $$;
-comment on function chunk_private.change_jobs is 'Appends the chunks and items that reports have found to their jobs, and ends those that are done.';
+comment on function chunk_private.change_jobs is 'Gives jobs the chunks, items and state that reports have brought, and ends those that are done.';
 
 create or replace function public.complete_chunk_jobs_safe(completions jsonb)
 returns jsonb
@@ -2078,7 +2164,7 @@ comment on function public.complete_chunk_jobs_safe is
 
 -- 54_lease.sql
 
--- Heartbeats and giving back.
+-- Heartbeats, checkpoints and giving back.
 
 create or replace function public.extend_chunk_leases(leases jsonb, lease_seconds int default null)
 returns jsonb
@@ -2088,6 +2174,7 @@ as $$
 #variable_conflict use_variable
 declare
   answers jsonb;
+  most record;
 begin
   if jsonb_typeof(leases) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'leases',
@@ -2104,6 +2191,8 @@ begin
   perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
   perform chunk_private.check_items('items_processed', (l.item ->> 'items_processed')::bigint)
   from jsonb_array_elements(leases) l (item) where l.item ->> 'items_processed' is not null;
+  perform chunk_private.check_object('checkpoint', l.item -> 'checkpoint', 8192)
+  from jsonb_array_elements(leases) l (item) where l.item ->> 'checkpoint' is not null;
   perform chunk_private.enter_shared(g.job_id)
   from (
     select distinct q.parent_sync_job_id as job_id
@@ -2111,13 +2200,14 @@ begin
     join public.chunk_processing_queue q on q.id = (l.item ->> 'chunk_id')::bigint
     order by 1
   ) g;
+  select s.max_checkpoints as checkpoints into most from chunk_private.settings s;
   with wanted as (
-    select l.place, r.chunk_id, r.claim_token, r.items_processed
+    select l.place, r.chunk_id, r.claim_token, r.items_processed, nullif(r.checkpoint, 'null') as checkpoint
     from jsonb_array_elements(leases) with ordinality l (item, place)
-    cross join lateral jsonb_to_record(l.item) r (chunk_id bigint, claim_token uuid, items_processed bigint)
+    cross join lateral jsonb_to_record(l.item) r (chunk_id bigint, claim_token uuid, items_processed bigint, checkpoint jsonb)
   ),
   locked as (
-    select q.id, q.status, q.claim_token, q.locked_until, q.locked_until - q.updated_at as lease_length
+    select q.id, q.status, q.claim_token, q.checkpoint, q.checkpoints, q.locked_until - q.updated_at as lease_length
     from public.chunk_processing_queue q
     where q.id = any (array(select w.chunk_id from wanted w)) and q.claim_token = any (array(select w.claim_token from wanted w))
     order by q.id
@@ -2127,9 +2217,19 @@ begin
     update public.chunk_processing_queue q
     set locked_until = now() + coalesce(make_interval(secs => lease_seconds), l.lease_length),
         items_processed = coalesce(w.items_processed, q.items_processed),
+        checkpoint = coalesce(w.checkpoint, q.checkpoint),
+        checkpoint_items = case when w.checkpoint is null then q.checkpoint_items else coalesce(w.items_processed, q.items_processed) end,
+        -- A new checkpoint is progress: the attempts count anew.
+        attempts = case when p.progress then 1 else q.attempts end,
+        given_back = case when p.progress then 0 else q.given_back end,
+        checkpoint_at = case when p.progress then now() else q.checkpoint_at end,
+        checkpoints = coalesce(q.checkpoints, 0) + p.progress::int,
         updated_at = now()
     from locked l
     join wanted w on w.chunk_id = l.id and w.claim_token = l.claim_token
+    cross join lateral (
+      select w.checkpoint is not null and w.checkpoint is distinct from l.checkpoint and coalesce(l.checkpoints, 0) < most.checkpoints as progress
+    ) p
     where q.id = l.id and l.status = 'processing'
     returning q.id, q.claim_token, q.locked_until
   )
@@ -2146,23 +2246,26 @@ begin
 end
 $$;
 comment on function public.extend_chunk_leases is
-  'The heartbeat of many claims (at most 1,000): an array of {chunk_id, claim_token, items_processed?}. Each is answered with ok (the claim still holds), cancel_requested and locked_until. lease_seconds null keeps each claim''s own length.';
+  'The heartbeat of many claims (at most 1,000): an array of {chunk_id, claim_token, items_processed?, checkpoint?}. Each is answered with ok (the claim still holds), cancel_requested and locked_until. lease_seconds null keeps each claim''s own length. A checkpoint (an object of at most 8 KB) is stored when ok is true; a new one is progress, so that the attempts count anew.';
 
 create or replace function public.extend_chunk_lease(
-  chunk_id bigint, claim_token uuid, lease_seconds int default null, items_processed bigint default null
+  chunk_id bigint, claim_token uuid, lease_seconds int default null, items_processed bigint default null,
+  checkpoint jsonb default null
 )
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
   select public.extend_chunk_leases(
-    jsonb_build_array(jsonb_build_object('chunk_id', $1, 'claim_token', $2, 'items_processed', $4)), $3
+    jsonb_build_array(jsonb_build_object('chunk_id', $1, 'claim_token', $2, 'items_processed', $4, 'checkpoint', $5)), $3
   ) -> 0;
 $$;
 comment on function public.extend_chunk_lease is
-  'The heartbeat of one claim: ok (it still holds), cancel_requested (the job was cancelled) and locked_until. items_processed is shown in progress, and counted by the completion only.';
+  'The heartbeat of one claim: ok (it still holds), cancel_requested (the job was cancelled) and locked_until. items_processed is shown in progress, and counted by the completion only. checkpoint: where a later attempt goes on.';
 
-create or replace function public.release_chunk_job(chunk_id bigint, claim_token uuid, reason text default null)
+create or replace function public.release_chunk_job(
+  chunk_id bigint, claim_token uuid, reason text default null, checkpoint jsonb default null, items_processed bigint default null
+)
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -2171,11 +2274,15 @@ as $$
 declare
   chunk public.chunk_processing_queue;
   job public.sync_jobs;
+  progress boolean;
   explanation constant text := coalesce(reason, 'given back by its worker');
 begin
   perform chunk_private.enter_shared(q.parent_sync_job_id) from public.chunk_processing_queue q where q.id = chunk_id;
   if not found then
     raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
+  end if;
+  if num_nonnulls(checkpoint, items_processed) > 0 then
+    perform public.extend_chunk_lease(chunk_id, claim_token, null, items_processed, checkpoint);
   end if;
   select q.* into chunk from public.chunk_processing_queue q
   where q.id = chunk_id and q.claim_token = release_chunk_job.claim_token and q.completed_at is null
@@ -2186,17 +2293,23 @@ begin
       where a.chunk_id = release_chunk_job.chunk_id and a.claim_token = release_chunk_job.claim_token and a.outcome = 'released'
     ), '{}');
   end if;
-  if chunk.given_back >= (select s.max_given_back from chunk_private.settings s) then
+  progress := coalesce(chunk.checkpoint_at >= chunk.started_at, false);
+  if not progress and chunk.given_back >= (select s.max_given_back from chunk_private.settings s) then
     return public.complete_chunk_job_safe(chunk_id, claim_token, success => false, error => explanation || ' (too often: counted as an attempt)');
   end if;
 
   insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
   values (chunk.id, chunk.attempts, 'released', explanation, chunk.worker_id, chunk.claim_token, chunk.started_at);
   update public.chunk_processing_queue q
-  set status = 'pending', attempts = q.attempts - 1, given_back = q.given_back + 1, claim_token = null, locked_until = null,
-      items_processed = null, updated_at = now()
+  set status = 'pending', attempts = q.attempts - 1, given_back = q.given_back + (not progress)::int, claim_token = null,
+      locked_until = null, items_processed = q.checkpoint_items, items_counted = q.checkpoint_items, updated_at = now()
   where q.id = chunk.id;
   select j.* into job from public.sync_jobs j where j.id = chunk.parent_sync_job_id;
+  if chunk.checkpoint_items is distinct from chunk.items_counted then
+    update chunk_private.job_counters c
+    set items_processed = least(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 9007199254740991)
+    where c.job_id = job.id and c.stripe = chunk.chunk_index % job.stripes;
+  end if;
   -- It keeps its slot, unless the job was paused meanwhile.
   delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
   if job.status = 'paused' then
@@ -2208,7 +2321,88 @@ begin
 end
 $$;
 comment on function public.release_chunk_job is
-  'Gives a claimed chunk back unfinished, for a worker that must stop: the attempt is not counted, up to ten times a chunk.';
+  'Gives a claimed chunk back unfinished, for a worker that must stop, or that has used its time: the attempt is not counted, without limit when a new checkpoint was saved in it, else up to ten times.';
+
+-- 56_state.sql
+
+-- State between jobs: what the next sync of the same thing (kind, owner, job_key) starts from.
+
+create or replace function chunk_private.next_job_no()
+returns bigint
+language sql
+security definer -- no role may use a sequence of ours
+set search_path = pg_catalog, pg_temp
+as $$ select nextval('chunk_private.job_numbers'); $$;
+comment on function chunk_private.next_job_no is 'The next number in the order of jobs with a job_key, and of states saved by hand.';
+
+create or replace function chunk_private.stage_state(job_id uuid, more jsonb)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  staged jsonb;
+begin
+  update public.sync_jobs j
+  set next_state = coalesce(j.next_state, '{}') || more
+  where j.id = job_id and j.job_key is not null
+  returning j.next_state into staged;
+  perform chunk_private.check_object('next_state', staged, 65536);
+end
+$$;
+comment on function chunk_private.stage_state is
+  'Merges into what a job leaves for the next one, key by key; SC004 when that is too large. A job without job_key leaves nothing.';
+
+-- Within the transaction that completes the job, after its row.
+create or replace function chunk_private.promote_state(job_id uuid)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into public.sync_states as s (kind, owner_id, job_key, state, job_no)
+  select j.kind, j.owner_id, j.job_key, j.next_state, j.job_no from public.sync_jobs j where j.id = $1
+  on conflict on constraint sync_states_one_per_key do update
+  set state = excluded.state, job_no = excluded.job_no, updated_at = now()
+  where s.job_no < excluded.job_no;
+$$;
+comment on function chunk_private.promote_state is 'Makes what a completed job leaves the state, unless a later job or call has left one.';
+
+create or replace function public.get_sync_state(kind text, job_key text, owner_id uuid default null)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select s.state from public.sync_states s where s.kind = $1 and s.job_key = $2 and s.owner_id is not distinct from $3;
+$$;
+comment on function public.get_sync_state is 'What the last completed sync of that kind, key and owner has left, or null.';
+
+create or replace function public.save_sync_state(kind text, job_key text, state jsonb, owner_id uuid default null)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  if not exists (select from public.sync_kinds k where k.kind = save_sync_state.kind) then
+    raise exception using errcode = 'SC002', detail = 'kind', message = format('no sync kind is named %L', kind),
+      hint = 'save_sync_kind() adds one.';
+  elsif (length(job_key) between 1 and 500) is not true then
+    raise exception using errcode = 'SC003', detail = 'job_key', message = 'job_key must be a text of 1 to 500 characters';
+  end if;
+  state := nullif(state, 'null');
+  perform chunk_private.check_object('state', state, 65536);
+  -- A state that is forgotten keeps its row, so that a job which is under way does not bring the old one back.
+  insert into public.sync_states (kind, owner_id, job_key, state, job_no)
+  values (save_sync_state.kind, save_sync_state.owner_id, save_sync_state.job_key, save_sync_state.state, chunk_private.next_job_no())
+  on conflict on constraint sync_states_one_per_key do update
+  set state = excluded.state, job_no = excluded.job_no, updated_at = now();
+  return state;
+end
+$$;
+comment on function public.save_sync_state is
+  'Sets what the next sync of that kind, key and owner starts from; null forgets it. Jobs that are under way do not replace it when they complete.';
 
 -- 60_progress.sql
 
@@ -2272,7 +2466,7 @@ cross join lateral (
 cross join lateral (
   select
     count(*) as processing_chunks,
-    coalesce(sum(q.items_processed), 0)::bigint as items_processed,
+    coalesce(sum(q.items_processed - coalesce(q.items_counted, 0)), 0)::bigint as items_processed,
     max(q.updated_at) as last_activity_at,
     count(*) filter (where q.locked_until < now() - interval '1 minute') as overdue_chunks
   from chunk_private.slots s
@@ -2505,6 +2699,7 @@ begin
   job.sealed := coalesce(sealed, true);
   job.stripes := least(16, job.max_concurrency);
   job.items_total := total_items;
+  job.job_no := case when job_key is not null then chunk_private.next_job_no() end;
   if not by_service then
     perform chunk_private.check_user_start(job, rules);
     perform chunk_private.lock_user(job.owner_id);
@@ -2521,10 +2716,10 @@ begin
       perform chunk_private.check_active_jobs(job.owner_id);
     end if;
     insert into public.sync_jobs (kind, owner_id, status, payload, job_key, request_id, priority, max_concurrency, max_retries, sealed,
-      total_chunks, items_total, stripes, completed_at)
+      total_chunks, items_total, job_no, stripes, completed_at)
     select job.kind, job.owner_id, case when e.empty then 'completed' else 'pending' end, job.payload, job.job_key, job.request_id,
-      job.priority, job.max_concurrency, job.max_retries, job.sealed, job.total_chunks, job.items_total, job.stripes,
-      case when e.empty then now() end
+      job.priority, job.max_concurrency, job.max_retries, job.sealed, job.total_chunks, job.items_total, job.job_no,
+      job.stripes,       case when e.empty then now() end
     from (select job.total_chunks = 0 and job.sealed as empty) e
     on conflict do nothing
     returning sync_jobs.id into found_id;
@@ -2703,7 +2898,8 @@ begin
       update public.chunk_processing_queue q
       set status = 'cancelled', locked_until = null, completed_at = now(), updated_at = now()
       where q.parent_sync_job_id = job.id and q.status in ('pending', 'processing')
-      returning q.id, q.attempts, q.worker_id, q.claim_token, q.started_at, q.chunk_index, q.items_processed
+      returning q.id, q.attempts, q.worker_id, q.claim_token, q.started_at, q.chunk_index,
+        coalesce(q.items_processed, 0) - coalesce(q.items_counted, 0) as items
     ),
     recorded as (
       insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, worker_id, claim_token, claimed_at)
@@ -2712,7 +2908,7 @@ begin
     update chunk_private.job_counters c
     set open_chunks = 0, retrying_chunks = 0, cancelled_chunks = c.cancelled_chunks + c.open_chunks, last_activity_at = now(),
         items_processed = least(c.items_processed + coalesce((
-          select sum(e.items_processed) from ended e where e.chunk_index % job.stripes = c.stripe and e.claim_token is not null
+          select sum(e.items) from ended e where e.chunk_index % job.stripes = c.stripe and e.claim_token is not null
         ), 0), 9007199254740991)::bigint
     where c.job_id = job.id;
     update public.sync_jobs j
@@ -2772,7 +2968,7 @@ end
 $$;
 comment on function chunk_private.resume_sync_job is 'The body of resume_sync_job.';
 
-create or replace function chunk_private.retry_failed_chunks(parent_sync_job_id uuid)
+create or replace function chunk_private.retry_failed_chunks(parent_sync_job_id uuid, from_start boolean)
 returns jsonb
 language plpgsql
 security definer -- users may retry their own jobs and write no table
@@ -2789,9 +2985,23 @@ begin
     perform chunk_private.lock_user(job.owner_id);
     perform chunk_private.check_active_jobs(job.owner_id);
   end if;
+  if from_start then
+    update chunk_private.job_counters c
+    set items_processed = c.items_processed - f.items
+    from (
+      select q.chunk_index % job.stripes as stripe, sum(q.items_counted)::bigint as items
+      from public.chunk_processing_queue q
+      where q.parent_sync_job_id = job.id and q.status = 'failed' and q.items_counted is not null
+      group by 1
+    ) f
+    where c.job_id = job.id and c.stripe = f.stripe;
+  end if;
   with chunk as (
     update public.chunk_processing_queue q
-    set status = 'pending', attempts = 0, given_back = 0, claim_token = null, items_processed = null, completed_at = null, updated_at = now()
+    set status = 'pending', attempts = 0, given_back = 0, has_failed = false, claim_token = null, completed_at = null, updated_at = now(),
+        items_processed = case when not from_start then q.checkpoint_items end,
+        items_counted = case when not from_start then q.items_counted end, checkpoint = case when not from_start then q.checkpoint end,
+        checkpoint_items = case when not from_start then q.checkpoint_items end, checkpoint_at = null, checkpoints = null
     where q.parent_sync_job_id = job.id and q.status = 'failed'
     returning q.chunk_index
   )
@@ -2843,14 +3053,14 @@ set statement_timeout = '60s'
 as $$ select chunk_private.resume_sync_job($1); $$;
 comment on function public.resume_sync_job is 'Goes on with a paused job. SC005 when the job has ended.';
 
-create or replace function public.retry_failed_chunks(parent_sync_job_id uuid)
+create or replace function public.retry_failed_chunks(parent_sync_job_id uuid, from_start boolean default false)
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s'
-as $$ select chunk_private.retry_failed_chunks($1); $$;
+as $$ select chunk_private.retry_failed_chunks($1, $2); $$;
 comment on function public.retry_failed_chunks is
-  'Reopens the failed chunks of a job with all their attempts; the others stay as they are. SC005 when the job has completed, was cancelled or is being purged; SC004 when a user has as many active jobs as allowed.';
+  'Reopens the failed chunks of a job with all their attempts; the others stay as they are. They go on from their checkpoints, or with from_start from their beginning. SC005 when the job has completed, was cancelled or is being purged; SC004 when a user has as many active jobs as allowed.';
 
 -- 80_dispatch.sql
 
@@ -4035,10 +4245,13 @@ comment on function public.purge_sync_jobs is
 --   service_role    everything listed, and the tables behind it
 
 -- Tables and view
-revoke all on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.chunk_processing_status
+revoke all on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states,
+  public.chunk_processing_status
   from public, anon, authenticated, service_role;
-grant select on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.chunk_processing_status to authenticated;
-grant select, insert, update, delete on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue to service_role;
+grant select on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states, public.chunk_processing_status
+  to authenticated;
+grant select, insert, update, delete on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states
+  to service_role;
 grant select on public.chunk_processing_status to service_role;
 
 revoke all on schema chunk_private from public, anon;
@@ -4050,12 +4263,13 @@ revoke insert, update, delete on chunk_private.claim_lanes from service_role;
 
 -- Sequences of identity columns need no grant to insert.
 revoke all on all sequences in schema chunk_private from public, anon, authenticated, service_role;
-revoke all on sequence public.chunk_processing_queue_id_seq from public, anon, authenticated, service_role;
+revoke all on sequence public.chunk_processing_queue_id_seq, public.sync_states_id_seq from public, anon, authenticated, service_role;
 
 -- Rows
 alter table public.sync_kinds enable row level security;
 alter table public.sync_jobs enable row level security;
 alter table public.chunk_processing_queue enable row level security;
+alter table public.sync_states enable row level security;
 alter table chunk_private.settings enable row level security;
 alter table chunk_private.lanes enable row level security;
 alter table chunk_private.job_counters enable row level security;
@@ -4074,6 +4288,8 @@ drop policy if exists "Users see their own jobs" on public.sync_jobs;
 create policy "Users see their own jobs" on public.sync_jobs for select to authenticated using (owner_id = (select auth.uid()));
 drop policy if exists "Users see their own chunks" on public.chunk_processing_queue;
 create policy "Users see their own chunks" on public.chunk_processing_queue for select to authenticated using (owner_id = (select auth.uid()));
+drop policy if exists "Users see their own states" on public.sync_states;
+create policy "Users see their own states" on public.sync_states for select to authenticated using (owner_id = (select auth.uid()));
 drop policy if exists "Users see their own counters" on chunk_private.job_counters;
 create policy "Users see their own counters" on chunk_private.job_counters for select to authenticated using (owner_id = (select auth.uid()));
 drop policy if exists "Users see the slots of their own jobs" on chunk_private.slots;
@@ -4105,7 +4321,7 @@ revoke execute on all functions in schema chunk_private from public, anon, authe
 revoke execute on function
   public.save_sync_kind, public.remove_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
-  public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.trigger_next_chunk_processing,
+  public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
   public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
   public.enqueue_chunks_from_rows
@@ -4124,7 +4340,7 @@ to authenticated;
 grant execute on function
   public.save_sync_kind, public.remove_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
-  public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.trigger_next_chunk_processing,
+  public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
   public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
   public.enqueue_chunks_from_rows

@@ -65,6 +65,8 @@ create table if not exists public.sync_jobs (
   sealed boolean not null default true,
   total_chunks bigint not null default 0,
   items_total bigint,
+  job_no bigint,
+  next_state jsonb,
   stripes smallint not null default 1,
   created_at timestamptz not null default now(),
   started_at timestamptz,
@@ -74,6 +76,7 @@ create table if not exists public.sync_jobs (
   constraint sync_jobs_ended_has_time check ((status in ('completed', 'failed', 'cancelled')) = (completed_at is not null)),
   constraint sync_jobs_completed_is_sealed check (sealed or status not in ('completed', 'failed')),
   constraint sync_jobs_payload_is_object check (jsonb_typeof(payload) = 'object'),
+  constraint sync_jobs_next_state_is_object check (jsonb_typeof(next_state) = 'object'),
   constraint sync_jobs_job_key_length check (length(job_key) between 1 and 500),
   constraint sync_jobs_priority_range check (priority between -3 and 3),
   constraint sync_jobs_max_concurrency_range check (max_concurrency between 1 and 1000),
@@ -91,6 +94,8 @@ comment on column public.sync_jobs.request_id is 'The start that made it: repeat
 comment on column public.sync_jobs.sealed is 'False while more chunks are to be appended; an unsealed job never finishes.';
 comment on column public.sync_jobs.total_chunks is 'Chunks so far. Grows under the job''s exclusive gate only.';
 comment on column public.sync_jobs.items_total is 'Items (messages, rows, …) the chunks have announced so far; null when nobody said.';
+comment on column public.sync_jobs.job_no is 'Number of a job with a job_key, in the order of their starts: the state that a job leaves never replaces one of a higher number.';
+comment on column public.sync_jobs.next_state is 'What its completed chunks have left for the next sync so far. Becomes the state in sync_states when the job completes, and only then.';
 comment on column public.sync_jobs.stripes is 'Into how many stripes (chunk_index modulo this) the job is cut: a counter and a row of fresh chunks each, so that workers do not queue for one row.';
 
 create unique index if not exists sync_jobs_one_active_per_key on public.sync_jobs (kind, owner_id, job_key)
@@ -116,12 +121,18 @@ create table if not exists public.chunk_processing_queue (
   attempts int not null default 0,
   max_retries int not null default 3,
   given_back int not null default 0,
+  has_failed boolean not null default false,
   items_processed bigint,
   items_total bigint,
   claim_token uuid,
   worker_id text,
   locked_until timestamptz,
   ready_at timestamptz,
+  checkpoint jsonb,
+  checkpoint_at timestamptz,
+  checkpoint_items bigint,
+  checkpoints int,
+  items_counted bigint,
   created_at timestamptz not null default now(),
   started_at timestamptz,
   completed_at timestamptz,
@@ -142,9 +153,15 @@ comment on column public.chunk_processing_queue.kind is 'The job''s kind, copied
 comment on column public.chunk_processing_queue.owner_id is 'The job''s owner, copied for row level security.';
 comment on column public.chunk_processing_queue.chunk_index is 'Its number in the job, from 0.';
 comment on column public.chunk_processing_queue.status is 'pending → processing → completed | failed | cancelled; processing → pending on retry, when given back, or taken back from a lost worker.';
-comment on column public.chunk_processing_queue.attempts is 'Claims so far that were not given back; counted at the claim, so that a chunk that kills its worker cannot loop for ever.';
+comment on column public.chunk_processing_queue.attempts is 'Claims since the last progress (a new checkpoint, else the start) that were not given back; counted at the claim, so that a chunk that kills its worker cannot loop for ever.';
 comment on column public.chunk_processing_queue.error is 'Why the last attempt failed. All of them: chunk_private.chunk_attempts.';
 comment on column public.chunk_processing_queue.given_back is 'How often a worker gave the chunk back unfinished (release_chunk_job); bounded.';
+comment on column public.chunk_processing_queue.has_failed is 'Whether an attempt has failed or was lost since the chunk was made or reopened: an open one then counts as retrying.';
+comment on column public.chunk_processing_queue.checkpoint is 'Where a later attempt goes on: what the claim''s holder saved last. Outlives retries, giving back and lost workers; dropped at the completion.';
+comment on column public.chunk_processing_queue.checkpoint_at is 'When a checkpoint last brought progress: one that was new, within the bound of settings.max_checkpoints.';
+comment on column public.chunk_processing_queue.checkpoint_items is 'items_processed as of the checkpoint, to which it falls back when the attempt ends without completion.';
+comment on column public.chunk_processing_queue.checkpoints is 'How many checkpoints have brought progress; null: none.';
+comment on column public.chunk_processing_queue.items_counted is 'Of items_processed, what chunk_private.job_counters has already; null: nothing.';
 comment on column public.chunk_processing_queue.ready_at is 'When the retry of a chunk that has failed is due; null before the first failure.';
 comment on column public.chunk_processing_queue.items_processed is 'Items done, as the last heartbeat or the completion said.';
 comment on column public.chunk_processing_queue.items_total is 'Items this chunk was made for, or has found by its completion.';
@@ -152,3 +169,22 @@ comment on column public.chunk_processing_queue.claim_token is 'Fencing token of
 comment on column public.chunk_processing_queue.locked_until is 'End of the lease. A heartbeat moves it; after it the watchdog takes the chunk back.';
 comment on column public.chunk_processing_queue.started_at is 'When the current, or of an ended chunk the last, attempt was claimed.';
 comment on column public.chunk_processing_queue.updated_at is 'Last claim, heartbeat or report.';
+
+-- State between jobs --------------------------------------------------------------------------------------------------
+
+create table if not exists public.sync_states (
+  id bigint generated always as identity primary key,
+  kind text not null,
+  owner_id uuid,
+  job_key text not null,
+  state jsonb,
+  job_no bigint not null,
+  updated_at timestamptz not null default now(),
+  constraint sync_states_kind_fkey foreign key (kind) references public.sync_kinds (kind) on delete cascade,
+  constraint sync_states_one_per_key unique nulls not distinct (kind, owner_id, job_key),
+  constraint sync_states_state_is_object check (jsonb_typeof(state) = 'object')
+);
+comment on table public.sync_states is
+  'What the next sync of the same thing (kind, owner, job_key) starts from. Written by jobs that complete, and by save_sync_state().';
+comment on column public.sync_states.state is 'Up to 64 KB of JSON, the handler''s own: a cursor, a timestamp, a token of the source. Null: forgotten by save_sync_state().';
+comment on column public.sync_states.job_no is 'The number of the job, or of the call, that left it.';

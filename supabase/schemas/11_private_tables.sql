@@ -5,6 +5,7 @@ create table if not exists chunk_private.settings (
   user_max_chunks int not null default 10000,
   user_max_active_jobs int not null default 20,
   max_given_back int not null default 10,
+  max_checkpoints int not null default 10000,
   constraint settings_one_row check (only_row),
   constraint settings_limits_positive check (user_max_chunks > 0 and user_max_active_jobs > 0 and max_given_back >= 0)
 );
@@ -12,7 +13,8 @@ comment on table chunk_private.settings is 'Limits, one row.';
 comment on column chunk_private.settings.only_row is 'Keeps it to one row.';
 comment on column chunk_private.settings.user_max_chunks is 'Chunks that a signed-in user''s job may have.';
 comment on column chunk_private.settings.user_max_active_jobs is 'Jobs that a signed-in user may have active at once.';
-comment on column chunk_private.settings.max_given_back is 'How often a chunk can be given back before it costs an attempt.';
+comment on column chunk_private.settings.max_given_back is 'How often a chunk can be given back without progress before it costs an attempt.';
+comment on column chunk_private.settings.max_checkpoints is 'How many checkpoints of a chunk count as progress; later ones are stored.';
 insert into chunk_private.settings (only_row) values (true) on conflict on constraint settings_pkey do nothing;
 
 create table if not exists chunk_private.lanes (
@@ -172,3 +174,6 @@ create table if not exists chunk_private.healings (
 comment on table chunk_private.healings is 'What the watchdog has put right that should not have been.';
 comment on column chunk_private.healings.healed_at is 'When it did.';
 comment on column chunk_private.healings.what is 'What was wrong, with how often.';
+
+create sequence if not exists chunk_private.job_numbers;
+comment on sequence chunk_private.job_numbers is 'Numbers jobs with a job_key, and states saved by hand, in their order: the later one''s state stands.';

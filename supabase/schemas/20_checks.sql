@@ -71,8 +71,27 @@ end
 $$;
 comment on function chunk_private.check_chunks is 'Raises SC003 or SC004, naming the argument, unless it is an array of at most 100,000 objects.';
 
+create or replace function chunk_private.check_object(argument text, value jsonb, most_bytes int)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(value) <> 'object' then
+    raise exception using errcode = 'SC003', detail = argument,
+      message = format('%s must be a JSON object, not %s', argument, jsonb_typeof(value));
+  elsif octet_length(value::text) > most_bytes then
+    raise exception using errcode = 'SC004', detail = argument,
+      message = format('%s has %s bytes of JSON; it may have %s', argument, octet_length(value::text), most_bytes);
+  end if;
+end
+$$;
+comment on function chunk_private.check_object is
+  'Raises SC003 or SC004, naming the argument, unless it is a JSON object of at most so many bytes, as PostgreSQL writes it; null passes.';
+
 create or replace function chunk_private.check_report(
-  success boolean, retry_after_seconds int, next_chunks jsonb, items_processed bigint, items_total bigint
+  success boolean, retry_after_seconds int, next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb
 )
 returns boolean
 language plpgsql
@@ -86,6 +105,12 @@ begin
   perform chunk_private.check_range('retry_after_seconds', retry_after_seconds, 0, 604800);
   perform chunk_private.check_items('items_processed', items_processed);
   perform chunk_private.check_items('items_total', items_total);
+  if next_state is not null then
+    perform chunk_private.check_object('next_state', next_state, 65536);
+    if not success then
+      raise exception using errcode = 'SC003', detail = 'next_state', message = 'next_state goes with success only';
+    end if;
+  end if;
   if next_chunks is not null then
     perform chunk_private.check_chunks('next_chunks', next_chunks);
     if not success and jsonb_array_length(next_chunks) > 0 then

@@ -15,7 +15,8 @@ begin
       job_payload jsonb,
       owner_id uuid,
       claim_token uuid,
-      locked_until timestamptz
+      locked_until timestamptz,
+      checkpoint jsonb
     );
   end if;
 end
@@ -32,7 +33,7 @@ as $$
 begin
   return array(
     select row(q.id, q.parent_sync_job_id, q.kind, k.handler, q.chunk_index, q.attempts, 1 + q.max_retries, q.payload, j.payload,
-      q.owner_id, q.claim_token, q.locked_until)::chunk_private.claimed_chunk
+      q.owner_id, q.claim_token, q.locked_until, q.checkpoint)::chunk_private.claimed_chunk
     from chunk_private.slots s
     join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
     join public.sync_jobs j on j.id = s.job_id
@@ -141,8 +142,8 @@ begin
   from public.sync_jobs j
   where j.id = job_id and q.parent_sync_job_id = job_id and q.chunk_index = chunk_index
     and (waits or q.started_at is null or chunk_private.hold_returned(job_id, chunk_index))
-  returning q.id, q.kind, q.attempts, q.max_retries, q.payload, q.owner_id, q.claim_token, q.locked_until, j.payload as job_payload,
-    j.status as job_status into chunk;
+  returning q.id, q.kind, q.attempts, q.max_retries, q.payload, q.owner_id, q.claim_token, q.locked_until, q.checkpoint,
+    j.payload as job_payload, j.status as job_status into chunk;
   if not found then -- or, if it may wait, deleted by somebody: its slot stays claimed, and no other claim finds it
     if not waits then
       perform chunk_private.unclaim(array[job_id], array[chunk_index]);
@@ -153,7 +154,7 @@ begin
     perform chunk_private.start_jobs(array[job_id]);
   end if;
   return row(chunk.id, job_id, chunk.kind, handler, chunk_index, chunk.attempts, 1 + chunk.max_retries, chunk.payload, chunk.job_payload,
-    chunk.owner_id, chunk.claim_token, chunk.locked_until);
+    chunk.owner_id, chunk.claim_token, chunk.locked_until, chunk.checkpoint);
 end
 $$;
 comment on function chunk_private.start_attempt is 'Claims the chunk of a slot that the caller has claimed; null when it cannot be held and the caller may not wait.';

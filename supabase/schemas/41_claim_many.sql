@@ -63,11 +63,11 @@ begin
     where q.parent_sync_job_id = t.job_id and q.chunk_index = t.chunk_index
       and (q.started_at is null or chunk_private.hold_returned(t.job_id, t.chunk_index)) -- of t: after the join, not for all chunks
     returning q.id, q.parent_sync_job_id, q.kind, q.chunk_index, q.attempts, q.max_retries, q.payload, j.payload as job_payload,
-      q.owner_id, q.claim_token, q.locked_until, j.status as job_status, t.place
+      q.owner_id, q.claim_token, q.locked_until, q.checkpoint, j.status as job_status, t.place
   )
   select
     coalesce(array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, c.payload,
-      c.job_payload, c.owner_id, c.claim_token, c.locked_until)::chunk_private.claimed_chunk order by c.place), '{}'),
+      c.job_payload, c.owner_id, c.claim_token, c.locked_until, c.checkpoint)::chunk_private.claimed_chunk order by c.place), '{}'),
     array_agg(c.parent_sync_job_id) filter (where c.job_status = 'pending')
   into claimed, starting
   from chunk c;

@@ -12,7 +12,7 @@ declare
   job record;
   counts record;
 begin
-  select j.status, j.sealed into job from public.sync_jobs j where j.id = job_id for no key update;
+  select j.status, j.sealed, j.next_state is not null as leaves_state into job from public.sync_jobs j where j.id = job_id for no key update;
   if job.status in ('pending', 'running', 'paused') and job.sealed then
     select coalesce(sum(c.open_chunks), 0) as open, sum(c.failed_chunks) as failed into counts
     from chunk_private.job_counters c where c.job_id = job_id;
@@ -21,6 +21,9 @@ begin
       update public.sync_jobs j
       set status = job.status, completed_at = now(), started_at = coalesce(j.started_at, now())
       where j.id = job_id;
+      if job.status = 'completed' and job.leaves_state then
+        perform chunk_private.promote_state(job_id);
+      end if;
     end if;
   end if;
   return job.status;
@@ -61,20 +64,21 @@ begin
     delay := case when retry_after_seconds is not null then make_interval(secs => retry_after_seconds)
       else (select chunk_private.backoff(k.retry_delay_seconds, chunk.attempts) from public.sync_kinds k where k.kind = chunk.kind) end;
     update public.chunk_processing_queue q
-    set status = 'pending', ready_at = now() + delay, error = reason, claim_token = null, locked_until = null, items_processed = null,
-        updated_at = now()
+    set status = 'pending', has_failed = true, ready_at = now() + delay, error = reason, claim_token = null, locked_until = null,
+        items_processed = q.checkpoint_items, items_counted = q.checkpoint_items, updated_at = now()
     where q.id = chunk.id;
     insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
     values (chunk.parent_sync_job_id, now() + delay, chunk.chunk_index);
   else
     update public.chunk_processing_queue q
-    set status = 'failed', error = reason, locked_until = null, completed_at = now(), updated_at = now()
+    set status = 'failed', error = reason, locked_until = null, items_counted = q.checkpoint_items, completed_at = now(), updated_at = now()
     where q.id = chunk.id;
   end if;
   update chunk_private.job_counters c
   set open_chunks = c.open_chunks - (not retry)::int,
       failed_chunks = c.failed_chunks + (not retry)::int,
-      retrying_chunks = c.retrying_chunks + (retry and chunk.attempts = 1)::int - (not retry and chunk.attempts > 1)::int,
+      retrying_chunks = c.retrying_chunks + (retry and not chunk.has_failed)::int - (not retry and chunk.has_failed)::int,
+      items_processed = least(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 9007199254740991),
       last_activity_at = now(),
       -- Why chunks failed for good says more than a retry that came later.
       last_error = case when retry and c.failed_chunks > 0 then c.last_error else reason end,

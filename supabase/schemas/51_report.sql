@@ -31,7 +31,7 @@ create or replace function public.complete_chunk_job_safe(
   chunk_id bigint, claim_token uuid, success boolean default true, result jsonb default null, error text default null,
   retryable boolean default true, retry_after_seconds int default null, next_chunks jsonb default null,
   items_processed bigint default null, items_total bigint default null, claim_next boolean default false,
-  handler_down boolean default false
+  handler_down boolean default false, next_state jsonb default null
 )
 returns jsonb
 language plpgsql
@@ -54,8 +54,8 @@ declare
   next jsonb;
 begin
   -- Arguments
-  if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total) > 0 then
-    appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total);
+  if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total, next_state) > 0 then
+    appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total, next_state);
   end if;
   if claim_next then
     select greatest(1, extract(epoch from q.locked_until - q.updated_at))::int into lease_seconds
@@ -70,14 +70,14 @@ begin
     set status = 'completed', result = complete_chunk_job_safe.result, error = null, locked_until = null,
         items_processed = coalesce(complete_chunk_job_safe.items_processed, q.items_processed),
         items_total = coalesce(complete_chunk_job_safe.items_total, q.items_total),
-        completed_at = now(), updated_at = now()
+        checkpoint = null, completed_at = now(), updated_at = now()
     where q.id = chunk_id and q.claim_token = complete_chunk_job_safe.claim_token and q.completed_at is null and case when appends
       then pg_advisory_xact_lock(uuid_hash_extended(q.parent_sync_job_id, 0))::text
       else pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text
     end is not null
-    returning q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.items_processed, q.worker_id into chunk;
+    returning q.parent_sync_job_id as job_id, q.chunk_index, q.has_failed, q.items_processed, q.items_counted, q.worker_id into chunk;
   else
-    select q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.items_processed, q.worker_id into chunk
+    select q.parent_sync_job_id as job_id, q.chunk_index, q.worker_id into chunk
     from public.chunk_processing_queue q
     where q.id = chunk_id and q.claim_token = complete_chunk_job_safe.claim_token and q.completed_at is null
       and pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text is not null
@@ -92,8 +92,8 @@ begin
     update chunk_private.job_counters c
     set open_chunks = c.open_chunks - 1,
         completed_chunks = c.completed_chunks + 1,
-        retrying_chunks = c.retrying_chunks - (chunk.attempts > 1)::int,
-        items_processed = least(c.items_processed + coalesce(chunk.items_processed, 0), 9007199254740991),
+        retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
+        items_processed = least(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 9007199254740991),
         last_activity_at = now()
     from public.sync_jobs j
     join public.sync_kinds k on k.kind = j.kind
@@ -107,6 +107,9 @@ begin
       job.open_here := null;
     elsif items_total is not null then
       perform chunk_private.add_items(job.id, items_total);
+    end if;
+    if next_state is not null then
+      perform chunk_private.stage_state(job.id, next_state);
     end if;
   else
     job := chunk_private.count_failure(
@@ -170,4 +173,4 @@ begin
 end
 $$;
 comment on function public.complete_chunk_job_safe is
-  'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. claim_next claims the next chunk of the job for the same worker. handler_down says that the failure is the handler''s rather than the chunk''s: the slot rests until the retry. A repeated report answers what the first one did.';
+  'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. next_state is merged into what the job leaves for the next one with its job_key, if it completes. claim_next claims the next chunk of the job for the same worker. handler_down says that the failure is the handler''s rather than the chunk''s: the slot rests until the retry. A repeated report answers what the first one did.';

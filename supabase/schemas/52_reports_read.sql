@@ -15,7 +15,8 @@ begin
       retry_after_seconds int,
       next_chunks jsonb,
       items_processed bigint,
-      items_total bigint
+      items_total bigint,
+      next_state jsonb
     );
     create type chunk_private.accepted_report as (
       place int,
@@ -26,7 +27,8 @@ begin
       had_failed boolean,
       items bigint,
       appends boolean,
-      items_total bigint
+      items_total bigint,
+      stages boolean
     );
   end if;
 end
@@ -46,20 +48,22 @@ begin
   reports := array(
     select row(
       first_place + r.place - 1, q.parent_sync_job_id, r.chunk_id, r.claim_token, coalesce(r.success, true), r.result, r.error, coalesce(r.retryable, true), r.retry_after_seconds,
-      nullif(r.next_chunks, '[]'), r.items_processed, r.items_total
+      nullif(r.next_chunks, '[]'), r.items_processed, r.items_total, r.next_state
     )::chunk_private.report
     from rows from (jsonb_to_recordset(completions) as (
       chunk_id bigint, claim_token uuid, success boolean, result jsonb, error text, retryable boolean, retry_after_seconds int,
-      next_chunks jsonb, items_processed bigint, items_total bigint
+      next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb
     )) with ordinality r (
-      chunk_id, claim_token, success, result, error, retryable, retry_after_seconds, next_chunks, items_processed, items_total, place
+      chunk_id, claim_token, success, result, error, retryable, retry_after_seconds, next_chunks, items_processed, items_total,
+      next_state, place
     )
     left join public.chunk_processing_queue q on q.id = r.chunk_id
     order by r.chunk_id, r.place
   );
-  perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total)
+  perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total, r.next_state)
   from unnest(reports) r
-  where r.retry_after_seconds is not null or r.next_chunks is not null or r.items_processed is not null or r.items_total is not null;
+  where r.retry_after_seconds is not null or r.next_chunks is not null or r.items_processed is not null or r.items_total is not null
+    or r.next_state is not null;
   if jsonb_path_exists(completions, '$[*].success ? (@ == null)') then
     raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
   elsif jsonb_path_exists(completions, '$[*].claim_next ? (@ == true)') then

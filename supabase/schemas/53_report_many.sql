@@ -49,12 +49,13 @@ begin
     set status = case when r.success then 'completed' else q.status end, result = case when r.success then r.result end,
         error = null, locked_until = case when not r.success then q.locked_until end, completed_at = case when r.success then now() end,
         items_processed = coalesce(case when r.success then r.items_processed end, q.items_processed),
-        items_total = coalesce(case when r.success then r.items_total end, q.items_total), updated_at = now()
+        items_total = coalesce(case when r.success then r.items_total end, q.items_total),
+        checkpoint = case when not r.success then q.checkpoint end, updated_at = now()
     from unnest(reports) r
     where q.id = r.chunk_id and q.claim_token = r.claim_token and q.completed_at is null
     returning row(
-      r.place, q.parent_sync_job_id, q.id, q.chunk_index, r.success, q.attempts > 1, coalesce(q.items_processed, 0),
-      r.next_chunks is not null, r.items_total
+      r.place, q.parent_sync_job_id, q.id, q.chunk_index, r.success, q.has_failed,
+      coalesce(q.items_processed, 0) - coalesce(q.items_counted, 0), r.next_chunks is not null, r.items_total, r.next_state is not null
     )::chunk_private.accepted_report as report
   )
   select array_agg(e.report) into accepted from ended e;
@@ -76,7 +77,7 @@ declare
   open_here bigint;
 begin
   for job in
-    select j.id, j.stripes, bool_or(not a.success) as fails, bool_or(a.appends or a.success and a.items_total is not null) as grows
+    select j.id, j.stripes, bool_or(not a.success) as fails, bool_or(a.appends or a.success and a.items_total is not null or a.stages) as changes
     from unnest(accepted) a
     join public.sync_jobs j on j.id = a.job_id
     group by j.id
@@ -121,7 +122,7 @@ begin
     if job.fails then
       open_here := (select min(c.open_chunks) from chunk_private.job_counters c where c.job_id = job.id);
     end if;
-    if job.grows or open_here = 0 then
+    if job.changes or open_here = 0 then
       changing := changing || job.id;
     end if;
   end loop;
@@ -142,7 +143,7 @@ declare
   job record;
 begin
   for job in
-    select a.job_id as id, bool_or(a.appends) as appends,
+    select a.job_id as id, bool_or(a.appends) as appends, bool_or(a.stages) as stages,
       coalesce(sum(a.items_total) filter (where a.success and not a.appends), 0)::bigint as items_total
     from unnest(accepted) a
     where a.job_id = any (changing)
@@ -158,11 +159,18 @@ begin
     if job.items_total > 0 then
       perform chunk_private.add_items(job.id, job.items_total);
     end if;
+    if job.stages then
+      perform chunk_private.stage_state(job.id, r.next_state)
+      from unnest(accepted) a
+      join unnest(reports) r on r.place = a.place
+      where a.job_id = job.id and a.stages
+      order by a.place;
+    end if;
     perform chunk_private.finish_if_done(job.id);
   end loop;
 end
 $$;
-comment on function chunk_private.change_jobs is 'Appends the chunks and items that reports have found to their jobs, and ends those that are done.';
+comment on function chunk_private.change_jobs is 'Gives jobs the chunks, items and state that reports have brought, and ends those that are done.';
 
 create or replace function public.complete_chunk_jobs_safe(completions jsonb)
 returns jsonb

@@ -58,7 +58,7 @@ cross join lateral (
 cross join lateral (
   select
     count(*) as processing_chunks,
-    coalesce(sum(q.items_processed), 0)::bigint as items_processed,
+    coalesce(sum(q.items_processed - coalesce(q.items_counted, 0)), 0)::bigint as items_processed,
     max(q.updated_at) as last_activity_at,
     count(*) filter (where q.locked_until < now() - interval '1 minute') as overdue_chunks
   from chunk_private.slots s

@@ -165,6 +165,7 @@ begin
   job.sealed := coalesce(sealed, true);
   job.stripes := least(16, job.max_concurrency);
   job.items_total := total_items;
+  job.job_no := case when job_key is not null then chunk_private.next_job_no() end;
   if not by_service then
     perform chunk_private.check_user_start(job, rules);
     perform chunk_private.lock_user(job.owner_id);
@@ -181,10 +182,10 @@ begin
       perform chunk_private.check_active_jobs(job.owner_id);
     end if;
     insert into public.sync_jobs (kind, owner_id, status, payload, job_key, request_id, priority, max_concurrency, max_retries, sealed,
-      total_chunks, items_total, stripes, completed_at)
+      total_chunks, items_total, job_no, stripes, completed_at)
     select job.kind, job.owner_id, case when e.empty then 'completed' else 'pending' end, job.payload, job.job_key, job.request_id,
-      job.priority, job.max_concurrency, job.max_retries, job.sealed, job.total_chunks, job.items_total, job.stripes,
-      case when e.empty then now() end
+      job.priority, job.max_concurrency, job.max_retries, job.sealed, job.total_chunks, job.items_total, job.job_no,
+      job.stripes,       case when e.empty then now() end
     from (select job.total_chunks = 0 and job.sealed as empty) e
     on conflict do nothing
     returning sync_jobs.id into found_id;

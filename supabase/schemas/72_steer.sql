@@ -21,7 +21,8 @@ begin
       update public.chunk_processing_queue q
       set status = 'cancelled', locked_until = null, completed_at = now(), updated_at = now()
       where q.parent_sync_job_id = job.id and q.status in ('pending', 'processing')
-      returning q.id, q.attempts, q.worker_id, q.claim_token, q.started_at, q.chunk_index, q.items_processed
+      returning q.id, q.attempts, q.worker_id, q.claim_token, q.started_at, q.chunk_index,
+        coalesce(q.items_processed, 0) - coalesce(q.items_counted, 0) as items
     ),
     recorded as (
       insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, worker_id, claim_token, claimed_at)
@@ -30,7 +31,7 @@ begin
     update chunk_private.job_counters c
     set open_chunks = 0, retrying_chunks = 0, cancelled_chunks = c.cancelled_chunks + c.open_chunks, last_activity_at = now(),
         items_processed = least(c.items_processed + coalesce((
-          select sum(e.items_processed) from ended e where e.chunk_index % job.stripes = c.stripe and e.claim_token is not null
+          select sum(e.items) from ended e where e.chunk_index % job.stripes = c.stripe and e.claim_token is not null
         ), 0), 9007199254740991)::bigint
     where c.job_id = job.id;
     update public.sync_jobs j
@@ -90,7 +91,7 @@ end
 $$;
 comment on function chunk_private.resume_sync_job is 'The body of resume_sync_job.';
 
-create or replace function chunk_private.retry_failed_chunks(parent_sync_job_id uuid)
+create or replace function chunk_private.retry_failed_chunks(parent_sync_job_id uuid, from_start boolean)
 returns jsonb
 language plpgsql
 security definer -- users may retry their own jobs and write no table
@@ -107,9 +108,23 @@ begin
     perform chunk_private.lock_user(job.owner_id);
     perform chunk_private.check_active_jobs(job.owner_id);
   end if;
+  if from_start then
+    update chunk_private.job_counters c
+    set items_processed = c.items_processed - f.items
+    from (
+      select q.chunk_index % job.stripes as stripe, sum(q.items_counted)::bigint as items
+      from public.chunk_processing_queue q
+      where q.parent_sync_job_id = job.id and q.status = 'failed' and q.items_counted is not null
+      group by 1
+    ) f
+    where c.job_id = job.id and c.stripe = f.stripe;
+  end if;
   with chunk as (
     update public.chunk_processing_queue q
-    set status = 'pending', attempts = 0, given_back = 0, claim_token = null, items_processed = null, completed_at = null, updated_at = now()
+    set status = 'pending', attempts = 0, given_back = 0, has_failed = false, claim_token = null, completed_at = null, updated_at = now(),
+        items_processed = case when not from_start then q.checkpoint_items end,
+        items_counted = case when not from_start then q.items_counted end, checkpoint = case when not from_start then q.checkpoint end,
+        checkpoint_items = case when not from_start then q.checkpoint_items end, checkpoint_at = null, checkpoints = null
     where q.parent_sync_job_id = job.id and q.status = 'failed'
     returning q.chunk_index
   )
@@ -161,11 +176,11 @@ set statement_timeout = '60s'
 as $$ select chunk_private.resume_sync_job($1); $$;
 comment on function public.resume_sync_job is 'Goes on with a paused job. SC005 when the job has ended.';
 
-create or replace function public.retry_failed_chunks(parent_sync_job_id uuid)
+create or replace function public.retry_failed_chunks(parent_sync_job_id uuid, from_start boolean default false)
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
 set statement_timeout = '60s'
-as $$ select chunk_private.retry_failed_chunks($1); $$;
+as $$ select chunk_private.retry_failed_chunks($1, $2); $$;
 comment on function public.retry_failed_chunks is
-  'Reopens the failed chunks of a job with all their attempts; the others stay as they are. SC005 when the job has completed, was cancelled or is being purged; SC004 when a user has as many active jobs as allowed.';
+  'Reopens the failed chunks of a job with all their attempts; the others stay as they are. They go on from their checkpoints, or with from_start from their beginning. SC005 when the job has completed, was cancelled or is being purged; SC004 when a user has as many active jobs as allowed.';

@@ -6,10 +6,13 @@
 --   service_role    everything listed, and the tables behind it
 
 -- Tables and view
-revoke all on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.chunk_processing_status
+revoke all on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states,
+  public.chunk_processing_status
   from public, anon, authenticated, service_role;
-grant select on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.chunk_processing_status to authenticated;
-grant select, insert, update, delete on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue to service_role;
+grant select on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states, public.chunk_processing_status
+  to authenticated;
+grant select, insert, update, delete on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states
+  to service_role;
 grant select on public.chunk_processing_status to service_role;
 
 revoke all on schema chunk_private from public, anon;
@@ -21,12 +24,13 @@ revoke insert, update, delete on chunk_private.claim_lanes from service_role;
 
 -- Sequences of identity columns need no grant to insert.
 revoke all on all sequences in schema chunk_private from public, anon, authenticated, service_role;
-revoke all on sequence public.chunk_processing_queue_id_seq from public, anon, authenticated, service_role;
+revoke all on sequence public.chunk_processing_queue_id_seq, public.sync_states_id_seq from public, anon, authenticated, service_role;
 
 -- Rows
 alter table public.sync_kinds enable row level security;
 alter table public.sync_jobs enable row level security;
 alter table public.chunk_processing_queue enable row level security;
+alter table public.sync_states enable row level security;
 alter table chunk_private.settings enable row level security;
 alter table chunk_private.lanes enable row level security;
 alter table chunk_private.job_counters enable row level security;
@@ -45,6 +49,8 @@ drop policy if exists "Users see their own jobs" on public.sync_jobs;
 create policy "Users see their own jobs" on public.sync_jobs for select to authenticated using (owner_id = (select auth.uid()));
 drop policy if exists "Users see their own chunks" on public.chunk_processing_queue;
 create policy "Users see their own chunks" on public.chunk_processing_queue for select to authenticated using (owner_id = (select auth.uid()));
+drop policy if exists "Users see their own states" on public.sync_states;
+create policy "Users see their own states" on public.sync_states for select to authenticated using (owner_id = (select auth.uid()));
 drop policy if exists "Users see their own counters" on chunk_private.job_counters;
 create policy "Users see their own counters" on chunk_private.job_counters for select to authenticated using (owner_id = (select auth.uid()));
 drop policy if exists "Users see the slots of their own jobs" on chunk_private.slots;
@@ -76,7 +82,7 @@ revoke execute on all functions in schema chunk_private from public, anon, authe
 revoke execute on function
   public.save_sync_kind, public.remove_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
-  public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.trigger_next_chunk_processing,
+  public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
   public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
   public.enqueue_chunks_from_rows
@@ -95,7 +101,7 @@ to authenticated;
 grant execute on function
   public.save_sync_kind, public.remove_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
-  public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.trigger_next_chunk_processing,
+  public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
   public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
   public.enqueue_chunks_from_rows

@@ -22,12 +22,23 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 # The arguments that are jsonb.
-_JSON = {"chunks", "payload", "result", "next_chunks", "completions", "leases"}
+_JSON = {
+    *("chunks", "payload", "result", "next_chunks", "completions", "leases"),
+    *("checkpoint", "next_state", "state"),
+}
 # What `pass_time` moves.
 _TIMESTAMPS = {
     "public.sync_jobs": ("created_at", "started_at", "completed_at"),
     "public.chunk_processing_queue": (
-        *("ready_at", "locked_until", "started_at", "completed_at", "updated_at", "created_at"),
+        *(
+            "checkpoint_at",
+            "ready_at",
+            "locked_until",
+            "started_at",
+            "completed_at",
+            "updated_at",
+            "created_at",
+        ),
     ),
     "chunk_private.slots": ("ready_at", "dispatched_at"),
     "chunk_private.returned_chunks": ("ready_at",),

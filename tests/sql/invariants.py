@@ -14,7 +14,10 @@ with chunks as (
     count(*) filter (where q.status = 'completed') as completed,
     count(*) filter (where q.status = 'failed') as failed,
     count(*) filter (where q.status = 'cancelled') as cancelled,
+    sum(case when q.status = 'completed' or q.status = 'cancelled' and q.claim_token is not null then coalesce(q.items_processed, 0)
+      else coalesce(q.items_counted, 0) end) as items,
     max(q.chunk_index) as last_index,
+    count(*) filter (where q.status in ('pending', 'processing') and q.has_failed) as retrying,
     bool_and(q.attempts <= 1 + q.max_retries) as attempts_bounded,
     bool_and(q.status <> 'processing' or (q.claim_token is not null and q.locked_until is not null)) as leased,
     bool_and(q.kind = j.kind and q.owner_id is not distinct from j.owner_id) as copied,
@@ -40,13 +43,14 @@ slots as (
 ),
 counters as (
   select c.job_id, sum(c.open_chunks) as open, sum(c.completed_chunks) as completed, sum(c.failed_chunks) as failed,
-    sum(c.cancelled_chunks) as cancelled, sum(c.retrying_chunks) as retrying, count(*) as stripes
+    sum(c.cancelled_chunks) as cancelled, sum(c.retrying_chunks) as retrying, sum(c.items_processed) as items, count(*) as stripes
   from chunk_private.job_counters c group by c.job_id
 ),
 jobs as (
   select j.*, coalesce(q.total, 0) as n, coalesce(q.open, 0) as open, coalesce(q.pending, 0) as pending,
     coalesce(q.processing, 0) as processing, coalesce(q.completed, 0) as completed, coalesce(q.failed, 0) as failed,
-    coalesce(q.cancelled, 0) as cancelled, coalesce(s.waiting, 0) as waiting, coalesce(s.taken, 0) as slots, coalesce(q.last_index, -1) as last_index,
+    coalesce(q.cancelled, 0) as cancelled, coalesce(q.items, 0) as items,
+    coalesce(q.retrying, 0) as retrying, coalesce(s.waiting, 0) as waiting, coalesce(s.taken, 0) as slots, coalesce(q.last_index, -1) as last_index,
     q.attempts_bounded, q.leased, q.copied and coalesce(s.copied, true) as copied, coalesce(q.misplaced, 0) as misplaced,
     coalesce(q.wrongly_claimed, 0) as wrongly_claimed, c as counted
   from public.sync_jobs j
@@ -69,6 +73,8 @@ cross join lateral (values
   (j.misplaced > 0, 'an open chunk that is nowhere, or twice, or an ended one that is somewhere'),
   ((j.counted).open <> j.open or (j.counted).completed <> j.completed or (j.counted).failed <> j.failed
     or (j.counted).cancelled <> j.cancelled, 'the counters differ from the rows'),
+  ((j.counted).retrying <> j.retrying, 'the retrying chunks are not those that have failed'),
+  ((j.counted).items <> j.items, 'the counted items differ from the rows'),
   (j.counted is null and j.n > 0, 'a job without counters'),
   (j.status in ('pending', 'running') and j.waiting + j.processing = 0 and (j.sealed or j.open > 0),
     'an active job with no slot in use'),

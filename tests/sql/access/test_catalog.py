@@ -34,6 +34,7 @@ FOR_THE_SERVICE = {
         "claim_chunk_jobs_safe",
     ),
     *("complete_chunk_job_safe", "complete_chunk_jobs_safe", "extend_chunk_lease", "extend_chunk_leases"),
+    *("get_sync_state", "save_sync_state"),
     *("release_chunk_job", "trigger_next_chunk_processing", "cleanup_stuck_chunks", "purge_sync_jobs"),
     *(
         "chunk_system_health",
@@ -57,6 +58,7 @@ RELATIONS = {
     "public.sync_kinds": (READ, ALL),
     "public.sync_jobs": (READ, ALL),
     "public.chunk_processing_queue": (READ, ALL),
+    "public.sync_states": (READ, ALL),
     "public.chunk_processing_status": (READ, READ),
     "public.email_accounts": (READ, ALL),
     "public.synced_emails": (READ, ALL),

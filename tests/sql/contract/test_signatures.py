@@ -43,24 +43,30 @@ FUNCTIONS = {
         " error text DEFAULT NULL::text, retryable boolean DEFAULT true,"
         " retry_after_seconds integer DEFAULT NULL::integer, next_chunks jsonb DEFAULT NULL::jsonb,"
         " items_processed bigint DEFAULT NULL::bigint, items_total bigint DEFAULT NULL::bigint,"
-        " claim_next boolean DEFAULT false, handler_down boolean DEFAULT false",
+        " claim_next boolean DEFAULT false, handler_down boolean DEFAULT false, next_state jsonb DEFAULT NULL::jsonb",
         "jsonb",
     ),
     "complete_chunk_jobs_safe": ("completions jsonb", "jsonb"),
     "extend_chunk_lease": (
         "chunk_id bigint, claim_token uuid, lease_seconds integer DEFAULT NULL::integer,"
-        " items_processed bigint DEFAULT NULL::bigint",
+        " items_processed bigint DEFAULT NULL::bigint, checkpoint jsonb DEFAULT NULL::jsonb",
         "jsonb",
     ),
     "extend_chunk_leases": ("leases jsonb, lease_seconds integer DEFAULT NULL::integer", "jsonb"),
-    "release_chunk_job": ("chunk_id bigint, claim_token uuid, reason text DEFAULT NULL::text", "jsonb"),
+    "release_chunk_job": (
+        "chunk_id bigint, claim_token uuid, reason text DEFAULT NULL::text, checkpoint jsonb DEFAULT NULL::jsonb,"
+        " items_processed bigint DEFAULT NULL::bigint",
+        "jsonb",
+    ),
+    "get_sync_state": ("kind text, job_key text, owner_id uuid DEFAULT NULL::uuid", "jsonb"),
+    "save_sync_state": ("kind text, job_key text, state jsonb, owner_id uuid DEFAULT NULL::uuid", "jsonb"),
     "trigger_next_chunk_processing": ("parent_sync_job_id uuid DEFAULT NULL::uuid", "integer"),
     "cleanup_stuck_chunks": ("stuck_after interval DEFAULT NULL::interval", "integer"),
     "get_sync_job_progress_safe": ("parent_sync_job_id uuid", "jsonb"),
     "cancel_sync_job": ("parent_sync_job_id uuid", "jsonb"),
     "pause_sync_job": ("parent_sync_job_id uuid", "jsonb"),
     "resume_sync_job": ("parent_sync_job_id uuid", "jsonb"),
-    "retry_failed_chunks": ("parent_sync_job_id uuid", "jsonb"),
+    "retry_failed_chunks": ("parent_sync_job_id uuid, from_start boolean DEFAULT false", "jsonb"),
     "save_email_account": (
         "name text, host text, username text, password text, port integer DEFAULT 993, tls text DEFAULT 'implicit'::text,"
         " owner_id uuid DEFAULT NULL::uuid",
@@ -85,7 +91,7 @@ CLAIMED = [
         "max_attempts",
         "payload",
     ),
-    *("job_payload", "owner_id", "claim_token", "locked_until"),
+    *("job_payload", "owner_id", "claim_token", "locked_until", "checkpoint"),
 ]
 OURS = "p.pronamespace in ('public'::regnamespace, 'chunk_private'::regnamespace)"
 

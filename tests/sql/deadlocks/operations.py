@@ -16,7 +16,8 @@ class Scene:
     """A job with claimed, waiting, failed, returned and fresh chunks."""
 
     def __init__(self, session: Session) -> None:
-        self.job: str = session.start("web", chunks=[{}] * 8, max_concurrency=5)["id"]
+        self.key = str(uuid.uuid4())
+        self.job: str = session.start("web", chunks=[{}] * 8, max_concurrency=5, job_key=self.key)["id"]
         session.fail(session.claimed(self.job, kinds=None), retryable=False)
         self.held = [session.claimed(self.job, kinds=None) for _ in range(4)]
         # The last one's worker is gone; no heartbeat came for an hour.
@@ -58,12 +59,23 @@ OPERATIONS: dict[str, Operation] = {
     "extend in bulk": lambda s, scene, _mine: s.call(
         "extend_chunk_leases", leases=_reports(scene.held[::-1])
     ),
+    "save a checkpoint": lambda s, scene, mine: s.extend(scene.held[mine], checkpoint={"n": 1}),
     "give back": lambda s, scene, mine: s.give_back(scene.held[mine]),
+    "give back and go on": lambda s, scene, mine: s.give_back(
+        scene.held[mine], checkpoint={"n": 1}, items_processed=5
+    ),
+    "complete and leave state": lambda s, scene, mine: s.complete(scene.held[mine], next_state={"n": 1}),
+    "save the state": lambda s, scene, _mine: s.call(
+        "save_sync_state", kind="web", job_key=scene.key, state={"n": 2}
+    ),
     "watchdog": lambda s, _scene, _mine: s.cleanup(stuck_after=HOUR / 2),
     "cancel": lambda s, scene, _mine: s.control("cancel_sync_job", scene.job),
     "pause": lambda s, scene, _mine: s.control("pause_sync_job", scene.job),
     "resume": lambda s, scene, _mine: s.control("resume_sync_job", scene.job),
     "retry failed": lambda s, scene, _mine: s.control("retry_failed_chunks", scene.job),
+    "retry from start": lambda s, scene, _mine: s.call(
+        "retry_failed_chunks", parent_sync_job_id=scene.job, from_start=True
+    ),
     "append": lambda s, scene, _mine: s.call(
         "append_sync_chunks", parent_sync_job_id=scene.job, chunks=[{}], request_id=uuid.uuid4()
     ),
@@ -79,6 +91,8 @@ ON_ONE_CHUNK = {
         "fail",
         "fail for good",
         "extend",
+        "save a checkpoint",
         "give back",
+        "give back and go on",
     ),
 }

@@ -97,12 +97,15 @@ def test_a_long_storm(db: Database, service: Session) -> None:
 
 
 def _storm(db: Database, service: Session, *, seconds: float) -> None:
-    jobs: list[str] = [service.start("web", chunks=[{}] * 30, max_concurrency=8)["id"] for _ in range(3)]
+    jobs: list[str] = [
+        service.start("web", chunks=[{}] * 30, max_concurrency=8, job_key=key)["id"] for key in "abc"
+    ]
     end = time.monotonic() + seconds
 
     def work(session: Session, number: int) -> int:
         dice = random.Random(number)
         scene = Scene.__new__(Scene)
+        scene.key = dice.choice("abc")
         acts = 0
         while time.monotonic() < end:
             if number == 0:

@@ -24,6 +24,8 @@ class Board(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.jobs: dict[str, Job] = {}
+        self.started = 0
+        self.states: dict[str, tuple[int, dict[str, int]]] = {}
         # Every claim ever made: job, chunk, row.
         self.claims: list[tuple[str, Chunk, Row]] = []
 
@@ -31,6 +33,7 @@ class Board(RuleBasedStateMachine):
     def empty(self) -> None:
         """Each example begins without jobs; what earlier ones have left in the tables is cleared away at times."""
         self.session.execute("delete from public.sync_jobs")
+        self.session.execute("delete from public.sync_states")
         type(self).played += 1
         if self.played % 100 == 0:
             self.admin.execute("vacuum")
@@ -45,16 +48,23 @@ class Board(RuleBasedStateMachine):
         rows = self.session.rows(
             "select p.parent_sync_job_id::text as id, p.status, p.retrying_chunks, tests.finishes(j.id) as finishes, j.sealed,"
             " (select count(*) from chunk_private.slots s where s.job_id = j.id) as slots,"
-            " (select coalesce(array_agg(row(q.status, q.attempts, coalesce(q.claim_token::text, ''))::text"
+            " (select coalesce(array_agg(row(q.status, q.attempts, coalesce(q.claim_token::text, ''), q.checkpoint ->> 'at')::text"
             " order by q.chunk_index), '{}') from public.chunk_processing_queue q where q.parent_sync_job_id = j.id) as chunks"
             " from public.chunk_processing_status p join public.sync_jobs j on j.id = p.parent_sync_job_id"
         )
         assert {row["id"] for row in rows} == set(self.jobs)
+        left = self.session.rows("select s.job_key, s.state from public.sync_states s")
+        assert {row["job_key"]: row["state"] for row in left} == {
+            key: state for key, (_, state) in self.states.items()
+        }
         for row in rows:
             job = self.jobs[row["id"]]
             assert (row["status"], row["finishes"], row["sealed"]) == (job.status, job.finishes, job.sealed)
             assert row["retrying_chunks"] == job.retrying
-            chunks = [f"({c.status},{c.attempts},{c.token or chr(34) * 2})" for c in job.chunks]
+            chunks = [
+                f"({c.status},{c.attempts},{c.token or chr(34) * 2},{'' if c.checkpoint is None else c.checkpoint})"
+                for c in job.chunks
+            ]
             assert row["chunks"] == chunks
             # Nothing happens at the same time here, hence no slot is ever left free.
             if job.status in ACTIVE:

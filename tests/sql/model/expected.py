@@ -17,6 +17,9 @@ class Chunk:
     attempts: int = 0
     given_back: int = 0
     failed_once: bool = False
+    checkpoint: int | None = None
+    # Whether it has saved a new one since it was claimed.
+    advanced: bool = False
     token: str | None = None
     ready_in: float = 0
     lease_left: float = 0
@@ -36,6 +39,10 @@ class Job:
     status: str = "pending"
     started: bool = False
     finishes: int = 0
+    # What it leaves for the next one, where all keys' states are, and its number among the jobs with a key.
+    next_state: dict[str, int] | None = None
+    states: dict[str, tuple[int, dict[str, int]]] = field(default_factory=dict)
+    number: int = 0
     # token → the outcome that its report got, or would get now
     outcomes: dict[str, str] = field(default_factory=dict)
 
@@ -70,11 +77,21 @@ class Job:
         self.status, self.started = "running", True
         chunk.status, chunk.token, chunk.lease, chunk.lease_left = "processing", token, lease, lease
         chunk.attempts += 1
+        chunk.advanced = False
 
-    def complete(self, chunk: Chunk, added: int) -> str:
+    def save(self, chunk: Chunk, checkpoint: int) -> None:
+        """Its worker saved a checkpoint: a new one lets the attempts count anew."""
+        if checkpoint != chunk.checkpoint:
+            chunk.attempts, chunk.given_back, chunk.advanced = 1, 0, True
+        chunk.checkpoint, chunk.lease_left = checkpoint, chunk.lease
+
+    def complete(self, chunk: Chunk, added: int, state: dict[str, int] | None = None) -> str:
         """Its worker reported success."""
         assert chunk.token
         chunk.status = self.outcomes[chunk.token] = "completed"
+        chunk.checkpoint = None
+        if state is not None:
+            self.next_state = (self.next_state or {}) | state
         self.chunks += [Chunk() for _ in range(added)]
         self.settle()
         return "completed"
@@ -96,12 +113,12 @@ class Job:
     def give_back(self, chunk: Chunk) -> str:
         """Its worker gave it back."""
         assert chunk.token
-        if chunk.given_back >= GIVEN_BACK_AT_MOST:
+        if not chunk.advanced and chunk.given_back >= GIVEN_BACK_AT_MOST:
             return self.fail(chunk)
         self.outcomes[chunk.token] = "released"
         chunk.status, chunk.token, chunk.ready_in = "pending", None, 0
         chunk.attempts -= 1
-        chunk.given_back += 1
+        chunk.given_back += not chunk.advanced
         return "released"
 
     def settle(self) -> None:
@@ -109,6 +126,10 @@ class Job:
         if self.sealed and self.status in (*ACTIVE, "paused") and not self.count(*OPEN):
             self.status = "failed" if self.count("failed") else "completed"
             self.finishes += 1
+            if self.status == "completed" and self.key and self.next_state is not None:
+                earlier, _ = self.states.get(self.key, (0, {}))
+                if earlier < self.number:
+                    self.states[self.key] = (self.number, self.next_state)
 
     def cancel(self) -> None:
         """Everything open ends."""
@@ -121,12 +142,14 @@ class Job:
             self.status = "cancelled"
             self.finishes += 1
 
-    def retry_failed(self) -> None:
-        """The failed ones begin anew."""
+    def retry_failed(self, *, from_start: bool = False) -> None:
+        """The failed ones begin anew, or go on."""
         for chunk in self.chunks:
             if chunk.status == "failed":
                 chunk.status, chunk.attempts, chunk.given_back = "pending", 0, 0
                 chunk.failed_once, chunk.token, chunk.ready_in = False, None, 0
+                if from_start:
+                    chunk.checkpoint = None
         if self.status == "failed":
             self.status = "running"
             # Nothing had failed of which all is known: it is done again at once.

@@ -17,6 +17,7 @@ from tests.sql.model.expected import ACTIVE, Chunk, Job
 KIND = "model"
 LEASES = (150, 650)
 PICK = st.integers(0, 1000)
+CHECKPOINT = st.none() | st.integers(1, 3)
 
 
 class QueueMachine(Board):
@@ -53,7 +54,11 @@ class QueueMachine(Board):
         if active:
             assert answer["id"] == active[0]
         else:
-            self.jobs[answer["id"]] = Job(cap, retries, sealed, key, [Chunk() for _ in range(size)])
+            self.started += 1
+            chunks = [Chunk() for _ in range(size)]
+            self.jobs[answer["id"]] = Job(
+                cap, retries, sealed, key, chunks, states=self.states, number=self.started
+            )
 
     @rule(pick=PICK, size=st.integers(0, 3), seal=st.booleans(), repeat=st.booleans())
     @precondition(lambda self: self.jobs)
@@ -109,14 +114,19 @@ class QueueMachine(Board):
 
     # Reporting
 
-    @rule(pick=PICK, added=st.integers(0, 2), claim_next=st.booleans())
+    @rule(
+        pick=PICK,
+        added=st.integers(0, 2),
+        claim_next=st.booleans(),
+        state=st.none() | st.dictionaries(st.sampled_from("ab"), st.integers(0, 3), max_size=2),
+    )
     @precondition(lambda self: self.claims)
-    def complete(self, pick: int, added: int, claim_next: bool) -> None:
+    def complete(self, pick: int, added: int, claim_next: bool, state: dict[str, int] | None) -> None:
         """Report success, by a token that holds or one that no longer does."""
         job, chunk, row = self.a_claim(pick)
         holds = chunk.token == str(row["claim_token"]) and chunk.status == "processing"
-        expected = job.complete(chunk, added) if holds else self.known(job, row)
-        answer = self.session.complete(row, next_chunks=[{}] * added, claim_next=claim_next)
+        expected = job.complete(chunk, added, state) if holds else self.known(job, row)
+        answer = self.session.complete(row, next_chunks=[{}] * added, claim_next=claim_next, next_state=state)
         self.check_report(answer, expected, job)
         self.follow(job, chunk, answer, asked=claim_next and holds, first=holds)
 
@@ -164,26 +174,31 @@ class QueueMachine(Board):
         assert [answer["chunk_id"] for answer in answers] == [report["chunk_id"] for report in reports]
         assert [answer["outcome"] for answer in answers] == expected
 
-    @rule(pick=PICK)
+    @rule(pick=PICK, checkpoint=CHECKPOINT)
     @precondition(lambda self: self.claims)
-    def give_back(self, pick: int) -> None:
-        """Give a chunk back."""
+    def give_back(self, pick: int, checkpoint: int | None) -> None:
+        """Give a chunk back, perhaps with a checkpoint."""
         job, chunk, row = self.a_claim(pick)
         holds = chunk.token == str(row["claim_token"]) and chunk.status == "processing"
+        if holds and checkpoint is not None:
+            job.save(chunk, checkpoint)
         expected = job.give_back(chunk) if holds else self.known(job, row, released="released")
-        assert self.session.give_back(row)["outcome"] == expected
+        given = self.session.give_back(row, checkpoint=None if checkpoint is None else {"at": checkpoint})
+        assert given["outcome"] == expected
 
-    @rule(pick=PICK)
+    @rule(pick=PICK, checkpoint=CHECKPOINT)
     @precondition(lambda self: self.claims)
-    def extend(self, pick: int) -> None:
-        """Send a heartbeat."""
+    def extend(self, pick: int, checkpoint: int | None) -> None:
+        """Send a heartbeat, perhaps with a checkpoint."""
         job, chunk, row = self.a_claim(pick)
         holds = chunk.token == str(row["claim_token"]) and chunk.status == "processing"
-        beat = self.session.extend(row)
+        beat = self.session.extend(row, checkpoint=None if checkpoint is None else {"at": checkpoint})
         assert beat["ok"] is holds
         assert beat["cancel_requested"] is (job.outcomes.get(str(row["claim_token"])) == "cancelled")
         if holds:
             chunk.lease_left = chunk.lease
+            if checkpoint is not None:
+                job.save(chunk, checkpoint)
 
     # Time and the watchdog
 
@@ -214,9 +229,10 @@ class QueueMachine(Board):
         action=st.sampled_from(
             ["cancel_sync_job", "pause_sync_job", "resume_sync_job", "retry_failed_chunks"]
         ),
+        from_start=st.booleans(),
     )
     @precondition(lambda self: self.jobs)
-    def steer(self, pick: int, action: str) -> None:
+    def steer(self, pick: int, action: str, from_start: bool) -> None:
         """Cancel, pause, resume or retry."""
         job_id, job = self.job(pick)
         another = job.key and any(
@@ -233,11 +249,12 @@ class QueueMachine(Board):
         if not possible[action]:
             self.impossible(lambda: self.session.control(action, job_id))
             return
-        self.session.control(action, job_id)
+        choice = {"from_start": from_start} if action == "retry_failed_chunks" else {}
+        self.session.call(action, parent_sync_job_id=job_id, **choice)
         if action == "cancel_sync_job":
             job.cancel()
         elif action == "retry_failed_chunks":
-            job.retry_failed()
+            job.retry_failed(from_start=from_start)
         elif action == "pause_sync_job":
             job.status = "paused"
         elif job.status == "paused":
