@@ -143,11 +143,13 @@ declare
   times bigint;
 begin
   insert into chunk_private.job_counters as c
-    (job_id, stripe, owner_id, open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks)
+    (job_id, stripe, owner_id, open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks, items_processed)
   select job.id, t.stripe, job.owner_id, count(q.id) filter (where q.completed_at is null),
     count(q.id) filter (where q.status = 'completed'), count(q.id) filter (where q.status = 'failed'),
     count(q.id) filter (where q.status = 'cancelled'),
-    count(q.id) filter (where q.status = 'pending' and q.attempts > 0 or q.status = 'processing' and q.attempts > 1)
+    count(q.id) filter (where q.completed_at is null and q.has_failed),
+    least(9007199254740991, coalesce(sum(case when q.status = 'completed' or q.status = 'cancelled' and q.claim_token is not null
+      then q.items_processed else q.items_counted end), 0))::bigint
   from generate_series(0, job.stripes - 1) t (stripe)
   left join public.chunk_processing_queue q on q.parent_sync_job_id = job.id and q.chunk_index % job.stripes = t.stripe
   group by t.stripe
@@ -155,9 +157,11 @@ begin
   order by t.stripe
   on conflict on constraint job_counters_pkey do update
   set open_chunks = excluded.open_chunks, completed_chunks = excluded.completed_chunks, failed_chunks = excluded.failed_chunks,
-      cancelled_chunks = excluded.cancelled_chunks, retrying_chunks = excluded.retrying_chunks
-  where (c.open_chunks, c.completed_chunks, c.failed_chunks, c.cancelled_chunks, c.retrying_chunks)
-    is distinct from (excluded.open_chunks, excluded.completed_chunks, excluded.failed_chunks, excluded.cancelled_chunks, excluded.retrying_chunks);
+      cancelled_chunks = excluded.cancelled_chunks, retrying_chunks = excluded.retrying_chunks,
+      items_processed = excluded.items_processed
+  where (c.open_chunks, c.completed_chunks, c.failed_chunks, c.cancelled_chunks, c.retrying_chunks, c.items_processed)
+    is distinct from (excluded.open_chunks, excluded.completed_chunks, excluded.failed_chunks, excluded.cancelled_chunks,
+      excluded.retrying_chunks, excluded.items_processed);
   get diagnostics times = row_count;
   return chunk_private.times_wrong(times, 'counters that were wrong');
 end
