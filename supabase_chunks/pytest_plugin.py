@@ -27,7 +27,7 @@ _OPTION = "supabase_chunks_project"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the setting to pytest's configuration file."""
-    parser.addini(_OPTION, "The folder that has supabase/migrations and supabase/functions.", default="")
+    parser.addini(_OPTION, "The folder of a project, with its supabase/ in it.", default="")
 
 
 @pytest.fixture(scope="session")
@@ -36,12 +36,7 @@ def supabase_stack(pytestconfig: pytest.Config) -> Iterator[LocalStack]:
     from supabase_chunks.local import LocalStack
 
     project = str(pytestconfig.getini(_OPTION))
-    if project:
-        folder = pytestconfig.rootpath / project / "supabase"
-        stack = LocalStack(migrations=folder / "migrations", functions=folder / "functions")
-    else:
-        stack = LocalStack()
-    with stack:
+    with LocalStack(project=pytestconfig.rootpath / project if project else None) as stack:
         yield stack
 
 

@@ -45,13 +45,15 @@ _LOOK_SECONDS = 2.0
 @click.option(
     "--project",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="The folder of a project to run (this one, where `init` was run).",
+    help="The folder of a project to run (this one, if it has a folder supabase/).",
 )
 def local(data_dir: Path, port: int, db_port: int, project: Path | None) -> None:
     """Run a whole project on this machine, until Ctrl-C.
 
-    PostgreSQL, PostgREST and the Edge Functions, without Docker. Prints the environment that clients
-    need. Keys, ports and data stay from run to run; a function that changes is started again.
+    PostgreSQL, PostgREST and the Edge Functions, without Docker. Runs the migrations, seeds and functions
+    of the project's folder supabase/, or those of this package where there is none. Prints the
+    environment that clients need. Keys, ports and data stay from run to run; a function that changes is
+    started again. What this machine cannot do is noted; docs/local.md lists what stands in.
 
     \b
     Examples:
@@ -66,7 +68,7 @@ def local(data_dir: Path, port: int, db_port: int, project: Path | None) -> None
         raise extra_needed(error, "local") from error
     # Before anything is written.
     require_entry(data_dir.resolve().parent, unprivileged_user())
-    folder = project / "supabase" if project is not None else _here()
+    folder = project if project is not None else _here()
     with interruptible():
         try:
             _private(data_dir)
@@ -74,10 +76,9 @@ def local(data_dir: Path, port: int, db_port: int, project: Path | None) -> None
                 data_dir,
                 port=port,
                 db_port=db_port,
-                migrations="bundled" if folder is None else folder / "migrations",
-                functions="bundled" if folder is None else folder / "functions",
+                project=folder,
                 watch=True,
-                on_note=_say,
+                on_note=lambda text: _say(f"Note: {text}"),
             )
             _say("Starting PostgreSQL, PostgREST and the Edge Functions …")
             with stack:
@@ -91,9 +92,9 @@ def local(data_dir: Path, port: int, db_port: int, project: Path | None) -> None
 
 
 def _here() -> Path | None:
-    """The project in the present folder, if the migrations are installed there."""
+    """The present folder, if it is a project's."""
     folder = Path("supabase")
-    return folder if any((folder / "migrations").glob("*_chunks_0_1_0.sql")) else None
+    return Path() if any((folder / name).exists() for name in ("config.toml", "migrations")) else None
 
 
 def _private(data_dir: Path) -> None:
@@ -105,8 +106,9 @@ def _private(data_dir: Path) -> None:
 
 
 def _describe(stack: LocalStack, folder: Path | None) -> None:
-    source = "this package" if folder is None else str(folder)
-    _say(f"Running {', '.join(stack.functions)} of {source}; logs are in {stack.logs}. Ctrl-C ends it.\n")
+    source = "this package" if folder is None else str(folder / "supabase")
+    functions = ", ".join(stack.functions) or "no function"
+    _say(f"Running {functions} of {source}; logs are in {stack.logs}. Ctrl-C ends it.\n")
     for name, value in {
         "SUPABASE_URL": stack.url,
         "SUPABASE_SECRET_KEY": stack.secret_key,

@@ -13,7 +13,13 @@ from supabase_chunks.local.process import kill_with_children, spawn
 
 _FETCH_SECONDS = 300
 # Certificates that a company added to the system count too.
-_SETTINGS = {"DENO_TLS_CA_STORE": "system,mozilla", "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"}
+_SETTINGS = {
+    "DENO_TLS_CA_STORE": "system,mozilla",
+    "DENO_NO_UPDATE_CHECK": "1",
+    # That of the program whose folder the functions lie in is none of theirs.
+    "DENO_NO_PACKAGE_JSON": "1",
+    "NO_COLOR": "1",
+}
 _KEPT = (
     "PATH",
     "HOME",

@@ -43,6 +43,8 @@ _IDLE_SECONDS = 150.0
 # Filters over many ids make long addresses, and tokens with many claims long headers.
 _LINE_BYTES = 64 * 1024
 _ROLE_TOKEN_REUSE_SECONDS = 60.0
+# Services of the platform that do not run here.
+_MISSING = {"auth": "Auth", "storage": "Storage", "realtime": "Realtime", "graphql": "GraphQL"}
 
 
 class Gateway:
@@ -92,6 +94,10 @@ class Gateway:
             return await self._rest(request, path.removeprefix("/rest/v1"))
         if path.startswith("/functions/v1/"):
             return await self._function(request, path.removeprefix("/functions/v1"))
+        missing = _MISSING.get(path[1:].partition("/")[0])
+        if missing is not None:
+            message = f"The local stack has no {missing}, only /rest/v1 and /functions/v1."
+            return _refuse(501, {"code": "NOT_IMPLEMENTED", "message": message})
         return _refuse(404, {"message": "no Route matched with those values"})
 
     async def _rest(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
@@ -127,6 +133,14 @@ class Gateway:
         function = self._functions.get(name)
         if function is None:
             return _refuse(404, {"code": "NOT_FOUND", "message": "Requested function was not found"})
+        if function.broken:
+            return _refuse(503, {"code": "BOOT_ERROR", "message": function.broken})
+        if function.config.verify_jwt and request.method != "OPTIONS":
+            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not token:
+                return _refuse(401, {"code": "401", "message": "Missing authorization header"})
+            if not self._keys.accepts(token.strip()):
+                return _refuse(401, {"code": "401", "message": "Invalid JWT"})
         return await self._forward(request, function.port, path, _forwarded(request.headers))
 
     def _role_token(self, role: str) -> str:

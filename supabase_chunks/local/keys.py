@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jwt
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 _ISSUER = "supabase-local"
@@ -61,7 +62,9 @@ class Keys:
         """A short-lived token of a role, as the platform's gateway makes for a request with an API key."""
         return self.sign({"role": role}, expires_in=_ROLE_TOKEN_SECONDS)
 
-    def user_token(self, user_id: str, *, expires_in: float = 3600) -> str:
+    def user_token(
+        self, user_id: str, *, expires_in: float = 3600, claims: Mapping[str, Any] | None = None
+    ) -> str:
         """The access token that a signed-in user's requests carry."""
         return self.sign(
             {
@@ -69,9 +72,18 @@ class Keys:
                 "role": "authenticated",
                 "aud": "authenticated",
                 "session_id": secrets.token_hex(16),
+                **(claims or {}),
             },
             expires_in=expires_in,
         )
+
+    def accepts(self, token: str) -> bool:
+        """Whether a token is one of this project's and still good."""
+        try:
+            jwt.decode(token, self.jwt_secret, algorithms=["HS256"], options={"verify_aud": False})
+        except jwt.InvalidTokenError:
+            return False
+        return True
 
     def legacy_key(self, role: str) -> str:
         """A key of the older kind, which is itself a token of the role; the same at each call."""

@@ -26,12 +26,13 @@ _PROGRAM = (
 class Link:
     """A running supervisor. The pipe to it keeps it alive: it ends when we close that, or when we die."""
 
-    def __init__(self, settings: Settings, *, held: int | None) -> None:
+    def __init__(self, settings: Settings, *, held: int | None, on_note: Callable[[str], None]) -> None:
         """Start the supervisor's process.
 
         Args:
             settings: What it is to run.
             held: The descriptor that holds the stack's folder, for the supervisor to hold too.
+            on_note: Called with a line that the supervisor wants read, when it is heard.
         """
         options: dict[str, Any] = {}
         if sys.platform == "win32":
@@ -40,6 +41,7 @@ class Link:
             # Ctrl-C in the terminal is the owner's to handle: it decides in which order things end.
             options["start_new_session"] = True
             options["pass_fds"] = () if held is None else (held,)
+        self._on_note = on_note
         self._log_path = settings.root / "logs" / "supervisor.log"
         self._lock = threading.Lock()
         self._calls = 0
@@ -53,7 +55,7 @@ class Link:
             )
         self._write(settings.to_json())
 
-    def wait_ready(self, on_note: Callable[[str], None] | None) -> dict[str, Any]:
+    def wait_ready(self) -> dict[str, Any]:
         """Wait until everything runs; returns the supervisor's description of it.
 
         Raises:
@@ -64,8 +66,6 @@ class Link:
             match event.get("event"):
                 case "ready":
                     return event
-                case "note" if on_note is not None:
-                    on_note(event["text"])
                 case "failed":
                     raise LocalStackError(event["message"])
 
@@ -122,6 +122,8 @@ class Link:
         if not line:
             raise LocalStackError(f"The local stack's supervisor ended: {self._last_words()}")
         message: dict[str, Any] = json.loads(line)
+        if message.get("event") == "note":
+            self._on_note(message["text"])
         return message
 
     def _last_words(self) -> str:

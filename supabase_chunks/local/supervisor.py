@@ -8,6 +8,8 @@ import os
 import sys
 import time
 import traceback
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from supabase_chunks.errors import LocalStackError
@@ -18,9 +20,11 @@ from supabase_chunks.local.gateway import Gateway
 from supabase_chunks.local.keys import Keys
 from supabase_chunks.local.net_worker import NetWorker
 from supabase_chunks.local.part import Part
-from supabase_chunks.local.ports import HOST, accepts, bind, free_port
+from supabase_chunks.local.ports import HOST, bind, free_port
 from supabase_chunks.local.postgres import EPHEMERAL_SETTINGS, PostgresServer
 from supabase_chunks.local.scratch import clear
+from supabase_chunks.local.served import ServedFunctions
+from supabase_chunks.local.sources import Sources, find_sources
 
 if TYPE_CHECKING:
     import socket
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
 
 
 _READY_SECONDS = 30.0
-_WATCH_SECONDS = 0.5
 _GRACE_SECONDS = 1.0
 
 
@@ -44,9 +47,11 @@ class Supervisor:
         self.logs: Path = settings.root / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
         self.keys: Keys = Keys.kept_in(settings.root / "keys.json")
-        self.functions: dict[str, functions.Function] = {}
         self.parts: dict[str, Part] = {}
-        self.gateway: Gateway = Gateway(self.keys, functions=self.functions)
+        self.served: ServedFunctions = ServedFunctions(
+            say=self.say, note=self.note, strict=settings.strict_functions
+        )
+        self.gateway: Gateway = Gateway(self.keys, functions=self.served.functions)
         self.url: str = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: socket.socket | None = None
@@ -65,6 +70,11 @@ class Supervisor:
         """Write a line to the supervisor's log."""
         print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
+    def note(self, text: str) -> None:
+        """Tell the owner something worth knowing."""
+        self.say(text)
+        control.send({"event": "note", "text": text})
+
     async def start(self) -> None:
         """Bring everything up.
 
@@ -73,20 +83,20 @@ class Supervisor:
         """
         self._listener = bind(self.settings.port, "the gateway")
         self.url = f"http://{HOST}:{self._listener.getsockname()[1]}"
+        sources = find_sources(self.settings, self.note)
         deno = find_deno()
-        binary = await postgrest.find_postgrest(deno, _note)
+        binary = await postgrest.find_postgrest(deno, self.note)
         # Deno compiles while PostgreSQL makes its cluster.
-        self._launch_functions(deno)
-        await self._start_database()
-        await self._start_postgrest(binary)
-        for function in self.functions.values():
-            await self._wait_for_function(function)
+        self._launch_functions(deno, sources)
+        await self._start_database(sources)
+        await self._start_postgrest(binary, sources)
+        await self.served.wait_ready()
         await self.gateway.start(self._listener)
         self._net = NetWorker(self._postgres.dsn, pace=self._net.pace, drop=self._net.drop, say=self.say)
         cron = CronWorker(self._postgres.dsn, say=self.say)
         work = [self._net.run, cron.run, *(part.keep_running for part in self.parts.values())]
-        if self.settings.watch and self.settings.functions is not None:
-            work.append(self._watch_functions)
+        if self.settings.watch and sources.functions_dir is not None:
+            work.append(partial(self.served.watch, sources.functions_dir))
         self._tasks = [asyncio.create_task(self._for_ever(task)) for task in work]
 
     async def stop(self) -> None:
@@ -111,49 +121,36 @@ class Supervisor:
             "url": self.url,
             "db_url": self._postgres.dsn,
             "postgres_url": self._postgres.dsn_for(user="postgres", password=self.keys.database_password),
-            "functions": sorted(self.functions),
+            "functions": sorted(
+                name for name, function in self.served.functions.items() if not function.broken
+            ),
         }
 
-    async def _start_database(self) -> None:
+    def _launch_functions(self, deno: Path, sources: Sources) -> None:
+        environment = functions.environment(
+            self.keys,
+            url=self.url,
+            database_url=self._postgres.dsn_for(user="postgres", password=self.keys.database_password),
+            extra=sources.functions_env,
+        )
+        self.served.launch(
+            sources.functions, deno=deno, environment=environment, logs=self.logs / "functions"
+        )
+        self.parts.update(self.served.parts)
+
+    async def _start_database(self, sources: Sources) -> None:
         part = Part("postgres", launch=self._postgres.launch, answers=self._postgres_answers, say=self.say)
         part.launch()
         self.parts["postgres"] = part
         if not await part.wait_ready(_READY_SECONDS):
             raise LocalStackError(f"PostgreSQL did not start: {self._postgres.last_words()}")
-        applied = database.prepare(
-            self._postgres.dsn, keys=self.keys, url=self.url, migrations_dir=self.settings.migrations
-        )
-        for version in applied:
-            self.say(f"applied migration {version}")
+        for line in database.prepare(
+            self._postgres.dsn, sources, keys=self.keys, url=self.url, note=self.note
+        ):
+            self.say(line)
 
     async def _postgres_answers(self) -> bool:
         return self._postgres.answers()
-
-    def _launch_functions(self, deno: Path) -> None:
-        if self.settings.functions is None:
-            return
-        environment = functions.environment(
-            self.keys,
-            url=self.url,
-            database_url=self._postgres.dsn_for(user="postgres", password=self.keys.database_password),
-            extra=self.settings.functions_env,
-        )
-        (self.logs / "functions").mkdir(exist_ok=True)
-        for name in functions.find_functions(self.settings.functions):
-            function = functions.Function(
-                name,
-                directory=self.settings.functions / name,
-                deno=deno,
-                log_path=self.logs / "functions" / f"{name}.log",
-                environment=environment,
-            )
-
-            async def answers(function: functions.Function = function) -> bool:
-                return await accepts(function.port)
-
-            self.functions[name] = function
-            self.parts[name] = Part(name, launch=function.launch, answers=answers, say=self.say)
-            self.parts[name].launch()
 
     async def _for_ever(self, work: Callable[[], Awaitable[None]]) -> None:
         """Go on after an error that nobody foresaw: without its webhooks a stack would look broken."""
@@ -164,40 +161,11 @@ class Supervisor:
                 self.say(traceback.format_exc())
             await asyncio.sleep(1)
 
-    async def _watch_functions(self) -> None:
-        """Start a function again when its files change, and all of them when a shared one does."""
-        directory = self.settings.functions
-        assert directory is not None  # noqa: S101 - checked by the caller
-        before = functions.fingerprints(directory)
-        while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            now = functions.fingerprints(directory)
-            changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
-            before = now
-            names = changed if changed <= self.functions.keys() else self.functions.keys()
-            await asyncio.gather(*(self.parts[name].renew(_GRACE_SECONDS) for name in names))
-
-    async def _wait_for_function(self, function: functions.Function) -> None:
-        part = self.parts[function.name]
-        for _ in range(3):
-            if await part.wait_ready(_READY_SECONDS):
-                return
-            if not function.lost_its_port():
-                break
-            part.launch()
-        if function.lacks_imports():
-            _note(f"Downloading what the function {function.name} imports, this once")
-            await function.fetch()
-            part.launch()
-            if await part.wait_ready(_READY_SECONDS):
-                return
-        why = f"it does not answer after {_READY_SECONDS:g} seconds. " if part.alive else ""
-        part.kill()
-        raise LocalStackError(f"The function {function.name} did not start: {why}{function.last_words()}")
-
-    async def _start_postgrest(self, binary: Path) -> None:
+    async def _start_postgrest(self, binary: Path, sources: Sources) -> None:
+        schemas = database.exposed(self._postgres.dsn, sources.api, self.note)
         server = postgrest.PostgREST(
             binary,
+            api=replace(sources.api, schemas=schemas),
             database_url=self._postgres.dsn_for(
                 user="authenticator", password=self.keys.authenticator_password
             ),
@@ -213,7 +181,7 @@ class Supervisor:
 
     def _named(self, name: str) -> list[Part]:
         if name == "functions":
-            return [self.parts[function] for function in self.functions]
+            return list(self.served.parts.values())
         if name not in self.parts:
             raise LocalStackError(f"There is no part {name!r}; there are {', '.join(sorted(self.parts))}.")
         return [self.parts[name]]
@@ -232,7 +200,7 @@ class Supervisor:
                     part.kill()
                 return killed
             case "restart":
-                parts = self._named(message["part"])
+                parts = [part for part in self._named(message["part"]) if not part.resting]
                 starts = {part: part.starts for part in parts}
                 for part in parts:
                     part.kill()
@@ -243,7 +211,8 @@ class Supervisor:
             case "wait":
                 async with _in_time():
                     for part in self.parts.values():
-                        await part.ready.wait()
+                        if not part.resting:
+                            await part.ready.wait()
                 return None
             case "webhooks":
                 self._net.pace = message.get("pace", self._net.pace)
@@ -262,8 +231,3 @@ async def _in_time() -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise LocalStackError(f"A part is not back after {_READY_SECONDS:g} seconds; see the logs.") from None
-
-
-def _note(text: str) -> None:
-    """Tell the owner why it takes long."""
-    control.send({"event": "note", "text": text})

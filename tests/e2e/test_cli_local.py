@@ -128,7 +128,9 @@ def test_a_folder_that_only_root_can_enter_is_refused_before_anything_is_written
 
 def test_the_functions_of_a_project_are_served_and_followed(folder: Path) -> None:
     (folder / "supabase").mkdir()
-    (folder / "supabase" / "config.toml").write_text('project_id = "mine"\n')
+    (folder / "supabase" / "config.toml").write_text(
+        'project_id = "mine"\n[functions.hello]\nverify_jwt = false\n'
+    )
     done = CliRunner().invoke(cli, ["init", str(folder)])
     assert done.exit_code == 0, done.output
     hello = folder / "supabase" / "functions" / "hello" / "index.ts"
@@ -144,3 +146,29 @@ def test_the_functions_of_a_project_are_served_and_followed(folder: Path) -> Non
         running.send_signal(signal.SIGINT)
         running.wait(20)
         running.communicate()
+
+
+def test_an_ordinary_project_runs_and_what_it_lacks_is_noted(folder: Path) -> None:
+    files = {
+        "migrations/1_people.sql": "create extension postgis;\n"
+        "create table people (id uuid primary key default uuid_generate_v4(), name text);\n"
+        "grant select on people to service_role;\n",
+        "seed.sql": "insert into people (name) values ('Ada');\n",
+        "functions/broken/index.ts": "const = 1;\n",
+    }
+    for name, text in files.items():
+        (folder / "supabase" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "supabase" / name).write_text(text)
+    running, environment = start(folder, "--port", "0", "--db-port", "0")
+    try:
+        headers = {"apikey": environment["SUPABASE_SECRET_KEY"]}
+        answer = httpx.get(f"{environment['SUPABASE_URL']}/rest/v1/people?select=name", headers=headers)
+        assert answer.json() == [{"name": "Ada"}]
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.wait(20)
+    said = running.communicate()[1]
+    assert "Note: Migration 1_people.sql, line 1: the extension postgis is not to be had" in said
+    assert "Note: The function broken did not start: " in said
+    assert "Note: This project has no syncs yet: `supabase-chunks init` adds them." in said
+    assert f"Running no function of {Path('supabase')}; logs are in" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -120,7 +121,19 @@ def test_ports_can_be_chosen(project: Path) -> None:
 def test_function_that_cannot_start_says_why(tmp_path: Path) -> None:
     (tmp_path / "functions" / "broken").mkdir(parents=True)
     (tmp_path / "functions" / "broken" / "index.ts").write_text("const = 1;\n")
-    stack = LocalStack(migrations=None, functions=tmp_path / "functions")
+    with LocalStack(migrations=None, functions=tmp_path / "functions") as stack:
+        (note,) = stack.notes
+        assert re.match(r"The function broken did not start.*index\.ts", note)
+        assert stack.functions == []
+
+
+def test_function_of_this_package_that_cannot_start_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "index.ts").write_text("const = 1;\n")
+    monkeypatch.setattr("supabase_chunks.assets.functions_dir", lambda: tmp_path)
+    stack = LocalStack(migrations=None)
     with pytest.raises(LocalStackError, match=r"The function broken did not start.*index\.ts"):
         stack.start()
     assert not stack.data_dir.exists()

@@ -20,7 +20,12 @@ def test_functions_are_the_folders_with_an_index_and_no_underscore(tmp_path: Pat
         if name != "empty":
             (tmp_path / name / "index.ts").touch()
     (tmp_path / "index.ts").touch()
-    assert functions.find_functions(tmp_path) == ["hello", "world"]
+    (tmp_path / "hello" / "deno.json").touch()
+    (tmp_path / "import_map.json").touch()
+    assert [(found.name, found.import_map) for found in functions.find_functions(tmp_path)] == [
+        ("hello", tmp_path / "hello" / "deno.json"),
+        ("world", tmp_path / "import_map.json"),
+    ]
 
 
 def test_missing_folder_is_an_error(tmp_path: Path) -> None:
