@@ -164,7 +164,7 @@ class Job(_Handle):
         return self._seen(self._driver.run(operations.cancel_sync_job(parent_sync_job_id=self.id)))
 
     def pause(self) -> Progress:
-        """Release no more chunks; those that are being worked on finish. Safe to repeat.
+        """Hand out no more chunks; those that are being worked on finish. Safe to repeat.
 
         Example:
             >>> job.pause().status
@@ -318,7 +318,7 @@ class AsyncJob(_Handle):
         return self._seen(await self._driver.run(operations.cancel_sync_job(parent_sync_job_id=self.id)))
 
     async def pause(self) -> Progress:
-        """Release no more chunks; those that are being worked on finish."""
+        """Hand out no more chunks; those that are being worked on finish."""
         return self._seen(await self._driver.run(operations.pause_sync_job(parent_sync_job_id=self.id)))
 
     async def resume(self) -> Progress:

@@ -123,7 +123,7 @@ def cancel_sync_job(*, parent_sync_job_id: UUID) -> Flow[Progress]:
 
 
 def pause_sync_job(*, parent_sync_job_id: UUID) -> Flow[Progress]:
-    """Stop releasing a job's chunks."""
+    """Stop handing out a job's chunks."""
     return (yield from _progress("pause_sync_job", parent_sync_job_id))
 
 

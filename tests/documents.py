@@ -62,3 +62,32 @@ ALL = [block for path in DOCS for block in blocks(path)]
 def run_blocks(*languages: str) -> list[Block]:
     """The blocks in these languages that are to be run."""
     return [block for block in ALL if block.language in languages and block.reason is None]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A row of the table of functions in docs/architecture.md.
+
+    Attributes:
+        name: The function's, after a comma what distinguishes a second row of it.
+        file: Of supabase/schemas, without its ending.
+        locks: In order; in parentheses those that are never waited for.
+        phases: What it does, step by step.
+    """
+
+    name: str
+    file: str
+    locks: list[str]
+    phases: str
+
+
+def functions_on_the_wall() -> list[Function]:
+    """The table of functions in docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Each function")[2]
+    rows = [line.strip("|").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    return [
+        Function(
+            name.replace("`", "").strip(), file, [] if locks == "none" else locks.split(" → "), phases.strip()
+        )
+        for name, file, locks, phases in rows
+    ]

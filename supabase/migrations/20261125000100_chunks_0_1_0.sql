@@ -614,15 +614,19 @@ comment on function chunk_private.check_active_jobs is 'Raises SC004 when a user
 -- heartbeats, giving back, recovery. Alone, by those who steer the job or count its free slots: append, seal, cancel, pause,
 -- resume, retry, settle, purge, and a report with next_chunks. A claim enters no gate.
 --
--- The order in which every function takes its locks, so that no two wait for each other in a circle:
+-- The order in which every function takes its locks, so that no two wait for each other in a circle (function by function in
+-- docs/architecture.md, and tests/sql/deadlocks/test_order.py compares):
 --   1. of a claim: its claim id (advisory, second part of the key 1); of a user's start: the user (2)
 --   2. gates by job id (0)   a user's retry takes the user's lock after its gate: a start, which has it before, waits for no gate
 --   3. slots that wait to be claimed   4. chunks by id   5. counters by (job, stripe)   6. jobs by id
---   7. what a freed slot goes to: returned chunks and stripes; nothing waits after them
--- A claim waits for nothing from 3 on: it takes slots with SKIP LOCKED, and then writes chunks that nobody else writes.
--- Alone in the gate, the order of 3 to 7 is free within the job: cancel deletes slots, returned chunks and stripes before it
--- writes chunks, retry writes chunks and returned chunks before counters, purge deletes as it comes. Whoever else takes these
--- locks must enter the gate first; a claim need not, but has its slot before its chunk, and slots are what cancel waits for.
+--   7. job by job what a freed slot goes to: that slot, a stripe, returned chunks, slots that wait
+-- A claim takes its slot with SKIP LOCKED, and then its chunk. One that was claimed before may be held by an outdated report: a
+-- claim waits for that if it has nothing but its slot, for which no report waits; else it passes the chunk over (hold_returned).
+-- The watchdog only tries for gates, and takes chunks with SKIP LOCKED; purge only tries for gates.
+-- Alone in the gate, the order of 3 to 7 is free within the job: cancel takes slots, returned chunks and stripes before
+-- chunks, append and a report with next_chunks take stripes before the job, purge deletes as it comes. Whoever else takes these
+-- locks must enter the gate first; a claim need not, but has its slot before its chunk, and slots are what cancel and pause
+-- wait for before anything else.
 
 create or replace function chunk_private.enter_shared(job_id uuid)
 returns void

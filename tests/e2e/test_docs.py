@@ -222,7 +222,7 @@ def test_the_flags_of_the_supabase_cli_exist(tmp_path: Path) -> None:
             for line in re.findall(r"^supabase (.+)$", block.code, re.MULTILINE):
                 (words,) = re.findall(r"^(?:db|functions|secrets) \w+|^\w+", line)
                 shown.setdefault(words, set()).update(re.findall(r"--[a-z-]+", line))
-    assert {"link", "db push", "functions deploy", "secrets set"} == set(shown)
+    assert {"init", "link", "db push", "functions deploy", "secrets set"} == set(shown)
     quiet = {"SUPABASE_TELEMETRY_DISABLED": "1", "DO_NOT_TRACK": "1", "SUPABASE_NO_UPDATE_NOTIFIER": "1"}
     for words, flags in shown.items():
         if flags:

@@ -139,7 +139,7 @@ class Session:
         )
 
     def give_back(self, chunk: Row, **arguments: Any) -> Any:
-        """Release a claimed chunk."""
+        """Give a claimed chunk back."""
         return self.call(
             "release_chunk_job", chunk_id=chunk["chunk_id"], claim_token=chunk["claim_token"], **arguments
         )
@@ -159,8 +159,7 @@ class Session:
     def chunks(self, job: str, status: str | None = None) -> list[Row]:
         """Return a job's rows of the queue in order."""
         return self.rows(
-            "select q.*, s.job_id is not null as released from public.chunk_processing_queue q"
-            " left join chunk_private.slots s on s.job_id = q.parent_sync_job_id and s.chunk_index = q.chunk_index"
+            "select q.* from public.chunk_processing_queue q"
             " where q.parent_sync_job_id = %s and (%s::text is null or q.status = %s) order by q.chunk_index",
             job,
             status,
@@ -182,7 +181,7 @@ class Session:
         return done
 
     def slots(self, job: str) -> list[Row]:
-        """Return a job's slots: the chunks that are released or processing."""
+        """Return a job's slots: one a chunk that waits to be claimed or is processing."""
         return self.rows(
             "select s.* from chunk_private.slots s where s.job_id = %s order by s.chunk_index", job
         )

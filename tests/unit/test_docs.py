@@ -13,9 +13,27 @@ import pytest
 from supabase_chunks import errors
 from supabase_chunks.cli import cli
 from supabase_chunks.errors import ResponseError
-from tests.documents import ALL, DOCS, ROOT, Block
+from tests.documents import ALL, DOCS, ROOT, Block, functions_on_the_wall
 
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in DOCS}
+# What else people read.
+PAGES = [
+    *DOCS,
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "supabase/schemas/README.md")),
+    *(ROOT / "examples").rglob("README.md"),
+]
+FUNCTIONS = ROOT / "supabase" / "functions"
+COMMANDS = {
+    name: {
+        option
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--") and option != "--help"
+    }
+    for name in cli.list_commands(click.Context(cli))
+    if (command := cli.get_command(click.Context(cli), name))
+}
+OF_THE_SYSTEM = {"HOME", "LOCALAPPDATA", "PATH", "PORT", "SYSTEMROOT", "XDG_CACHE_HOME"}
 RUN_ELSEWHERE = {"python", "sql", "sh", "ts"}  # by tests/e2e/test_docs.py
 
 
@@ -34,33 +52,51 @@ def test_each_block_is_run_or_says_why_not(block: Block) -> None:
         assert block.language in RUN_ELSEWHERE or block.language == "text"
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_links_lead_somewhere(name: str) -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", TEXTS[name]):
-        page, _, anchor = target.partition("#")
-        text = TEXTS[page] if page else TEXTS[name]
-        headings = [
-            re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-")
-            for line in text.splitlines()
-            if line.startswith("#")
-        ]
-        assert not anchor or anchor in headings, target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https:)([^)]+)\)", page.read_text(encoding="utf-8")):
+        name, _, anchor = target.partition("#")
+        linked = (page.parent / name) if name else page
+        assert linked.exists(), target
+        assert not anchor or anchor in headings(linked), target
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_files_that_are_named_are_there(name: str) -> None:
-    for path in re.findall(r"`((?:examples|tests)/[\w/.]+)`", TEXTS[name]):
+def headings(page: Path) -> list[str]:
+    """The anchors of a page."""
+    return [
+        re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-")
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if line.startswith("#")
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_are_there(page: Path) -> None:
+    named = re.findall(
+        r"`((?:examples|tests|supabase_chunks|supabase/schemas)/[\w/.]+)`", page.read_text(encoding="utf-8")
+    )
+    for path in named:
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_commands_and_their_options_exist(name: str) -> None:
-    context = click.Context(cli)
-    for command, rest in re.findall(r"supabase-chunks ([a-z]+)\b([^`\n#]*)", TEXTS[name]):
-        found = cli.get_command(context, command)
-        assert found is not None, command
-        options = {option for parameter in found.params for option in parameter.opts}
-        assert set(re.findall(r"--[a-z-]+", rest)) <= options, (command, rest)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_their_options_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for command, rest in re.findall(r"(?<![/\w])supabase-chunks ([a-z]+)\b([^`\n#]*)", text):
+        assert command in COMMANDS, command
+        assert set(re.findall(r"--[a-z-]+", rest)) <= COMMANDS[command], (command, rest)
+
+
+def test_every_command_is_explained_with_every_option() -> None:
+    page = TEXTS["commands.md"]
+    (without_json,) = re.findall(r"all commands but (.+?) have it", page)
+    assert set(re.findall(r"`(\w+)`", without_json)) == {
+        name for name, options in COMMANDS.items() if "--json" not in options
+    }
+    explained = {}
+    for heading, section in re.findall(r"^### `(.+?)`\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL):
+        explained[heading.split()[0]] = set(re.findall(r"^\| `(--[a-z-]+)` \|", section, re.MULTILINE))
+    assert explained == {name: options - {"--json"} for name, options in COMMANDS.items()}
 
 
 def test_every_error_is_explained_under_its_code() -> None:
@@ -82,9 +118,30 @@ def test_the_errors_that_are_named_are_those_of_the_package() -> None:
 
 
 def test_the_settings_of_the_functions_are_all_there() -> None:
-    settings = ROOT / "supabase" / "functions" / "background-sync-processor" / "settings.ts"
-    read = set(re.findall(r'positive\(env, "([A-Z_]+)"\)', settings.read_text(encoding="utf-8")))
-    assert read == set(re.findall(r"^\| `([A-Z_]+)` \|", TEXTS["deploying.md"], re.MULTILINE))
+    sources = [path.read_text(encoding="utf-8") for path in FUNCTIONS.glob("*/*.ts")]
+    reading = "\n".join(text for text in sources if re.search(r"\benv\b", text))
+    read = set(re.findall(r'"([A-Z]+(?:_[A-Z]+)+)"', reading))
+    section = TEXTS["deploying.md"].partition("## Settings of the functions")[2].partition("\n## ")[0]
+    assert read == set(re.findall(r"^\| `([A-Z_]+)` \|", section, re.MULTILINE))
+
+
+def test_the_environment_that_the_package_reads_is_documented() -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "supabase_chunks").rglob("*.py"))
+    read = set(re.findall(r"""os\.environ(?:\.get\(|\[)"([A-Z_]+)\b""", sources))
+    texts = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+    assert {name for name in read - OF_THE_SYSTEM if f"`{name}`" not in texts} == set()
+
+
+def test_every_rpc_is_on_the_wall_under_its_file() -> None:
+    shown = {row.name.partition(",")[0]: row.file for row in functions_on_the_wall()}
+    public = {
+        name: path.stem
+        for path in sorted((ROOT / "supabase" / "schemas").glob("*.sql"))
+        for name in re.findall(
+            r"^create or replace function public\.(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
+    assert shown == public
 
 
 def test_the_texts_of_errors_are_those_that_are_written() -> None:

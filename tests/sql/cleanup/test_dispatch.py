@@ -1,4 +1,4 @@
-"""Webhooks: one a released chunk, sent again when they led to nothing, never in the way of a write."""
+"""Webhooks: one a slot handed out, sent again when they led to nothing, never in the way of a write."""
 
 from __future__ import annotations
 

@@ -1,0 +1,250 @@
+"""The order of locks is the one that docs/architecture.md gives, function by function."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.documents import functions_on_the_wall
+from tests.sql.cleanup.hooks import KEY, URL, configure
+from tests.sql.database import Database, Row, Session, reports
+from tests.sql.deadlocks.locks import NAMES, Holders, Subject, held
+from tests.sql.server import Cluster
+
+LATER = 3600
+
+
+@dataclass
+class Scene:
+    """A job of eight chunks and five slots: of each kind of row something."""
+
+    session: Session
+    job: str
+    claims: list[Row] = field(default_factory=list)
+    user: str | None = None
+    claim_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def subject(self) -> Subject:
+        """Whose locks are looked at."""
+        return {
+            "job": self.job,
+            "gate": self.job,
+            "claim id": self.claim_id,
+            "user": self.user or str(uuid.uuid4()),
+        }
+
+
+def fresh(session: Session) -> Scene:
+    """Nobody has claimed a chunk."""
+    return Scene(session, session.start("web", chunks=[{}] * 8, max_concurrency=5)["id"])
+
+
+def busy(session: Session) -> Scene:
+    """Chunk 0 has failed, 1 waits for its retry, 2 to 4 are processing, 5 and 6 wait to be claimed, 7 is fresh.
+
+    3 and 4 are the last open ones of their stripes. The worker of 4 is lost, and it has no further attempt.
+    """
+    scene = fresh(session)
+    scene.claims = [session.claimed(scene.job, kinds=None) for _ in range(5)]
+    session.fail(scene.claims[0], retryable=False)
+    session.fail(scene.claims[1], retry_after_seconds=LATER)
+    session.execute(
+        "update public.chunk_processing_queue set locked_until = now() - interval '1 s', max_retries = 0 where id = %s",
+        scene.claims[4]["chunk_id"],
+    )
+    return scene
+
+
+def retry_due(session: Session) -> Scene:
+    """The same, and the retry of 1 is due."""
+    scene = busy(session)
+    session.execute("update chunk_private.returned_chunks set ready_at = now() where job_id = %s", scene.job)
+    return scene
+
+
+def given_back(session: Session) -> Scene:
+    """Every chunk that waits to be claimed has been claimed before."""
+    scene = fresh(session)
+    for chunk in [session.claimed(scene.job, kinds=None) for _ in range(5)]:
+        session.give_back(chunk)
+    session.execute(
+        "update public.sync_jobs set status = 'pending', started_at = null where id = %s", scene.job
+    )
+    return scene
+
+
+def with_free_slots(session: Session) -> Scene:
+    """Busy, with more slots than are used; one that is used is that of a retry in backoff. Nothing moves since long."""
+    scene = busy(session)
+    session.execute("update public.sync_jobs set max_concurrency = 40 where id = %s", scene.job)
+    session.execute("update chunk_private.job_counters set last_activity_at = now() - interval '1 h'")
+    session.execute(
+        "update chunk_private.slots set ready_at = now() + interval '1 h' where job_id = %s and chunk_index = 5",
+        scene.job,
+    )
+    session.execute(
+        "update public.chunk_processing_queue set locked_until = now() + interval '1 h' where locked_until < now()"
+    )
+    return scene
+
+
+def paused(session: Session) -> Scene:
+    """The same, and then paused."""
+    scene = with_free_slots(session)
+    session.control("pause_sync_job", scene.job)
+    return scene
+
+
+def failed(session: Session) -> Scene:
+    """A user's job that has failed."""
+    user = str(uuid.uuid4())
+    scene = Scene(session, session.start(chunks=[{}], owner_id=user)["id"], user=user)
+    session.fail(session.claimed(scene.job), retryable=False)
+    return scene
+
+
+def ended(session: Session) -> Scene:
+    """A job that is done."""
+    scene = fresh(session)
+    session.drain(scene.job, kinds=None)
+    return scene
+
+
+Act = Callable[[Session, Scene], Any]
+
+
+def control(s: Session, scene: Scene, name: str) -> Any:
+    return s.control(name, scene.job)
+
+
+def append(s: Session, scene: Scene) -> Any:
+    return s.call(
+        "append_sync_chunks", parent_sync_job_id=scene.job, chunks=[{}] * 5, request_id=uuid.uuid4()
+    )
+
+
+def insert_rows(s: Session, scene: Scene) -> Any:
+    return s.execute("insert into public.pages select %s from generate_series(1, 5)", scene.job)
+
+
+def report_many(s: Session, scene: Scene, **arguments: Any) -> Any:
+    items = [item | arguments for item in reports(scene.claims[2:4])]
+    return s.call("complete_chunk_jobs_safe", completions=items)
+
+
+def of_scene(scene: Scene) -> dict[str, Any]:
+    return {"worker_id": "w", "parent_sync_job_id": scene.job, "claim_id": scene.claim_id}
+
+
+# What each row of the table is tried with: the act, and the scenes in which, taken together, all its locks occur.
+Trial = tuple[Act, list[Callable[[Session], Scene]]]
+TRIED: dict[str, Trial] = {
+    "start_sync_job": (lambda s, scene: s.start(chunks=[{}]), [failed]),
+    "append_sync_chunks": (append, [with_free_slots]),
+    "enqueue_chunks_from_rows": (insert_rows, [with_free_slots]),
+    "claim_next_chunk_job_safe": (
+        lambda s, scene: s.call_rows("claim_next_chunk_job_safe", **of_scene(scene)),
+        [fresh, given_back],
+    ),
+    "claim_chunk_jobs_safe": (
+        lambda s, scene: s.call("claim_chunk_jobs_safe", batch_size=3, **of_scene(scene)),
+        [given_back],
+    ),
+    "complete_chunk_job_safe": (lambda s, scene: s.complete(scene.claims[3]), [busy, retry_due]),
+    "complete_chunk_job_safe, next_chunks": (
+        lambda s, scene: s.complete(scene.claims[3], next_chunks=[{}] * 5),
+        [busy, with_free_slots],
+    ),
+    "complete_chunk_jobs_safe": (report_many, [busy, retry_due]),
+    "complete_chunk_jobs_safe, next_chunks": (
+        lambda s, scene: report_many(s, scene, next_chunks=[{}] * 5),
+        [busy, with_free_slots],
+    ),
+    "extend_chunk_lease": (lambda s, scene: s.extend(scene.claims[3]), [busy]),
+    "extend_chunk_leases": (
+        lambda s, scene: s.call("extend_chunk_leases", leases=reports(scene.claims)),
+        [busy],
+    ),
+    "release_chunk_job": (lambda s, scene: s.give_back(scene.claims[3]), [busy]),
+    "get_sync_job_progress_safe": (lambda s, scene: s.progress(scene.job), [busy]),
+    "cancel_sync_job": (lambda s, scene: control(s, scene, "cancel_sync_job"), [busy]),
+    "pause_sync_job": (lambda s, scene: control(s, scene, "pause_sync_job"), [busy]),
+    "resume_sync_job": (lambda s, scene: control(s, scene, "resume_sync_job"), [paused]),
+    "retry_failed_chunks": (
+        lambda s, scene: control(s, scene, "retry_failed_chunks"),
+        [with_free_slots, failed],
+    ),
+    "trigger_next_chunk_processing": (lambda s, scene: s.call("trigger_next_chunk_processing"), [busy]),
+    "cleanup_stuck_chunks": (lambda s, scene: s.cleanup(), [busy, retry_due]),
+    "cleanup_stuck_chunks, settling": (lambda s, scene: s.cleanup(), [with_free_slots]),
+    "purge_sync_jobs": (lambda s, scene: s.call("purge_sync_jobs", older_than=timedelta(0)), [ended]),
+    "configure_chunk_processing": (
+        lambda s, scene: s.call("configure_chunk_processing", project_url=URL, processor_key=KEY),
+        [busy],
+    ),
+    "chunk_system_health": (lambda s, scene: s.call("chunk_system_health"), [busy]),
+}
+ON_THE_WALL = {row.name: row.locks for row in functions_on_the_wall()}
+# What goes with a job, in the order of PostgreSQL's own triggers.
+WITH_THE_JOB = {"purge_sync_jobs": {"stripe", "counter"}}
+
+OWN_TABLE = """
+create table public.pages (parent_sync_job_id uuid);
+grant all on public.pages to service_role;
+create trigger pages_become_chunks after insert on public.pages referencing new table as new_rows
+for each statement execute function public.enqueue_chunks_from_rows();
+"""
+
+
+@pytest.fixture(scope="module")
+def db(cluster: Cluster) -> Iterator[Database]:
+    """One database for all: each test has its own job."""
+    with cluster.database() as made:
+        made.connect("supabase_admin").execute(OWN_TABLE)
+        configure(made.connect())
+        yield made
+
+
+@pytest.fixture(scope="module")
+def holders(db: Database) -> Holders:
+    """Others that hold locks."""
+    return Holders(db)
+
+
+def test_each_function_with_locks_is_tried() -> None:
+    assert {name for name, locks in ON_THE_WALL.items() if locks} <= set(TRIED) <= set(ON_THE_WALL)
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_a_function_takes_its_locks_in_the_order_given(db: Database, holders: Holders, name: str) -> None:
+    act, scenes = TRIED[name]
+    order = ON_THE_WALL[name]
+    waited_for = [lock.removesuffix(" alone") for lock in order if not lock.startswith("(")]
+    passed_over = {lock.strip("()").removesuffix(" alone") for lock in order} - set(waited_for)
+    blocking = set(NAMES) - passed_over - WITH_THE_JOB.get(name, set())
+    service = db.connect()
+    taken: set[str] = set()
+    waited: set[str] = set()
+    for make in scenes:
+        service.execute("delete from public.sync_jobs")
+        scene = make(service)
+        session = db.connect(
+            "authenticated" if scene.user else "service_role", user=scene.user, autocommit=False
+        )
+        pid = session.connection.info.backend_pid
+        act(session, scene)
+        taken |= held(holders.admin, pid, scene.subject)
+        session.connection.rollback()
+        found = holders.waits(blocking, scene.subject, pid, partial(act, session, scene))
+        session.connection.rollback()
+        assert found == [lock for lock in waited_for if lock in found]
+        waited |= set(found)
+    assert taken - WITH_THE_JOB.get(name, set()) == {lock.strip("()") for lock in order}
+    assert waited == set(waited_for)
