@@ -10,6 +10,9 @@ export interface Mail {
   uid: number;
   source: Uint8Array;
   flags: string[];
+  /** What BODYSTRUCTURE says, and what its parts hold; without it all of the body is one plain text. */
+  structure?: string;
+  parts?: Record<string, Uint8Array>;
 }
 
 /** One command, as it came. */
@@ -137,9 +140,12 @@ export class ServerSession {
     if (/\bFLAGS\b/.test(items)) text += ` FLAGS (${mail.flags.join(" ")})`;
     if (/\bINTERNALDATE\b/.test(items)) text += ` INTERNALDATE "${WHEN}"`;
     if (/\bRFC822\.SIZE\b/.test(items)) text += ` RFC822.SIZE ${mail.source.length}`;
-    if (/\bBODYSTRUCTURE\b/.test(items)) text += ` BODYSTRUCTURE ${structure(mail.source.length - cut)}`;
+    if (/\bBODYSTRUCTURE\b/.test(items)) {
+      text += ` BODYSTRUCTURE ${mail.structure ?? structure(mail.source.length - cut)}`;
+    }
     for (const [, section, first, most] of items.matchAll(/BODY\.PEEK\[([^\]]*)\](?:<(\d+)\.(\d+)>)?/g)) {
-      const all = section === "HEADER" ? mail.source.subarray(0, cut) : mail.source.subarray(cut);
+      const whole = section === "HEADER" ? mail.source.subarray(0, cut) : mail.source.subarray(cut);
+      const all = mail.parts?.[section] ?? whole;
       const content = first === undefined ? all : all.subarray(Number(first), Number(first) + Number(most));
       const origin = first === undefined ? "" : `<${first}>`;
       parts.push(Buffer.from(`${text} BODY[${section}]${origin} {${content.length}}\r\n`, "latin1"), content);

@@ -19,6 +19,8 @@ export class MailSync implements AsyncDisposable {
   readonly rows = new Map<number, EmailRow>();
   /** All calls of SQL functions. */
   readonly calls: { name: string; args: Args }[] = [];
+  /** What of a row is kept. */
+  keep: (row: EmailRow) => EmailRow = (row) => row;
   readonly #sessions: SessionPool;
   readonly #work: ReturnType<typeof createSyncEmails>;
 
@@ -64,7 +66,8 @@ export class MailSync implements AsyncDisposable {
   }
 
   #answer(name: string, args: Args): unknown {
-    this.calls.push({ name, args });
+    // Messages are kept as rows.
+    this.calls.push({ name, args: name === "save_synced_emails" ? {} : args });
     switch (name) {
       case "get_email_account_secret":
         return {
@@ -82,7 +85,7 @@ export class MailSync implements AsyncDisposable {
       }
       case "save_synced_emails": {
         const emails = args.emails as EmailRow[];
-        for (const email of emails) this.rows.set(email.uid, email);
+        for (const email of emails) this.rows.set(email.uid, this.keep(email));
         return emails.length;
       }
       case "save_email_flags":

@@ -192,6 +192,79 @@ test("what mail anyone can send costs is bounded", async () => {
   assert.equal(sync.rows.size, 100);
 });
 
+test("of most messages one command brings all that is needed", async () => {
+  const long = plain("Long", "word ".repeat(50_000));
+  await using server = new ImapServer(upTo(50).map((uid) => letter(uid, uid % 2 ? long : undefined)));
+  await using sync = new MailSync(server);
+  await sync.run({ uidvalidity: 7, from: 1, to: 50, count: 50 });
+  const [fetch, ...others] = server.of("UID FETCH");
+  assert.deepEqual([others, sync.rows.size], [[], 50]);
+  assert.match(fetch.rest, /BODY\.PEEK\[TEXT\]<0\.4096>/);
+  assert.ok(sync.rows.get(1)?.preview?.startsWith("word word"));
+});
+
+test("text behind an attachment or styles is fetched by the structure that the server describes", async () => {
+  const head =
+    "Subject: Pictures\nFrom: a@example.com\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b\n";
+  const picture = "A".repeat(20_000);
+  const source = bytes(
+    `${head}\n--b\nContent-Type: image/png\nContent-Transfer-Encoding: base64\n\n${picture}\n` +
+      `--b\nContent-Type: text/html; charset=utf-8\nContent-Transfer-Encoding: quoted-printable\n\nhtml\n--b--\n`,
+  );
+  const html = `<style>${"p { color: red }\n".repeat(1500)}</style><p>Gr=C3=BC=C3=9Fe</p>`;
+  const structure = '(("IMAGE" "PNG" NIL NIL NIL "BASE64" 20000 NIL ("INLINE" NIL) NIL NIL)' +
+    `("TEXT" "HTML" ("CHARSET" "utf-8") NIL NIL "QUOTED-PRINTABLE" ${html.length} 9 NIL NIL NIL NIL) "MIXED")`;
+  const mails = upTo(5).map((uid) => ({ uid, source, flags: [], structure, parts: { "2": bytes(html) } }));
+  await using server = new ImapServer(mails);
+  await using sync = new MailSync(server);
+  await sync.run({ uidvalidity: 7, from: 1, to: 5, count: 5 });
+  for (const row of sync.rows.values()) assert.deepEqual([row.preview, row.parse_error], ["Grüße", null]);
+  assert.ok(!server.of("UID FETCH").some(({ rest }) => rest.includes("BODY.PEEK[1]")));
+  assert.equal(server.of("UID FETCH").length, 3);
+});
+
+test("a header is fetched whole, up to what no honest one has, and then it is said", async () => {
+  const to = (count: number) =>
+    upTo(count).map((at) => `Person ${at} <person${at}@example.com>`).join(",\n ");
+  const mail = (count: number) =>
+    `To: ${
+      to(count)
+    }\nSubject: Everybody\nFrom: Desk <desk@example.com>\nDate: Tue, 3 Nov 2026 08:00:00 +0000\n` +
+    "Message-ID: <all@example.com>\nContent-Type: text/html\n\n<p>Hello all.</p>\n";
+  await using server = new ImapServer([letter(1, mail(4200)), letter(2, mail(30_000)), letter(3)]);
+  await using sync = new MailSync(server);
+  await sync.run({ uidvalidity: 7, from: 1, to: 3, count: 3 });
+  const [large, larger, usual] = [1, 2, 3].map((uid) => sync.rows.get(uid)!);
+  assert.deepEqual([large.subject, large.message_id, large.preview], [
+    "Everybody",
+    "<all@example.com>",
+    "Hello all.",
+  ]);
+  assert.equal(large.parse_error, "to has 4200 addresses, 1000 are stored");
+  assert.deepEqual([larger.subject, larger.to_addresses.length], [null, 1000]);
+  assert.match(larger.parse_error ?? "", /only the first 1048576 bytes of the header were read/);
+  assert.deepEqual([usual.subject, usual.parse_error], ["Letter 3", null]);
+});
+
+test("bodies are whole up to what is stored, in memory that is bounded", async () => {
+  const text = (length: number) => plain("Body", "x".repeat(length));
+  const mails = upTo(60).map((uid) => letter(uid, text(1_000_000)));
+  mails.push(letter(61, text(1_500_000)));
+  await using server = new ImapServer(mails);
+  await using sync = new MailSync(server);
+  sync.keep = (row) => ({ ...row, body_text: String(row.body_text?.length) });
+  const before = Deno.memoryUsage().rss;
+  let most = before;
+  const watch = setInterval(() => most = Math.max(most, Deno.memoryUsage().rss), 5);
+  await sync.run({ uidvalidity: 7, from: 1, to: 61, count: 61, body: true });
+  clearInterval(watch);
+  assert.deepEqual(upTo(60).map((uid) => sync.rows.get(uid)?.body_text), Array(60).fill("1000002"));
+  const cut = sync.rows.get(61)!;
+  assert.equal(cut.body_text, "1048576");
+  assert.match(cut.parse_error ?? "", /only the first 1048576 bytes of a part were read/);
+  assert.ok(most - before < 150 * 1024 * 1024, `${(most - before) / 1024 / 1024} MB`);
+});
+
 function assertOnlyFiveIsMissing(sync: MailSync): void {
   assert.deepEqual([...sync.rows.keys()].sort((a, b) => a - b), upTo(10));
   for (const row of sync.rows.values()) {
