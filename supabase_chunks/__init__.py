@@ -52,7 +52,7 @@ from .states import ChunkStatus, JobStatus, Outcome
 
 if TYPE_CHECKING:
     from .async_worker import AsyncWorker
-    from .models import ChunkRecord, Claim, Completion, EmailAccount, Kind, Lease, Progress
+    from .models import ChunkRecord, Claim, Completion, EmailAccount, EmailFolder, Kind, Lease, Progress
     from .throughput import Throughput
     from .timeline import Timeline
     from .worker import Worker
@@ -73,6 +73,7 @@ __all__ = [
     "ConnectionFailed",
     "DemoError",
     "EmailAccount",
+    "EmailFolder",
     "FunctionsNotInstalled",
     "InstallError",
     "InvalidArgument",
@@ -120,6 +121,7 @@ _LATER = {
     "Claim": "models",
     "Completion": "models",
     "EmailAccount": "models",
+    "EmailFolder": "models",
     "Kind": "models",
     "Lease": "models",
     "Progress": "models",

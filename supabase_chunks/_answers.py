@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ._rpc import decode, decode_list
 
 if TYPE_CHECKING:
-    from .models import ChunkRecord, Claim, Completion, EmailAccount, Kind, Lease, Progress
+    from .models import ChunkRecord, Claim, Completion, EmailAccount, EmailFolder, Kind, Lease, Progress
 
 
 def as_progress(data: object, what: str) -> Progress:
@@ -85,3 +85,10 @@ def as_email_accounts(data: object, what: str) -> list[EmailAccount]:
     from .models import EmailAccount
 
     return decode_list(EmailAccount, data, what)
+
+
+def as_email_folders(data: object, what: str) -> list[EmailFolder]:
+    """Return an answer as folders of an e-mail account."""
+    from .models import EmailFolder
+
+    return decode_list(EmailFolder, data, what)

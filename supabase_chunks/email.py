@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from ._driver import AsyncDriver, Driver
-    from .models import EmailAccount
+    from .models import EmailAccount, EmailFolder
 
 Tls = Literal["implicit", "starttls", "none"]
 
@@ -88,6 +88,24 @@ class Email:
         """
         return self._driver.run(reads.list_email_accounts())
 
+    def folders(self, account: str, *, owner_id: UUID | None = None) -> list[EmailFolder]:
+        """Read the folders that syncs have found in an account; none before its first sync.
+
+        A sync with `"folders": "all"` finds all of them, any other those that it opened.
+
+        Args:
+            account: The account's name.
+            owner_id: Whose it is; None: the service's own, or a signed-in user's.
+
+        Returns:
+            The folders by name, those that are gone too (`gone_at`).
+
+        Example:
+            >>> [folder.folder for folder in client.email.folders("work")]
+            []
+        """
+        return self._driver.run(reads.list_email_folders(account=account, owner_id=owner_id))
+
 
 class AsyncEmail:
     """The mailboxes that jobs of kind `email` read; see `Email`."""
@@ -127,3 +145,7 @@ class AsyncEmail:
     async def accounts(self) -> list[EmailAccount]:
         """Read the accounts, without passwords."""
         return await self._driver.run(reads.list_email_accounts())
+
+    async def folders(self, account: str, *, owner_id: UUID | None = None) -> list[EmailFolder]:
+        """Read the folders that syncs have found in an account."""
+        return await self._driver.run(reads.list_email_folders(account=account, owner_id=owner_id))

@@ -185,3 +185,16 @@ class EmailAccount(_Model):
     owner_id: UUID | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
+
+
+class EmailFolder(_Model):
+    """A row of `email_folders`: a folder of an e-mail account, and how far it is synced."""
+
+    folder: str
+    special_use: str | None = None
+    r"""What it is for, such as \Sent; None: nothing special, or not listed yet."""
+    messages: int | None = None
+    """How many messages it had at its last sync, or None before that."""
+    synced_at: datetime | None = None
+    gone_at: datetime | None = None
+    """When a sync of all folders found that it is no longer there."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._answers import as_chunks, as_email_accounts, as_jobs, as_kinds
+from ._answers import as_chunks, as_email_accounts, as_email_folders, as_jobs, as_kinds
 from ._flow import Flow, Select, paged, send
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from .models import ChunkRecord, EmailAccount, Kind, Progress
+    from .models import ChunkRecord, EmailAccount, EmailFolder, Kind, Progress
 
 
 def made_by(*, job_id: UUID, request_id: UUID) -> Flow[bool]:
@@ -36,6 +36,24 @@ def list_email_accounts() -> Flow[list[EmailAccount]]:
         return as_email_accounts(answer, "email_accounts")
 
     return (yield from paged(page, lambda account: account.id, limit=None))
+
+
+def list_email_folders(*, account: str, owner_id: UUID | None = None) -> Flow[list[EmailFolder]]:
+    """Read the folders of an e-mail account: the owner's, else the service's or a user's own."""
+    named = [found for found in (yield from list_email_accounts()) if found.name == account]
+    of_owner = [found for found in named if found.owner_id == owner_id]
+    chosen = of_owner or (named if owner_id is None else [])
+    if not chosen:
+        return []
+
+    def page(after: str | None, size: int) -> Flow[list[EmailFolder]]:
+        filters: tuple[tuple[str, str, str], ...] = (("account_id", "eq", str(chosen[0].id)),)
+        if after is not None:
+            filters = (*filters, ("folder", "gt", after))
+        request = Select("email_folders", filters=filters, order=("folder",), limit=size)
+        return as_email_folders((yield from send(request)), "email_folders")
+
+    return (yield from paged(page, lambda found: found.folder, limit=None))
 
 
 def list_chunks(

@@ -50,6 +50,9 @@ create table if not exists public.synced_emails (
   received_at timestamptz,
   size bigint,
   flags text[] not null default '{}',
+  email_id text,
+  thread_id text,
+  labels text[],
   preview text,
   body_text text,
   body_html text,
@@ -72,14 +75,42 @@ comment on column public.synced_emails.from_addresses is 'Array of {name, addres
 comment on column public.synced_emails.sent_at is 'The header Date; null when it is missing or no date.';
 comment on column public.synced_emails.received_at is 'When the server got the message (INTERNALDATE).';
 comment on column public.synced_emails.size is 'Size on the server in bytes.';
-comment on column public.synced_emails.flags is 'IMAP flags, such as \Seen, as of the message''s sync or the last full one.';
+comment on column public.synced_emails.flags is 'IMAP flags, such as \Seen, as of the last sync that looked: every one where the server has CONDSTORE, else a full one.';
+comment on column public.synced_emails.email_id is 'The server''s own id of the message, the same in every folder (EMAILID, or Gmail''s X-GM-MSGID); null where it has none.';
+comment on column public.synced_emails.thread_id is 'The server''s id of the conversation (THREADID, or Gmail''s X-GM-THRID); null where it has none.';
+comment on column public.synced_emails.labels is 'Gmail''s labels as of the message''s sync; null elsewhere.';
 comment on column public.synced_emails.preview is 'The text''s beginning, in one line.';
 comment on column public.synced_emails.body_text is 'Only when the job''s payload asked for it: {"body": true}.';
 comment on column public.synced_emails.parse_error is 'What could not be read of the message; the rest is stored.';
-comment on column public.synced_emails.deleted_at is 'When a full sync found that the message has left the folder.';
+comment on column public.synced_emails.deleted_at is 'When a sync found that the message, or its folder, is gone. A message that turns up in another folder is moved there.';
 comment on column public.synced_emails.job_id is 'The sync job that stored the message; it may have been purged since.';
 
 create index if not exists synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last) where deleted_at is null;
+
+-- For messages that have moved: only the rows that are gone.
+create index if not exists synced_emails_gone on public.synced_emails (account_id, message_id) where deleted_at is not null;
+
+create table if not exists public.email_folders (
+  account_id uuid not null,
+  folder text not null,
+  special_use text,
+  uidvalidity bigint,
+  highestmodseq text,
+  messages int,
+  synced_at timestamptz,
+  gone_at timestamptz,
+  constraint email_folders_pkey primary key (account_id, folder),
+  constraint email_folders_account_fkey foreign key (account_id) references public.email_accounts (id) on delete cascade,
+  constraint email_folders_highestmodseq_is_a_number check (highestmodseq ~ '^[0-9]{1,19}$')
+);
+comment on table public.email_folders is 'Folders of the accounts, and how far they are synced. Written by the handler sync-emails.';
+comment on column public.email_folders.folder is 'The name on the server, as synced_emails.folder.';
+comment on column public.email_folders.special_use is 'What the folder is for, such as \Sent or \Junk; null: nothing special, or not listed yet.';
+comment on column public.email_folders.uidvalidity is 'The server''s generation of UIDs at the last sync.';
+comment on column public.email_folders.highestmodseq is 'The server''s mark of the last change that is in the table (CONDSTORE); text, since it has up to 63 bits. Null: unknown.';
+comment on column public.email_folders.messages is 'How many messages the folder had at the last sync.';
+comment on column public.email_folders.synced_at is 'When the folder was last compared with the table.';
+comment on column public.email_folders.gone_at is 'When a listing of all folders found that it is no longer there.';
 
 -- 86_email_accounts.sql
 
@@ -238,7 +269,7 @@ comment on function public.get_email_account_secret is
 
 create or replace function public.plan_email_folder(
   account_id uuid, folder text, uidvalidity bigint, present jsonb, mark_deleted boolean default false,
-  present_count int default null
+  present_count int default null, highestmodseq text default null
 )
 returns jsonb
 language plpgsql
@@ -300,11 +331,14 @@ begin
       );
     get diagnostics gone = row_count;
   end if;
-  return jsonb_build_object('missing', missing, 'deleted', gone, 'superseded', superseded);
+  perform chunk_private.note_email_folder(account_id, folder, uidvalidity, highestmodseq, listed::int);
+  return jsonb_build_object(
+    'missing', missing, 'deleted', gone, 'superseded', superseded, 'moved', chunk_private.has_gone_emails(account_id)
+  );
 end
 $$;
 comment on function public.plan_email_folder is
-  'Compares a folder''s UIDs on the server (present: an array of [first, last]) with the table. missing: ranges [first, last, messages] of neighbours that are not stored, be they new or left out by an earlier failure. Marks the rows of an earlier UIDVALIDITY deleted, and with mark_deleted those that have left the folder; present_count, how many messages the server says there are, must then agree with the list.';
+  'Compares a folder''s UIDs on the server (present: an array of [first, last]) with the table. missing: ranges [first, last, messages] of neighbours that are not stored, be they new or left out by an earlier failure. Marks the rows of an earlier UIDVALIDITY deleted, and with mark_deleted those that have left the folder; present_count, how many messages the server says there are, must then agree with the list. highestmodseq is noted as the mark up to which the table knows the folder. moved: whether messages may have moved here from where they are gone.';
 
 create or replace function public.save_synced_emails(
   account_id uuid, folder text, uidvalidity bigint, emails jsonb, job_id uuid default null
@@ -319,35 +353,37 @@ declare
 begin
   insert into public.synced_emails as e (
     account_id, folder, uidvalidity, uid, message_id, in_reply_to, subject, from_addresses, to_addresses, cc_addresses,
-    bcc_addresses, reply_to_addresses, sent_at, received_at, size, flags, preview, body_text, body_html, parse_error, job_id
+    bcc_addresses, reply_to_addresses, sent_at, received_at, size, flags, email_id, thread_id, labels, preview, body_text,
+    body_html, parse_error, job_id
   )
   select distinct on (m.uid)
     account_id, folder, uidvalidity, m.uid, m.message_id, m.in_reply_to, m.subject, coalesce(m.from_addresses, '[]'),
     coalesce(m.to_addresses, '[]'), coalesce(m.cc_addresses, '[]'), coalesce(m.bcc_addresses, '[]'),
-    coalesce(m.reply_to_addresses, '[]'), m.sent_at, m.received_at, m.size, coalesce(m.flags, '{}'), m.preview, m.body_text,
-    m.body_html, m.parse_error, job_id
+    coalesce(m.reply_to_addresses, '[]'), m.sent_at, m.received_at, m.size, coalesce(m.flags, '{}'), m.email_id, m.thread_id, m.labels,
+    m.preview, m.body_text, m.body_html, m.parse_error, job_id
   from jsonb_to_recordset(emails) as m(
     uid bigint, message_id text, in_reply_to text, subject text, from_addresses jsonb, to_addresses jsonb, cc_addresses jsonb,
     bcc_addresses jsonb, reply_to_addresses jsonb, sent_at timestamptz, received_at timestamptz, size bigint, flags text[],
-    preview text, body_text text, body_html text, parse_error text
+    email_id text, thread_id text, labels text[], preview text, body_text text, body_html text, parse_error text
   )
   order by m.uid -- in one order, so that two workers with the same range wait and do not deadlock
   on conflict on constraint synced_emails_one_per_uid do update
   set message_id = excluded.message_id, in_reply_to = excluded.in_reply_to, subject = excluded.subject,
       from_addresses = excluded.from_addresses, to_addresses = excluded.to_addresses, cc_addresses = excluded.cc_addresses,
       bcc_addresses = excluded.bcc_addresses, reply_to_addresses = excluded.reply_to_addresses, sent_at = excluded.sent_at,
-      received_at = excluded.received_at, size = excluded.size, flags = excluded.flags, preview = excluded.preview,
+      received_at = excluded.received_at, size = excluded.size, flags = excluded.flags,
+      email_id = excluded.email_id, thread_id = excluded.thread_id, labels = excluded.labels, preview = excluded.preview,
       body_text = coalesce(excluded.body_text, e.body_text), body_html = coalesce(excluded.body_html, e.body_html),
       parse_error = excluded.parse_error, deleted_at = null, job_id = excluded.job_id, synced_at = now()
   -- A chunk that runs again writes nothing.
   where (
       e.message_id, e.in_reply_to, e.subject, e.from_addresses, e.to_addresses, e.cc_addresses, e.bcc_addresses,
-      e.reply_to_addresses, e.sent_at, e.received_at, e.size, e.flags, e.preview, e.body_text, e.body_html, e.parse_error,
+      e.reply_to_addresses, e.sent_at, e.received_at, e.size, e.flags, e.email_id, e.thread_id, e.labels, e.preview, e.body_text, e.body_html, e.parse_error,
       e.deleted_at
     ) is distinct from (
       excluded.message_id, excluded.in_reply_to, excluded.subject, excluded.from_addresses, excluded.to_addresses,
       excluded.cc_addresses, excluded.bcc_addresses, excluded.reply_to_addresses, excluded.sent_at, excluded.received_at,
-      excluded.size, excluded.flags, excluded.preview, coalesce(excluded.body_text, e.body_text),
+      excluded.size, excluded.flags, excluded.email_id, excluded.thread_id, excluded.labels, excluded.preview, coalesce(excluded.body_text, e.body_text),
       coalesce(excluded.body_html, e.body_html), excluded.parse_error, null::timestamptz
     )
     -- What a server refuses to show today is no reason to forget what it showed before.
@@ -382,15 +418,214 @@ end
 $$;
 comment on function public.save_email_flags is 'Notes the present flags of messages ({uid, flags}) that are stored; returns how many differed.';
 
+-- 88_email_folders.sql
+
+-- The folders of an account: which there are, how far they are synced, and messages that moved between them.
+
+create or replace function chunk_private.note_email_folder(
+  of_account uuid, of_folder text, generation bigint, mark text, count_now int
+)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into public.email_folders as f (account_id, folder, uidvalidity, highestmodseq, messages, synced_at)
+  select a.id, of_folder, generation, mark, count_now, now()
+  from public.email_accounts a
+  where a.id = of_account -- which may have been removed while its mail was synced
+  on conflict on constraint email_folders_pkey do update
+  set uidvalidity = excluded.uidvalidity, highestmodseq = excluded.highestmodseq, messages = excluded.messages,
+      synced_at = excluded.synced_at, gone_at = null;
+$$;
+comment on function chunk_private.note_email_folder is 'Notes how far a folder is synced.';
+
+create or replace function chunk_private.has_gone_emails(of_account uuid)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Messages move within days; looking for them for ever would cost each new message a look.
+  select exists (
+    select from public.synced_emails e
+    where e.account_id = of_account and e.deleted_at > now() - interval '7 days' and e.message_id is not null
+  );
+$$;
+comment on function chunk_private.has_gone_emails is 'Whether messages of the account went lately, and may turn up in another folder.';
+
+create or replace function public.save_email_folders(account_id uuid, folders jsonb)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set statement_timeout = '60s' -- the messages of a folder that is gone
+as $$
+#variable_conflict use_variable
+declare
+  names constant text[] := array(select f.folder from jsonb_to_recordset(folders) as f(folder text));
+  gone int;
+  messages int;
+begin
+  if cardinality(names) = 0 or array_position(names, null) is not null then
+    raise exception using errcode = 'SC003', detail = 'folders',
+      message = 'folders must be an array of {folder, special_use} with at least one folder';
+  end if;
+  insert into public.email_folders as f (account_id, folder, special_use)
+  select distinct on (n.folder) a.id, n.folder, n.special_use
+  from jsonb_to_recordset(folders) as n(folder text, special_use text)
+  join public.email_accounts a on a.id = account_id -- which may have been removed meanwhile
+  order by n.folder
+  on conflict on constraint email_folders_pkey do update
+  set special_use = excluded.special_use, gone_at = null
+  where f.special_use is distinct from excluded.special_use or f.gone_at is not null;
+
+  update public.email_folders f
+  set gone_at = now(), highestmodseq = null
+  where f.account_id = account_id and f.gone_at is null and f.folder <> all (names);
+  get diagnostics gone = row_count;
+
+  update public.synced_emails e
+  set deleted_at = now()
+  where e.account_id = account_id and e.deleted_at is null and e.folder <> all (names);
+  get diagnostics messages = row_count;
+  return jsonb_build_object('gone', gone, 'deleted', messages);
+end
+$$;
+comment on function public.save_email_folders is
+  'Notes all folders of an account, an array of {folder, special_use}; marks those that are no longer there as gone, and their messages as deleted. Returns how many of each.';
+
+create or replace function public.get_email_folder(account_id uuid, folder text)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object('uidvalidity', f.uidvalidity, 'highestmodseq', f.highestmodseq)
+  from public.email_folders f
+  where f.account_id = $1 and f.folder = $2;
+$$;
+comment on function public.get_email_folder is 'How far a folder is synced: {uidvalidity, highestmodseq}, or null when it never was.';
+
+create or replace function public.update_email_folder(
+  account_id uuid, folder text, uidvalidity bigint, highestmodseq text, present_count int, changed jsonb, vanished jsonb
+)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set statement_timeout = '60s'
+as $$
+#variable_conflict use_variable
+declare
+  missing jsonb;
+  missing_count bigint;
+  stored bigint;
+  deleted int;
+  flags_changed int;
+begin
+  update public.synced_emails e
+  set deleted_at = now()
+  from jsonb_array_elements(vanished) r(range)
+  where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.deleted_at is null
+    and e.uid between (r.range ->> 0)::bigint and (r.range ->> 1)::bigint;
+  get diagnostics deleted = row_count;
+  flags_changed := public.save_email_flags(account_id, folder, uidvalidity, changed);
+
+  with absent as (
+    select c.uid, c.uid - row_number() over (order by c.uid) as island
+    from jsonb_to_recordset(changed) as c(uid bigint)
+    where not exists (
+      select from public.synced_emails e
+      where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.uid = c.uid and e.deleted_at is null
+    )
+  ), islands as (
+    select min(a.uid) as first, max(a.uid) as last, count(*) as messages from absent a group by a.island
+  )
+  select coalesce(jsonb_agg(jsonb_build_array(i.first, i.last, i.messages) order by i.first), '[]'), coalesce(sum(i.messages), 0)
+  into missing, missing_count
+  from islands i;
+
+  select count(*) into stored
+  from public.synced_emails e
+  where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.deleted_at is null;
+  if stored + missing_count = present_count then
+    perform chunk_private.note_email_folder(account_id, folder, uidvalidity, highestmodseq, present_count);
+  end if;
+  return jsonb_build_object(
+    'agrees', stored + missing_count = present_count, 'missing', missing, 'deleted', deleted, 'flags_changed', flags_changed,
+    'moved', chunk_private.has_gone_emails(account_id)
+  );
+end
+$$;
+comment on function public.update_email_folder is
+  'Applies what changed in a folder since its mark: changed ({uid, flags}), vanished ([first, last]). Returns what of it is missing like plan_email_folder, and agrees: whether the table then has as many messages as the server; otherwise the folder has to be compared as a whole.';
+
+create or replace function public.renumber_email_folder(account_id uuid, folder text, uidvalidity bigint)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  insert into public.email_folders as f (account_id, folder, uidvalidity)
+  select a.id, folder, uidvalidity from public.email_accounts a where a.id = account_id
+  on conflict on constraint email_folders_pkey do update
+  set uidvalidity = excluded.uidvalidity, highestmodseq = null
+  where f.uidvalidity is distinct from excluded.uidvalidity;
+  return found;
+end
+$$;
+comment on function public.renumber_email_folder is
+  'Notes that the server has renumbered a folder; true for the first who does, who then plans it again.';
+
+create or replace function public.adopt_moved_emails(
+  account_id uuid, folder text, uidvalidity bigint, emails jsonb, with_body boolean default false
+)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  adopted jsonb;
+begin
+  -- One row for one message: copies of a mail have the same id, size and date.
+  with pairs as (
+    select m.uid, m.flags, e.id,
+      row_number() over (partition by m.uid order by e.deleted_at desc, e.id) as nth_row,
+      row_number() over (partition by e.id order by m.uid) as nth_message
+    from jsonb_to_recordset(emails) as m(
+      uid bigint, message_id text, size bigint, received_at timestamptz, email_id text, flags text[]
+    )
+    join public.synced_emails e on e.account_id = account_id and e.message_id = m.message_id and e.size = m.size
+      and (e.received_at = m.received_at or e.email_id = m.email_id)
+    where e.deleted_at is not null and (not with_body or e.body_text is not null)
+      and not exists (
+        select from public.synced_emails o
+        where o.account_id = account_id and o.folder = folder and o.uidvalidity = uidvalidity and o.uid = m.uid
+      )
+  ), moved as (
+    update public.synced_emails e
+    set folder = folder, uidvalidity = uidvalidity, uid = p.uid, flags = coalesce(p.flags, '{}'), deleted_at = null, synced_at = now()
+    from pairs p
+    where e.id = p.id and p.nth_row = 1 and p.nth_message = 1
+    returning e.uid
+  )
+  select coalesce(jsonb_agg(m.uid order by m.uid), '[]') into adopted from moved m;
+  return adopted;
+end
+$$;
+comment on function public.adopt_moved_emails is
+  'Moves the rows of messages that are gone where they were to where they are now: emails are {uid, message_id, size, received_at, email_id, flags}. Returns the UIDs that need not be fetched.';
+
 -- 90_access.sql
 
-revoke all on public.email_accounts, public.synced_emails from public, anon, authenticated, service_role;
-grant select on public.email_accounts, public.synced_emails to authenticated;
-grant select, insert, update, delete on public.email_accounts, public.synced_emails to service_role;
+revoke all on public.email_accounts, public.synced_emails, public.email_folders from public, anon, authenticated, service_role;
+grant select on public.email_accounts, public.synced_emails, public.email_folders to authenticated;
+grant select, insert, update, delete on public.email_accounts, public.synced_emails, public.email_folders to service_role;
 revoke all on sequence public.synced_emails_id_seq from public, anon, authenticated, service_role;
 
 alter table public.email_accounts enable row level security;
 alter table public.synced_emails enable row level security;
+alter table public.email_folders enable row level security;
 drop policy if exists "Users see their own email accounts" on public.email_accounts;
 create policy "Users see their own email accounts" on public.email_accounts for select to authenticated
   using (owner_id = (select auth.uid()));
@@ -398,17 +633,25 @@ drop policy if exists "Users see the emails of their own accounts" on public.syn
 create policy "Users see the emails of their own accounts" on public.synced_emails for select to authenticated
   using (account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid())));
 
+drop policy if exists "Users see the folders of their own accounts" on public.email_folders;
+create policy "Users see the folders of their own accounts" on public.email_folders for select to authenticated
+  using (account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid())));
+
 revoke execute on function
   public.save_email_account, public.remove_email_account, public.get_email_account_secret, public.plan_email_folder,
   public.save_synced_emails, public.save_email_flags, chunk_private.save_email_account,
-  chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.forget_email_password
+  chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.forget_email_password,
+  public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
+  public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails
 from public, anon, authenticated, service_role;
 grant execute on function
   public.save_email_account, public.remove_email_account, chunk_private.save_email_account, chunk_private.remove_email_account
 to authenticated, service_role;
 grant execute on function
   public.get_email_account_secret, public.plan_email_folder, public.save_synced_emails, public.save_email_flags,
-  chunk_private.get_email_account_secret
+  chunk_private.get_email_account_secret,
+  public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
+  public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails
 to service_role;
 
 notify pgrst, 'reload schema';

@@ -43,6 +43,9 @@ create table if not exists public.synced_emails (
   received_at timestamptz,
   size bigint,
   flags text[] not null default '{}',
+  email_id text,
+  thread_id text,
+  labels text[],
   preview text,
   body_text text,
   body_html text,
@@ -65,11 +68,39 @@ comment on column public.synced_emails.from_addresses is 'Array of {name, addres
 comment on column public.synced_emails.sent_at is 'The header Date; null when it is missing or no date.';
 comment on column public.synced_emails.received_at is 'When the server got the message (INTERNALDATE).';
 comment on column public.synced_emails.size is 'Size on the server in bytes.';
-comment on column public.synced_emails.flags is 'IMAP flags, such as \Seen, as of the message''s sync or the last full one.';
+comment on column public.synced_emails.flags is 'IMAP flags, such as \Seen, as of the last sync that looked: every one where the server has CONDSTORE, else a full one.';
+comment on column public.synced_emails.email_id is 'The server''s own id of the message, the same in every folder (EMAILID, or Gmail''s X-GM-MSGID); null where it has none.';
+comment on column public.synced_emails.thread_id is 'The server''s id of the conversation (THREADID, or Gmail''s X-GM-THRID); null where it has none.';
+comment on column public.synced_emails.labels is 'Gmail''s labels as of the message''s sync; null elsewhere.';
 comment on column public.synced_emails.preview is 'The text''s beginning, in one line.';
 comment on column public.synced_emails.body_text is 'Only when the job''s payload asked for it: {"body": true}.';
 comment on column public.synced_emails.parse_error is 'What could not be read of the message; the rest is stored.';
-comment on column public.synced_emails.deleted_at is 'When a full sync found that the message has left the folder.';
+comment on column public.synced_emails.deleted_at is 'When a sync found that the message, or its folder, is gone. A message that turns up in another folder is moved there.';
 comment on column public.synced_emails.job_id is 'The sync job that stored the message; it may have been purged since.';
 
 create index if not exists synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last) where deleted_at is null;
+
+-- For messages that have moved: only the rows that are gone.
+create index if not exists synced_emails_gone on public.synced_emails (account_id, message_id) where deleted_at is not null;
+
+create table if not exists public.email_folders (
+  account_id uuid not null,
+  folder text not null,
+  special_use text,
+  uidvalidity bigint,
+  highestmodseq text,
+  messages int,
+  synced_at timestamptz,
+  gone_at timestamptz,
+  constraint email_folders_pkey primary key (account_id, folder),
+  constraint email_folders_account_fkey foreign key (account_id) references public.email_accounts (id) on delete cascade,
+  constraint email_folders_highestmodseq_is_a_number check (highestmodseq ~ '^[0-9]{1,19}$')
+);
+comment on table public.email_folders is 'Folders of the accounts, and how far they are synced. Written by the handler sync-emails.';
+comment on column public.email_folders.folder is 'The name on the server, as synced_emails.folder.';
+comment on column public.email_folders.special_use is 'What the folder is for, such as \Sent or \Junk; null: nothing special, or not listed yet.';
+comment on column public.email_folders.uidvalidity is 'The server''s generation of UIDs at the last sync.';
+comment on column public.email_folders.highestmodseq is 'The server''s mark of the last change that is in the table (CONDSTORE); text, since it has up to 63 bits. Null: unknown.';
+comment on column public.email_folders.messages is 'How many messages the folder had at the last sync.';
+comment on column public.email_folders.synced_at is 'When the folder was last compared with the table.';
+comment on column public.email_folders.gone_at is 'When a listing of all folders found that it is no longer there.';

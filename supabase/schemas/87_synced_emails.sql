@@ -2,7 +2,7 @@
 
 create or replace function public.plan_email_folder(
   account_id uuid, folder text, uidvalidity bigint, present jsonb, mark_deleted boolean default false,
-  present_count int default null
+  present_count int default null, highestmodseq text default null
 )
 returns jsonb
 language plpgsql
@@ -64,11 +64,14 @@ begin
       );
     get diagnostics gone = row_count;
   end if;
-  return jsonb_build_object('missing', missing, 'deleted', gone, 'superseded', superseded);
+  perform chunk_private.note_email_folder(account_id, folder, uidvalidity, highestmodseq, listed::int);
+  return jsonb_build_object(
+    'missing', missing, 'deleted', gone, 'superseded', superseded, 'moved', chunk_private.has_gone_emails(account_id)
+  );
 end
 $$;
 comment on function public.plan_email_folder is
-  'Compares a folder''s UIDs on the server (present: an array of [first, last]) with the table. missing: ranges [first, last, messages] of neighbours that are not stored, be they new or left out by an earlier failure. Marks the rows of an earlier UIDVALIDITY deleted, and with mark_deleted those that have left the folder; present_count, how many messages the server says there are, must then agree with the list.';
+  'Compares a folder''s UIDs on the server (present: an array of [first, last]) with the table. missing: ranges [first, last, messages] of neighbours that are not stored, be they new or left out by an earlier failure. Marks the rows of an earlier UIDVALIDITY deleted, and with mark_deleted those that have left the folder; present_count, how many messages the server says there are, must then agree with the list. highestmodseq is noted as the mark up to which the table knows the folder. moved: whether messages may have moved here from where they are gone.';
 
 create or replace function public.save_synced_emails(
   account_id uuid, folder text, uidvalidity bigint, emails jsonb, job_id uuid default null
@@ -83,35 +86,37 @@ declare
 begin
   insert into public.synced_emails as e (
     account_id, folder, uidvalidity, uid, message_id, in_reply_to, subject, from_addresses, to_addresses, cc_addresses,
-    bcc_addresses, reply_to_addresses, sent_at, received_at, size, flags, preview, body_text, body_html, parse_error, job_id
+    bcc_addresses, reply_to_addresses, sent_at, received_at, size, flags, email_id, thread_id, labels, preview, body_text,
+    body_html, parse_error, job_id
   )
   select distinct on (m.uid)
     account_id, folder, uidvalidity, m.uid, m.message_id, m.in_reply_to, m.subject, coalesce(m.from_addresses, '[]'),
     coalesce(m.to_addresses, '[]'), coalesce(m.cc_addresses, '[]'), coalesce(m.bcc_addresses, '[]'),
-    coalesce(m.reply_to_addresses, '[]'), m.sent_at, m.received_at, m.size, coalesce(m.flags, '{}'), m.preview, m.body_text,
-    m.body_html, m.parse_error, job_id
+    coalesce(m.reply_to_addresses, '[]'), m.sent_at, m.received_at, m.size, coalesce(m.flags, '{}'), m.email_id, m.thread_id, m.labels,
+    m.preview, m.body_text, m.body_html, m.parse_error, job_id
   from jsonb_to_recordset(emails) as m(
     uid bigint, message_id text, in_reply_to text, subject text, from_addresses jsonb, to_addresses jsonb, cc_addresses jsonb,
     bcc_addresses jsonb, reply_to_addresses jsonb, sent_at timestamptz, received_at timestamptz, size bigint, flags text[],
-    preview text, body_text text, body_html text, parse_error text
+    email_id text, thread_id text, labels text[], preview text, body_text text, body_html text, parse_error text
   )
   order by m.uid -- in one order, so that two workers with the same range wait and do not deadlock
   on conflict on constraint synced_emails_one_per_uid do update
   set message_id = excluded.message_id, in_reply_to = excluded.in_reply_to, subject = excluded.subject,
       from_addresses = excluded.from_addresses, to_addresses = excluded.to_addresses, cc_addresses = excluded.cc_addresses,
       bcc_addresses = excluded.bcc_addresses, reply_to_addresses = excluded.reply_to_addresses, sent_at = excluded.sent_at,
-      received_at = excluded.received_at, size = excluded.size, flags = excluded.flags, preview = excluded.preview,
+      received_at = excluded.received_at, size = excluded.size, flags = excluded.flags,
+      email_id = excluded.email_id, thread_id = excluded.thread_id, labels = excluded.labels, preview = excluded.preview,
       body_text = coalesce(excluded.body_text, e.body_text), body_html = coalesce(excluded.body_html, e.body_html),
       parse_error = excluded.parse_error, deleted_at = null, job_id = excluded.job_id, synced_at = now()
   -- A chunk that runs again writes nothing.
   where (
       e.message_id, e.in_reply_to, e.subject, e.from_addresses, e.to_addresses, e.cc_addresses, e.bcc_addresses,
-      e.reply_to_addresses, e.sent_at, e.received_at, e.size, e.flags, e.preview, e.body_text, e.body_html, e.parse_error,
+      e.reply_to_addresses, e.sent_at, e.received_at, e.size, e.flags, e.email_id, e.thread_id, e.labels, e.preview, e.body_text, e.body_html, e.parse_error,
       e.deleted_at
     ) is distinct from (
       excluded.message_id, excluded.in_reply_to, excluded.subject, excluded.from_addresses, excluded.to_addresses,
       excluded.cc_addresses, excluded.bcc_addresses, excluded.reply_to_addresses, excluded.sent_at, excluded.received_at,
-      excluded.size, excluded.flags, excluded.preview, coalesce(excluded.body_text, e.body_text),
+      excluded.size, excluded.flags, excluded.email_id, excluded.thread_id, excluded.labels, excluded.preview, coalesce(excluded.body_text, e.body_text),
       coalesce(excluded.body_html, e.body_html), excluded.parse_error, null::timestamptz
     )
     -- What a server refuses to show today is no reason to forget what it showed before.

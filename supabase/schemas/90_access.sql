@@ -112,13 +112,14 @@ revoke execute on function chunk_private.save_secret from service_role;
 
 -- Email ---------------------------------------------------------------------------------------------------------------
 
-revoke all on public.email_accounts, public.synced_emails from public, anon, authenticated, service_role;
-grant select on public.email_accounts, public.synced_emails to authenticated;
-grant select, insert, update, delete on public.email_accounts, public.synced_emails to service_role;
+revoke all on public.email_accounts, public.synced_emails, public.email_folders from public, anon, authenticated, service_role;
+grant select on public.email_accounts, public.synced_emails, public.email_folders to authenticated;
+grant select, insert, update, delete on public.email_accounts, public.synced_emails, public.email_folders to service_role;
 revoke all on sequence public.synced_emails_id_seq from public, anon, authenticated, service_role;
 
 alter table public.email_accounts enable row level security;
 alter table public.synced_emails enable row level security;
+alter table public.email_folders enable row level security;
 drop policy if exists "Users see their own email accounts" on public.email_accounts;
 create policy "Users see their own email accounts" on public.email_accounts for select to authenticated
   using (owner_id = (select auth.uid()));
@@ -126,15 +127,23 @@ drop policy if exists "Users see the emails of their own accounts" on public.syn
 create policy "Users see the emails of their own accounts" on public.synced_emails for select to authenticated
   using (account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid())));
 
+drop policy if exists "Users see the folders of their own accounts" on public.email_folders;
+create policy "Users see the folders of their own accounts" on public.email_folders for select to authenticated
+  using (account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid())));
+
 revoke execute on function
   public.save_email_account, public.remove_email_account, public.get_email_account_secret, public.plan_email_folder,
   public.save_synced_emails, public.save_email_flags, chunk_private.save_email_account,
-  chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.forget_email_password
+  chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.forget_email_password,
+  public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
+  public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails
 from public, anon, authenticated, service_role;
 grant execute on function
   public.save_email_account, public.remove_email_account, chunk_private.save_email_account, chunk_private.remove_email_account
 to authenticated, service_role;
 grant execute on function
   public.get_email_account_secret, public.plan_email_folder, public.save_synced_emails, public.save_email_flags,
-  chunk_private.get_email_account_secret
+  chunk_private.get_email_account_secret,
+  public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
+  public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails
 to service_role;

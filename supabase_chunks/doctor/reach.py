@@ -43,12 +43,17 @@ _CORE = frozenset(
 )
 _EMAIL = frozenset(
     {
+        "adopt_moved_emails",
         "get_email_account_secret",
+        "get_email_folder",
         "plan_email_folder",
         "remove_email_account",
+        "renumber_email_folder",
         "save_email_account",
         "save_email_flags",
+        "save_email_folders",
         "save_synced_emails",
+        "update_email_folder",
     }
 )
 FUNCTIONS = _CORE | _EMAIL

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import jwt
+import psycopg
 import pytest
 import supabase
 
@@ -225,6 +226,14 @@ async def test_accounts_are_saved_listed_and_removed_and_the_password_never_come
             "implicit",
         )
         assert "pw-" not in repr(found)
+        assert await done(client.email.folders(name)) == []
+        with psycopg.connect(stack.db_url) as connection:
+            connection.execute(
+                "insert into public.email_folders (account_id, folder, special_use) select %s, 'Sent', '\\Sent'",
+                [account],
+            )
+        assert [one.special_use for one in await done(client.email.folders(name))] == ["\\Sent"]
+        assert await done(client.email.folders(name, owner_id=uuid.uuid4())) == []
         assert await done(client.email.remove_account(name)) is True
         assert await done(client.email.remove_account(name)) is False
 

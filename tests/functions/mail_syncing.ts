@@ -81,8 +81,14 @@ export class MailSync implements AsyncDisposable {
       case "plan_email_folder": {
         const present = args.present as [number, number][];
         const missing = present.map(([from, to]) => [from, to, to - from + 1]);
-        return { missing, deleted: 0, superseded: 0 };
+        return { missing, deleted: 0, superseded: 0, moved: false };
       }
+      case "get_email_folder":
+        return null;
+      case "save_email_folders":
+        return { gone: 0, deleted: 0 };
+      case "renumber_email_folder":
+        return this.calls.filter((call) => call.name === name).length === 1;
       case "save_synced_emails": {
         const emails = args.emails as EmailRow[];
         for (const email of emails) this.rows.set(email.uid, this.keep(email));

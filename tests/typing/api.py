@@ -20,6 +20,7 @@ from supabase_chunks import (
     Claim,
     Completion,
     EmailAccount,
+    EmailFolder,
     Job,
     JobFailed,
     JobStatus,
@@ -72,6 +73,7 @@ def sync(client: ChunksClient) -> None:
     assert_type(client.kinds(), list[Kind])
     assert_type(client.email.save_account("a", host="h", username="u", password="p"), UUID)
     assert_type(client.email.accounts(), list[EmailAccount])
+    assert_type(client.email.folders("a"), list[EmailFolder])
     assert_type(client.cleanup_stuck_chunks(stuck_after=timedelta(minutes=5)), int)
     assert_type(client.health(), dict[str, Any])
     claim = client.queue.claim("w", kinds=["custom"])

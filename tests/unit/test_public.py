@@ -25,6 +25,7 @@ PINNED = [
     "ConnectionFailed",
     "DemoError",
     "EmailAccount",
+    "EmailFolder",
     "FunctionsNotInstalled",
     "InstallError",
     "InvalidArgument",

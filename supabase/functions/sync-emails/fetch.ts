@@ -8,7 +8,7 @@
 import type { FetchMessageObject, FetchQueryObject, ImapFlow } from "imapflow";
 import type { Budget } from "./budget.ts";
 import { Draft } from "./draft.ts";
-import { fetchEach, fetchRange } from "./narrowing.ts";
+import { type Fetch, fetchEach, fetchRange } from "./narrowing.ts";
 import type { Saver } from "./saving.ts";
 
 /** The range, and whether bodies are wanted. */
@@ -18,6 +18,8 @@ export interface Wanted {
   body: boolean;
   /** How many messages there are in the range; null: the server is asked. */
   expected: number | null;
+  /** Of the range only these, ascending; null: all. */
+  only: number[] | null;
 }
 
 /** Bytes of a header that are fetched with all others, and at most. */
@@ -30,7 +32,15 @@ const PART_BYTES = { preview: 48 * 1024, body: 1024 * 1024 };
 /** Bytes of parts that are fetched before their rows are made. */
 const AT_ONCE = 2 * 1024 * 1024;
 
-const ENVELOPE: FetchQueryObject = { uid: true, flags: true, size: true, internalDate: true };
+/** Ids of conversations and labels come where the server has them. */
+const ENVELOPE: FetchQueryObject = {
+  uid: true,
+  flags: true,
+  size: true,
+  internalDate: true,
+  threadId: true,
+  labels: true,
+};
 
 /**
  * Fetches and stores a range.
@@ -50,26 +60,25 @@ export async function fetchMessages(
   const refused = new Map<number, { why: string; broke: boolean }>();
   const timeIsOver = () => budget.leftMs() <= 0;
   const flags = (uid: number, mentioned: Set<string>) => saver.mention(uid, mentioned);
-  const left = await fetchRange(
-    {
-      query: { ...ENVELOPE, bodyParts: [part("HEADER", HEADER_BYTES), part("TEXT", START_BYTES[mode])] },
-      client,
-      answers: (message) =>
-        message.size !== undefined && "headers" in message && message.bodyParts !== undefined,
-      async take(message) {
-        const draft = new Draft(message, wanted.body);
-        draft.readHeader(message.headers, HEADER_BYTES);
-        draft.readStart(message.bodyParts?.get("text"), START_BYTES[mode]);
-        if (draft.isDone) await saver.add(draft.row());
-        else drafts.push(draft);
-      },
-      refused: (uid, why, broke) => void refused.set(uid, { why, broke }),
-      flags,
-      enough: () => timeIsOver() && saver.fetched + drafts.length > 0,
+  const messages: Fetch = {
+    query: { ...ENVELOPE, bodyParts: [part("HEADER", HEADER_BYTES), part("TEXT", START_BYTES[mode])] },
+    client,
+    answers: (message) =>
+      message.size !== undefined && "headers" in message && message.bodyParts !== undefined,
+    async take(message) {
+      const draft = new Draft(message, wanted.body);
+      draft.readHeader(message.headers, HEADER_BYTES);
+      draft.readStart(message.bodyParts?.get("text"), START_BYTES[mode]);
+      if (draft.isDone) await saver.add(draft.row());
+      else drafts.push(draft);
     },
-    [wanted.from, wanted.to],
-    wanted.expected,
-  );
+    refused: (uid, why, broke) => void refused.set(uid, { why, broke }),
+    flags,
+    enough: () => timeIsOver() && saver.fetched + drafts.length > 0,
+  };
+  const left = wanted.only === null
+    ? await fetchRange(messages, [wanted.from, wanted.to], wanted.expected)
+    : await fetchEach(messages, wanted.only);
   for (const [uid, { why, broke }] of refused) await takeWhatThereIs(uid, why, broke);
   const unfinished = await finish(drafts);
   return [...unfinished, ...left].sort((a, b) => a - b);

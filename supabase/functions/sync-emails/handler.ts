@@ -5,25 +5,20 @@
  * messages, and what an earlier failure left out. Nothing new: no further chunk.
  */
 
-import type { ImapFlow } from "imapflow";
 import { type Rpc, RpcError, withRetries } from "../_shared/rpc.ts";
 import { type Answer, type Chunk, type Context, PermanentFailure } from "../_shared/serve.ts";
 import { type Budget, startBudget } from "./budget.ts";
-import { fetchMessages } from "./fetch.ts";
-import { explainDrop, type Folder, type Login } from "./mailbox.ts";
-import { storedFlags } from "./message.ts";
-import { type Range, readTask } from "./payload.ts";
+import { fanOut } from "./folders.ts";
+import { Line, Renumbered } from "./line.ts";
+import type { Login } from "./mailbox.ts";
+import { type Range, readTask, type Task } from "./payload.ts";
 import { planFolder } from "./plan.ts";
-import type { Session, SessionPool } from "./pool.ts";
-import { asRanges } from "./ranges.ts";
-import { Saver } from "./saving.ts";
+import type { SessionPool } from "./pool.ts";
+import { fetchFlags, fetchRange } from "./range.ts";
 import { HandOver, patiently } from "./throttle.ts";
 
 /** How long the database may be away before the chunk gives up. */
 const DATABASE_PATIENCE_MS = 20_000;
-
-/** More ranges than this are fetched again as one. */
-const MAX_RANGES_LEFT = 10;
 
 /** What the handler takes from outside. */
 export interface Dependencies {
@@ -39,34 +34,25 @@ export function createSyncEmails(
   const { sessions, callerMs = null } = dependencies;
   return async (chunk, context) => {
     const task = readTask(chunk);
-    if (task.task === "fan") {
-      const { account, folders, full, body, batchSize } = task;
-      const next = folders.map((folder) => ({ account, folder, full, body, batch_size: batchSize }));
-      return { result: { folders: folders.length }, next_chunks: next };
-    }
     const budget = startBudget(context.signal, callerMs);
     const rpc = patient(context.rpc, context.signal);
     const login = await lookUp(rpc, task.account, chunk.owner_id);
+    const once = async (): Promise<Answer> => {
+      const folder = task.task === "fan" ? null : task.folder;
+      const uidvalidity = "uidvalidity" in task ? task.uidvalidity : null;
+      const fresh = task.task === "plan";
+      const line = new Line(() => sessions.take(login, folder, fresh, context.signal), uidvalidity);
+      try {
+        return await carryOut(task, login.account_id, chunk.job_id, line, rpc, budget);
+      } catch (error) {
+        if (error instanceof Renumbered) return await planAgain(task as Range, error, login.account_id, rpc);
+        throw error;
+      } finally {
+        line.end();
+      }
+    };
     try {
-      return await patiently(
-        async () => {
-          const line = new Line(
-            () => sessions.take(login, task.folder, task.task === "plan", context.signal),
-            task,
-          );
-          try {
-            if (task.task === "plan") {
-              return await planFolder(task, login.account_id, await line.client(), line.folder, rpc);
-            }
-            if (task.task === "flags") return await fetchFlags(task, login, line, rpc);
-            return await fetchRange(task, login, chunk.job_id, line, rpc, budget);
-          } finally {
-            line.end();
-          }
-        },
-        budget,
-        task.handOvers,
-      );
+      return await patiently(once, budget, task.handOvers);
     } catch (error) {
       if (!(error instanceof HandOver)) throw error;
       const next = { ...chunk.payload, hand_overs: task.handOvers + 1 };
@@ -75,100 +61,37 @@ export function createSyncEmails(
   };
 }
 
-/** A session with the task's folder open; a fresh one takes the place of one that broke. */
-class Line {
-  #session: Session | null = null;
-
-  constructor(
-    private readonly take: () => Promise<Session>,
-    private readonly task: { folder: string; uidvalidity?: number | null },
-  ) {}
-
-  async client(): Promise<ImapFlow> {
-    if (this.#session?.client.usable) return this.#session.client;
-    this.end();
-    this.#session = await this.take();
-    const { folder, uidvalidity } = this.task;
-    const now = this.#session.folder.uidvalidity;
-    if (uidvalidity !== undefined && uidvalidity !== null && uidvalidity !== now) {
-      throw new PermanentFailure(
-        `the server has renumbered the folder ${JSON.stringify(folder)} since this sync was planned ` +
-          `(UIDVALIDITY ${uidvalidity}, now ${now}): start the sync again`,
-      );
-    }
-    return this.#session.client;
-  }
-
-  /** The folder that `client()` opened. */
-  get folder(): Folder {
-    return this.#session!.folder;
-  }
-
-  end(): void {
-    this.#session?.release();
-    this.#session = null;
-  }
-}
-
-async function fetchRange(
-  task: Range,
-  login: Login,
+async function carryOut(
+  task: Task,
+  accountId: string,
   jobId: string,
   line: Line,
   rpc: Rpc,
   budget: Budget,
 ): Promise<Answer> {
-  const { from, to, body, expected } = task;
-  await line.client();
-  const { path: folder, uidvalidity } = line.folder;
-  const where = { account_id: login.account_id, folder, uidvalidity };
-  const saver = new Saver({
-    emails: async (emails) => Number(await rpc("save_synced_emails", { ...where, emails, job_id: jobId })),
-    flags: async (emails) => Number(await rpc("save_email_flags", { ...where, emails })),
-  });
-  let left: number[];
-  try {
-    left = await fetchMessages({ from, to, body, expected }, () => line.client(), saver, budget);
-  } finally {
-    await saver.end();
+  switch (task.task) {
+    case "fan":
+      return await fanOut(task, accountId, await line.client(), rpc);
+    case "plan":
+      return await planFolder(task, accountId, await line.client(), line.folder, rpc);
+    case "flags":
+      return await fetchFlags(task, accountId, line, rpc);
+    case "messages":
+      return await fetchRange(task, accountId, jobId, line, rpc, budget);
   }
-  const { fetched, unreadable, changed } = saver;
-  const answer: Answer = {
-    result: { folder, from, to, fetched, unreadable, changed },
-    items_processed: fetched,
+}
+
+/** The first chunk that finds its folder renumbered plans it again; the others' ranges are void. */
+async function planAgain(task: Range, { folder }: Renumbered, accountId: string, rpc: Rpc): Promise<Answer> {
+  const { account, body, batchSize } = task;
+  const args = { account_id: accountId, folder: folder.path, uidvalidity: folder.uidvalidity };
+  const isFirst = await rpc("renumber_email_folder", args) as boolean;
+  // No range, though the job's payload may have one.
+  const next = { account, folder: folder.path, body, batch_size: batchSize, from: null, to: null };
+  return {
+    result: { folder: folder.path, renumbered: { was: task.uidvalidity, now_is: folder.uidvalidity } },
+    next_chunks: isFirst ? [next] : [],
   };
-  if (left.length > 0) answer.next_chunks = rest(task, { folder, uidvalidity }, left);
-  return answer;
-}
-
-/** Chunks for what there was no time for. */
-function rest(
-  task: Range,
-  where: { folder: string; uidvalidity: number },
-  left: number[],
-): Record<string, unknown>[] {
-  const { account, body } = task;
-  const runs = asRanges(left);
-  const ranges = runs.length > MAX_RANGES_LEFT ? [[left[0], left[left.length - 1]]] : runs;
-  return ranges.map(([from, to]) => ({ account, ...where, from, to, body }));
-}
-
-async function fetchFlags(task: Range, login: Login, line: Line, rpc: Rpc): Promise<Answer> {
-  const { from, to } = task;
-  const emails: { uid: number; flags: string[] }[] = [];
-  const client = await line.client();
-  const { path: folder, uidvalidity } = line.folder;
-  try {
-    for await (
-      const { uid, flags } of client.fetch(`${from}:${to}`, { uid: true, flags: true }, { uid: true })
-    ) {
-      if (uid >= from && uid <= to && flags) emails.push({ uid, flags: storedFlags(flags) });
-    }
-  } catch (error) {
-    throw explainDrop(error);
-  }
-  const args = { account_id: login.account_id, folder, uidvalidity, emails };
-  return { result: { folder, from, to, flags_changed: await rpc("save_email_flags", args) } };
 }
 
 /** The account of that name that belongs to the job's owner. */

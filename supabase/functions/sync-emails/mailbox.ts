@@ -1,6 +1,6 @@
 /** An IMAP mailbox: the connection, the folder that is open in it, and what their failures mean. */
 
-import { ImapFlow, type ImapFlowError } from "imapflow";
+import { ImapFlow, type ImapFlowError, type MailboxObject } from "imapflow";
 import { PermanentFailure, RetryLater } from "../_shared/serve.ts";
 import { isThrottle, refusal, secondsToWait, verdict } from "./refusals.ts";
 import { HandOver, Throttled } from "./throttle.ts";
@@ -21,6 +21,8 @@ export interface Folder {
   path: string;
   /** The generation of its UIDs; 0 on a server that has none. */
   uidvalidity: number;
+  /** The mark of its last change, where the server keeps one (CONDSTORE). */
+  highestmodseq: string | null;
 }
 
 /** Milliseconds. A chunk has minutes at most, so none of these may take one. */
@@ -51,6 +53,8 @@ export async function connect(login: Login, signal: AbortSignal, extraCa?: strin
     socketTimeout: SILENCE_TIMEOUT,
     disableAutoIdle: true,
     disableCompression: true,
+    // Where the server can: what vanished comes with what changed.
+    qresync: true,
     maxLiteralSize: MAX_LITERAL,
     maxResponseSize: 2 * MAX_LITERAL,
     logger: false,
@@ -80,8 +84,7 @@ export async function connect(login: Login, signal: AbortSignal, extraCa?: strin
  */
 export async function openFolder(client: ImapFlow, folder: string): Promise<Folder> {
   try {
-    const mailbox = await client.mailboxOpen(folder, { readOnly: true });
-    return { path: mailbox.path, uidvalidity: Number(mailbox.uidValidity ?? 0) };
+    return folderOf(client, await client.mailboxOpen(folder, { readOnly: true }));
   } catch (thrown) {
     const error = thrown as ImapFlowError;
     if (error.mailboxMissing) {
@@ -92,6 +95,17 @@ export async function openFolder(client: ImapFlow, folder: string): Promise<Fold
     }
     throw explainDrop(error);
   }
+}
+
+/** The folder that a session has open. */
+export function folderOf(client: ImapFlow, mailbox: MailboxObject): Folder {
+  const { path, uidValidity, highestModseq, noModseq } = mailbox;
+  const keepsMarks = client.enabled.has("CONDSTORE") && !noModseq && highestModseq;
+  return {
+    path,
+    uidvalidity: Number(uidValidity ?? 0),
+    highestmodseq: keepsMarks ? String(highestModseq) : null,
+  };
 }
 
 /** What a failure within a session means: the connection is gone, or the server is out of sorts; try again. */

@@ -22,6 +22,9 @@ export interface EmailRow {
   received_at: string | null;
   size: number | null;
   flags: string[];
+  email_id: string | null;
+  thread_id: string | null;
+  labels: string[] | null;
   preview: string | null;
   body_text: string | null;
   body_html: string | null;
@@ -34,6 +37,10 @@ export interface Envelope {
   flags?: Set<string> | undefined;
   size?: number | undefined;
   internalDate?: Date | string | undefined;
+  /** What some servers know: the message's own id, its conversation's, and Gmail's labels. */
+  emailId?: string | undefined;
+  threadId?: string | undefined;
+  labels?: Set<string> | undefined;
 }
 
 /** A part's decoded text. */
@@ -74,6 +81,9 @@ export function emptyRow(envelope: Envelope): EmailRow {
     received_at: inRange(received) ? new Date(received).toISOString() : null,
     size: envelope.size ?? null,
     flags: storedFlags(envelope.flags),
+    email_id: envelope.emailId || null,
+    thread_id: envelope.threadId || null,
+    labels: envelope.labels ? [...envelope.labels].map(storableText).sort() : null,
     preview: null,
     body_text: null,
     body_html: null,

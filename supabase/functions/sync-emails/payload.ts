@@ -17,7 +17,9 @@ interface Common {
 /** Several folders: each gets a planning chunk of its own, so that one that is missing does not stop the others. */
 export interface Fan extends Omit<Common, "folder"> {
   task: "fan";
-  folders: string[];
+  folders: string[] | "all";
+  /** Of all folders not these: special uses (`\\Junk`) and patterns of names (`Old/*`). */
+  exclude: string[];
   full: boolean;
 }
 
@@ -35,6 +37,8 @@ export interface Range extends Common {
   to: number;
   /** How many messages were in the range when it was planned; null: unknown. */
   expected: number | null;
+  /** Whether messages may have moved here, whose rows can be taken over. */
+  adopt: boolean;
   /** The generation of UIDs that the range was planned for; null: whatever the folder has. */
   uidvalidity: number | null;
 }
@@ -43,9 +47,20 @@ export type Task = Fan | Plan | Range;
 
 const DEFAULT_BATCH_SIZE = 100;
 const MAX_BATCH_SIZE = 1000;
+const MAX_EXCLUDED = 100;
+const SPECIAL_USES = [
+  "\\All",
+  "\\Archive",
+  "\\Drafts",
+  "\\Flagged",
+  "\\Important",
+  "\\Junk",
+  "\\Sent",
+  "\\Trash",
+];
 
 /**
- * Reads a chunk's task: `{account, folder | folders, full, batch_size, body}` plans, and with `from` and `to` fetches.
+ * Reads a chunk's task: `{account, folder | folders, exclude, full, batch_size, body}` plans, and with `from` and `to` fetches.
  *
  * @throws PermanentFailure naming the field that makes no sense.
  */
@@ -65,8 +80,12 @@ export function readTask(chunk: Chunk): Task {
   const own = (chunk.payload ?? {}) as Record<string, unknown>;
   if (folders !== undefined && own.folder === undefined) {
     const isList = Array.isArray(folders) && folders.length > 0 && folders.every(isText);
-    if (!isList) throw new PermanentFailure("folders is not a list of names");
-    return { task: "fan", folders: [...new Set(folders as string[])], full: flag("full", full), ...common };
+    if (!isList && folders !== "all") {
+      throw new PermanentFailure('folders is neither a list of names nor "all"');
+    }
+    const named = folders === "all" ? folders : [...new Set(folders as string[])];
+    const exclude = readExclude(fields.exclude, folders === "all");
+    return { task: "fan", folders: named, exclude, full: flag("full", full), ...common };
   }
   if (!isText(folder)) throw new PermanentFailure("folder is not a name");
   const from = wholeNumber(fields, "from", 1, 2 ** 32 - 1);
@@ -78,7 +97,22 @@ export function readTask(chunk: Chunk): Task {
   const uidvalidity = wholeNumber(fields, "uidvalidity", 0, Number.MAX_SAFE_INTEGER);
   const expected = wholeNumber(fields, "count", 0, 2 ** 32 - 1);
   const task = flag("flags_only", flags_only) ? "flags" : "messages";
-  return { task, folder, from, to, expected, uidvalidity, ...common };
+  const adopt = flag("adopt", fields.adopt ?? false);
+  return { task, folder, from, to, expected, adopt, uidvalidity, ...common };
+}
+
+function readExclude(exclude: unknown, all: boolean): string[] {
+  if (exclude === undefined) return [];
+  if (!all) throw new PermanentFailure('exclude goes with "folders": "all" only');
+  if (!Array.isArray(exclude) || exclude.length > MAX_EXCLUDED || !exclude.every(isText)) {
+    throw new PermanentFailure(`exclude is not a list of at most ${MAX_EXCLUDED} special uses and patterns`);
+  }
+  const known = SPECIAL_USES.map((use) => use.toLowerCase());
+  const unknown = exclude.find((what) => what.startsWith("\\") && !known.includes(what.toLowerCase()));
+  if (unknown === undefined) return exclude;
+  throw new PermanentFailure(
+    `exclude names no special use: ${unknown}; there are ${SPECIAL_USES.join(", ")}`,
+  );
 }
 
 function isText(value: unknown): value is string {

@@ -7,13 +7,13 @@
  */
 
 import type { ImapFlow } from "imapflow";
-import { type Folder, type Login, openFolder } from "./mailbox.ts";
+import { type Folder, folderOf, type Login, openFolder } from "./mailbox.ts";
 
 /** A session that is one chunk's alone until it gives it back. */
 export interface Session {
   readonly client: ImapFlow;
-  /** The folder that is open. */
-  readonly folder: Folder;
+  /** The folder that is open; null: none was asked for. */
+  readonly folder: Folder | null;
   /** Gives it back; a session that broke is dropped. */
   release(): void;
 }
@@ -28,6 +28,7 @@ const IDLE_MS = 10_000;
 
 export class SessionPool {
   readonly #idle = new Map<string, Idle[]>();
+  readonly #folders = new Map<string, Map<string, unknown>>();
 
   /** @param connect makes a session that is logged in. */
   constructor(
@@ -38,15 +39,16 @@ export class SessionPool {
   /**
    * A session with the folder open.
    *
+   * @param folder null: any or none.
    * @param fresh open the folder anew even if the session has it open, to see how many messages it has now.
    * @param signal closes the session while it is taken.
    */
-  async take(login: Login, folder: string, fresh: boolean, signal: AbortSignal): Promise<Session> {
+  async take(login: Login, folder: string | null, fresh: boolean, signal: AbortSignal): Promise<Session> {
     for (;;) {
       const idle = this.#takeIdle(login);
-      const client = idle ?? await this.connect(login, signal);
+      const client = idle ?? await this.#connect(login, signal);
       try {
-        const opened = await open(client, folder, fresh);
+        const opened = folder === null ? null : await open(client, folder, fresh);
         return this.#lend(login, client, opened, signal);
       } catch (error) {
         // One that waited may have been closed by the server meanwhile; that says nothing about the next.
@@ -68,7 +70,16 @@ export class SessionPool {
     }));
   }
 
-  #lend(login: Login, client: ImapFlow, folder: Folder, signal: AbortSignal): Session {
+  /** What the library asks about a folder before it opens it, one session need ask only once for all. */
+  async #connect(login: Login, signal: AbortSignal): Promise<ImapFlow> {
+    const client = await this.connect(login, signal);
+    const known = this.#folders.get(keyOf(login));
+    const own = client as unknown as { folders: Map<string, unknown> };
+    if (known !== undefined) own.folders = new Map(known);
+    return client;
+  }
+
+  #lend(login: Login, client: ImapFlow, folder: Folder | null, signal: AbortSignal): Session {
     const abort = () => client.close();
     signal.addEventListener("abort", abort);
     if (signal.aborted) abort();
@@ -98,6 +109,7 @@ export class SessionPool {
     const key = keyOf(login);
     const waiting = this.#idle.get(key) ?? [];
     this.#idle.set(key, waiting);
+    this.#folders.set(key, (client as unknown as { folders: Map<string, unknown> }).folders);
     const idle = {
       client,
       timer: setTimeout(() => {
@@ -134,7 +146,7 @@ function keyOf(login: Login): string {
 async function open(client: ImapFlow, folder: string, fresh: boolean): Promise<Folder> {
   const { mailbox } = client;
   if (!fresh && mailbox && mailbox.path === folder) {
-    return { path: mailbox.path, uidvalidity: Number(mailbox.uidValidity ?? 0) };
+    return folderOf(client, mailbox);
   }
   return await openFolder(client, folder);
 }

@@ -43,6 +43,8 @@ FOR_THE_SERVICE = {
         "save_synced_emails",
         "save_email_flags",
     ),
+    *("save_email_folders", "get_email_folder", "update_email_folder", "renumber_email_folder"),
+    "adopt_moved_emails",
 }
 # The definer functions behind those for users, which check who calls.
 PRIVATE_FOR_USERS = {
@@ -62,6 +64,7 @@ RELATIONS = {
     "public.chunk_processing_status": (READ, READ),
     "public.email_accounts": (READ, ALL),
     "public.synced_emails": (READ, ALL),
+    "public.email_folders": (READ, ALL),
     "chunk_private.settings": (set(), ALL),
     "chunk_private.lanes": (set(), ALL),
     "chunk_private.claim_lanes": (set(), READ),

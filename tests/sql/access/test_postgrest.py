@@ -49,6 +49,22 @@ CALLS: dict[str, tuple[dict[str, Any], int]] = {
     "plan_email_folder": ({"account_id": NOBODY, "folder": "f", "uidvalidity": 1, "present": []}, 200),
     "save_synced_emails": ({"account_id": NOBODY, "folder": "f", "uidvalidity": 1, "emails": []}, 200),
     "save_email_flags": ({"account_id": NOBODY, "folder": "f", "uidvalidity": 1, "emails": []}, 200),
+    "save_email_folders": ({"account_id": NOBODY, "folders": [{"folder": "f"}]}, 200),
+    "get_email_folder": ({"account_id": NOBODY, "folder": "f"}, 200),
+    "update_email_folder": (
+        {
+            "account_id": NOBODY,
+            "folder": "f",
+            "uidvalidity": 1,
+            "highestmodseq": "1",
+            "present_count": 1,
+            "changed": [],
+            "vanished": [],
+        },
+        200,
+    ),
+    "renumber_email_folder": ({"account_id": NOBODY, "folder": "f", "uidvalidity": 2}, 200),
+    "adopt_moved_emails": ({"account_id": NOBODY, "folder": "f", "uidvalidity": 1, "emails": []}, 200),
 }
 TABLES = (
     "sync_kinds",
