@@ -22,7 +22,16 @@ _SCHEMAS = {"supabase_vault": "vault", "pgsodium": "pgsodium", "pg_graphql": "gr
 # Those that a hosted project offers, of which the server says that only a superuser may create them.
 TRUSTED = frozenset(
     {
-        *("autoinc", "bloom", "dblink", "dict_xsyn", "earthdistance", "insert_username", "moddatetime"),
+        *(
+            "amcheck",
+            "autoinc",
+            "bloom",
+            "dblink",
+            "dict_xsyn",
+            "earthdistance",
+            "insert_username",
+            "moddatetime",
+        ),
         *("pageinspect", "pg_buffercache", "pg_stat_statements", "pg_walinspect", "pgrowlocks"),
         *("pgstattuple", "postgres_fdw", "refint", "vector"),
     }

@@ -192,6 +192,24 @@ def test_failed_migration_names_its_line_and_leaves_nothing(server: PostgresServ
         connection.execute("drop schema supabase_migrations cascade")
 
 
+def test_alter_job_changes_what_it_is_told_and_only_ones_own(superuser: psycopg.Connection) -> None:
+    superuser.execute("set session authorization postgres")
+    job = _one(superuser, "select cron.schedule('tidy', '30 seconds', 'select 1')")
+    superuser.execute("select cron.alter_job(%s, schedule := '5 4 * * *', active := false)", (job,))
+    row = superuser.execute("select schedule, command, active from cron.job where jobid = %s", (job,))
+    assert row.fetchone() == ("5 4 * * *", "select 1", False)
+    for arguments, complaint in (
+        ("schedule := 'soon'", "invalid schedule"),
+        ("username := 'anon'", "must be superuser to alter username"),
+    ):
+        with pytest.raises(psycopg.Error, match=complaint), superuser.transaction():
+            superuser.execute(f"select cron.alter_job({job}, {arguments})")
+    superuser.execute("reset session authorization; update cron.job set username = 'anon'")
+    superuser.execute("set session authorization postgres")
+    with pytest.raises(psycopg.errors.RaiseException, match=f"Job {job} does not exist or you don't own it"):
+        superuser.execute("select cron.alter_job(%s, active := true)", (job,))
+
+
 @pytest.mark.skipif(
     not Path("/usr/share/postgresql/15/extension/pg_cron.control").exists(), reason="pg_cron is not installed"
 )
