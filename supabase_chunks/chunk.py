@@ -52,7 +52,7 @@ class Chunk:
 
     @property
     def index(self) -> int:
-        """Its place in the job, from 0."""
+        """Its number in the job, from 0."""
         return self._claim.chunk_index
 
     @property

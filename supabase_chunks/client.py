@@ -319,8 +319,8 @@ class ChunksClient:
             >>> client.trigger_next_chunk_processing(job_id=job.id)  # the kind has no handler
             0
         """
-        parent = None if job_id is None else as_uuid(job_id, "job_id")
-        return self._driver.run(operations.trigger_next_chunk_processing(parent_sync_job_id=parent))
+        only = None if job_id is None else as_uuid(job_id, "job_id")
+        return self._driver.run(operations.trigger_next_chunk_processing(parent_sync_job_id=only))
 
     def purge(self, *, older_than: timedelta | None = None, batch_size: int | None = None) -> dict[str, Any]:
         """Delete ended jobs (of more than 30 days ago) in one batch; return `jobs`, `chunks` and `more`.
@@ -541,8 +541,8 @@ class AsyncChunksClient:
 
     async def trigger_next_chunk_processing(self, *, job_id: UUID | str | None = None) -> int:
         """Send the webhooks that are due now, of all jobs or one; return how many."""
-        parent = None if job_id is None else as_uuid(job_id, "job_id")
-        return await self._driver.run(operations.trigger_next_chunk_processing(parent_sync_job_id=parent))
+        only = None if job_id is None else as_uuid(job_id, "job_id")
+        return await self._driver.run(operations.trigger_next_chunk_processing(parent_sync_job_id=only))
 
     async def purge(
         self, *, older_than: timedelta | None = None, batch_size: int | None = None

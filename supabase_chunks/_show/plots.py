@@ -122,14 +122,14 @@ def draw_timeline(spans: Sequence[SpanView], ax: Axes | None) -> Axes:
     ax.xaxis.grid(visible=True, color=GRID)
     words = [*_LEGEND.values(), _AGAIN]
     handles = dict(sorted(drawn.items(), key=lambda item: words.index(item[0])))
-    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 6, "frameon": False}
+    where: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 6, "frameon": False}
     look: dict[str, Any] = {
         "fontsize": "small",
         "handlelength": 1.0,
         "columnspacing": 1.2,
         "borderaxespad": 0.3,
     }
-    ax.legend(list(handles.values()), list(handles), **place, **look)
+    ax.legend(list(handles.values()), list(handles), **where, **look)
     return ax
 
 
