@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.sql.database import Database, Session
 from tests.sql.threads import until
 
-# An advisory lock is named after an id; the number is the second part of its key.
-KEYS = {"gate": 0, "claim id": 1, "user": 2}
+# An advisory lock is named after an id, or a text; the number is the second part of its key.
+KEYS = {
+    "gate": "uuid_hash_extended(%s, 0)",
+    "claim id": "uuid_hash_extended(%s, 1)",
+    "user": "uuid_hash_extended(%s, 2)",
+    "webhooks": "hashtextextended(%s, 3)",
+}
 # The rows of a job, and how they are locked. Foreign keys lock rows too, but only against being deleted: FOR KEY SHARE,
 # which gets along with these.
 ROWS = {
@@ -20,31 +25,42 @@ ROWS = {
     "job": ("public.sync_jobs", "id", "no key update"),
     "stripe": ("chunk_private.fresh_stripes", "job_id", "update"),
     "returned": ("chunk_private.returned_chunks", "job_id", "update"),
+    "state": ("public.sync_states", "job_key", "update"),
 }
 NAMES = (*KEYS, *ROWS)
 
-# The job whose rows it is about, and the ids that advisory locks are named after.
-Subject = dict[str, str]
+
+class Subject(NamedTuple):
+    """Whose locks are looked at: a job's, and those named after these."""
+
+    job: str
+    job_key: str
+    claim_id: str
+    user: str
+
+    def name(self, lock: str) -> str:
+        """What a lock is named after, or its rows are found by."""
+        named = {"claim id": self.claim_id, "user": self.user, "state": self.job_key}
+        return "supabase-chunks: webhooks" if lock == "webhooks" else named.get(lock, self.job)
 
 
 def held(admin: Session, pid: int, subject: Subject) -> set[str]:
     """The locks that a session's open transaction has; being alone in the gate is `gate alone`."""
     found = set()
-    for name, number in KEYS.items():
+    for name, key in KEYS.items():
         modes = admin.rows(
             "select l.mode from pg_locks l where l.pid = %s and l.locktype = 'advisory'"
-            " and (l.classid::bigint << 32 | l.objid::bigint) = uuid_hash_extended(%s, %s)",
+            f" and (l.classid::bigint << 32 | l.objid::bigint) = {key}",
             pid,
-            subject[name],
-            number,
+            subject.name(name),
         )
         if modes:
             alone = name == "gate" and modes == [{"mode": "ExclusiveLock"}]
             found.add("gate alone" if alone else name)
     for name, (table, column, strength) in ROWS.items():
         every = f"select from {table} where {column} = %s"
-        free = admin.rows(f"{every} for {strength} skip locked", subject["job"])
-        if len(free) < len(admin.rows(every, subject["job"])):
+        free = admin.rows(f"{every} for {strength} skip locked", subject.name(name))
+        if len(free) < len(admin.rows(every, subject.name(name))):
             found.add(name)
     return found
 
@@ -71,16 +87,19 @@ class Holders:
         waited = []
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(act)
-            while blockers := until(lambda: self._blocking(pid) or (running.done() and "none")):
-                if blockers == "none":
-                    break
-                waited.append(self._pids[blockers[0]])
-                self._sessions[waited[-1]].connection.rollback()
-                until(lambda: blockers[0] not in self._blocking(pid))
+            while until(lambda: self._blocking(pid) or running.done()) and not running.done():
+                waited.append(self._let_go(pid))
             running.result()
         for session in self._sessions.values():
             session.connection.rollback()
         return waited
+
+    def _let_go(self, pid: int) -> str:
+        """Let go of the lock that a session waits for, and say which it was."""
+        blocker = self._blocking(pid)[0]
+        self._sessions[self._pids[blocker]].connection.rollback()
+        until(lambda: blocker not in self._blocking(pid))
+        return self._pids[blocker]
 
     def _blocking(self, pid: int) -> list[int]:
         pids: list[int] = self.admin.value("select pg_blocking_pids(%s)", pid)
@@ -89,8 +108,7 @@ class Holders:
     def _hold(self, name: str, subject: Subject) -> None:
         session = self._sessions[name]
         if name in KEYS:
-            key = "uuid_hash_extended(%s, %s)"
-            session.execute(f"select pg_advisory_xact_lock({key})", subject[name], KEYS[name])
+            session.execute(f"select pg_advisory_xact_lock({KEYS[name]})", subject.name(name))
         else:
             table, column, strength = ROWS[name]
-            session.rows(f"select from {table} where {column} = %s for {strength}", subject["job"])
+            session.rows(f"select from {table} where {column} = %s for {strength}", subject.name(name))

@@ -26,6 +26,7 @@ class Scene:
 
     session: Session
     job: str
+    job_key: str = ""
     claims: list[Row] = field(default_factory=list)
     user: str | None = None
     claim_id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -33,12 +34,7 @@ class Scene:
     @property
     def subject(self) -> Subject:
         """Whose locks are looked at."""
-        return {
-            "job": self.job,
-            "gate": self.job,
-            "claim id": self.claim_id,
-            "user": self.user or str(uuid.uuid4()),
-        }
+        return Subject(self.job, self.job_key, self.claim_id, self.user or str(uuid.uuid4()))
 
 
 def fresh(session: Session) -> Scene:
@@ -66,6 +62,40 @@ def retry_due(session: Session) -> Scene:
     """The same, and the retry of 1 is due."""
     scene = busy(session)
     session.execute("update chunk_private.returned_chunks set ready_at = now() where job_id = %s", scene.job)
+    return scene
+
+
+def at_its_end(session: Session) -> Scene:
+    """The last chunk of a job that leaves a state is processing."""
+    scene = Scene(session, "", job_key=str(uuid.uuid4()))
+    session.execute("select public.save_sync_state('web', %s, '{}')", scene.job_key)
+    scene.job = session.start("web", chunks=[{}] * 4, job_key=scene.job_key)["id"]
+    scene.claims = [session.claimed(scene.job, kinds=None) for _ in range(4)]
+    for index in (0, 1, 2):
+        session.complete(scene.claims[index], next_state={"page": index})
+    return scene
+
+
+def not_sealed(session: Session) -> Scene:
+    """All chunks of a job that leaves a state are done, and it is not sealed."""
+    scene = at_its_end(session)
+    session.execute("update public.sync_jobs set sealed = false where id = %s", scene.job)
+    session.complete(scene.claims[3])
+    return scene
+
+
+def end_missed(session: Session) -> Scene:
+    """The same, sealed; nobody has looked whether it is done."""
+    scene = not_sealed(session)
+    session.execute("update public.sync_jobs set sealed = true where id = %s", scene.job)
+    session.execute("update chunk_private.job_counters set last_activity_at = now() - interval '1 h'")
+    return scene
+
+
+def checkpointed(session: Session) -> Scene:
+    """Busy, and of a chunk that is processing a part is done."""
+    scene = busy(session)
+    session.extend(scene.claims[3], checkpoint={"page": 1}, items_processed=5)
     return scene
 
 
@@ -125,8 +155,9 @@ def control(s: Session, scene: Scene, name: str) -> Any:
 
 
 def append(s: Session, scene: Scene) -> Any:
+    chunks = [{}] * 5 if scene.claims[4:] else []
     return s.call(
-        "append_sync_chunks", parent_sync_job_id=scene.job, chunks=[{}] * 5, request_id=uuid.uuid4()
+        "append_sync_chunks", parent_sync_job_id=scene.job, chunks=chunks, request_id=uuid.uuid4(), seal=True
     )
 
 
@@ -147,7 +178,7 @@ def of_scene(scene: Scene) -> dict[str, Any]:
 Trial = tuple[Act, list[Callable[[Session], Scene]]]
 TRIED: dict[str, Trial] = {
     "start_sync_job": (lambda s, scene: s.start(chunks=[{}]), [failed]),
-    "append_sync_chunks": (append, [with_free_slots]),
+    "append_sync_chunks": (append, [with_free_slots, not_sealed]),
     "enqueue_chunks_from_rows": (insert_rows, [with_free_slots]),
     "claim_next_chunk_job_safe": (
         lambda s, scene: s.call_rows("claim_next_chunk_job_safe", **of_scene(scene)),
@@ -157,12 +188,15 @@ TRIED: dict[str, Trial] = {
         lambda s, scene: s.call("claim_chunk_jobs_safe", batch_size=3, **of_scene(scene)),
         [given_back],
     ),
-    "complete_chunk_job_safe": (lambda s, scene: s.complete(scene.claims[3]), [busy, retry_due]),
+    "complete_chunk_job_safe": (
+        lambda s, scene: s.complete(scene.claims[3]),
+        [busy, retry_due, at_its_end],
+    ),
     "complete_chunk_job_safe, next_chunks": (
         lambda s, scene: s.complete(scene.claims[3], next_chunks=[{}] * 5),
         [busy, with_free_slots],
     ),
-    "complete_chunk_jobs_safe": (report_many, [busy, retry_due]),
+    "complete_chunk_jobs_safe": (report_many, [busy, retry_due, at_its_end]),
     "complete_chunk_jobs_safe, next_chunks": (
         lambda s, scene: report_many(s, scene, next_chunks=[{}] * 5),
         [busy, with_free_slots],
@@ -172,7 +206,7 @@ TRIED: dict[str, Trial] = {
         lambda s, scene: s.call("extend_chunk_leases", leases=reports(scene.claims)),
         [busy],
     ),
-    "release_chunk_job": (lambda s, scene: s.give_back(scene.claims[3]), [busy]),
+    "release_chunk_job": (lambda s, scene: s.give_back(scene.claims[3]), [busy, checkpointed]),
     "get_sync_job_progress_safe": (lambda s, scene: s.progress(scene.job), [busy]),
     "cancel_sync_job": (lambda s, scene: control(s, scene, "cancel_sync_job"), [busy]),
     "pause_sync_job": (lambda s, scene: control(s, scene, "pause_sync_job"), [busy]),
@@ -183,7 +217,11 @@ TRIED: dict[str, Trial] = {
     ),
     "trigger_next_chunk_processing": (lambda s, scene: s.call("trigger_next_chunk_processing"), [busy]),
     "cleanup_stuck_chunks": (lambda s, scene: s.cleanup(), [busy, retry_due]),
-    "cleanup_stuck_chunks, settling": (lambda s, scene: s.cleanup(), [with_free_slots]),
+    "cleanup_stuck_chunks, settling": (lambda s, scene: s.cleanup(), [with_free_slots, end_missed]),
+    "save_sync_state": (
+        lambda s, scene: s.call("save_sync_state", kind="web", job_key=scene.job_key, state={}),
+        [at_its_end],
+    ),
     "purge_sync_jobs": (lambda s, scene: s.call("purge_sync_jobs", older_than=timedelta(0)), [ended]),
     "configure_chunk_processing": (
         lambda s, scene: s.call("configure_chunk_processing", project_url=URL, processor_key=KEY),
