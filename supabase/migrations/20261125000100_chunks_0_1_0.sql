@@ -628,6 +628,25 @@ comment on function chunk_private.check_active_jobs is 'Raises SC004 when a user
 -- locks must enter the gate first; a claim need not, but has its slot before its chunk, and slots are what cancel and pause
 -- wait for before anything else.
 
+-- All of it needs read committed: who has waited for a lock must then see what was committed meanwhile. So each function that
+-- takes these locks asks for the level first, and says to the API (default_transaction_isolation) to begin it so.
+create or replace function chunk_private.check_isolation(call text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+    raise exception using errcode = 'SC005',
+      message = format('%s() needs the isolation level read committed: this transaction''s is %s', call, current_setting('transaction_isolation')),
+      hint = 'Begin it with: begin transaction isolation level read committed; '
+        'or, before it: set default_transaction_isolation = ''read committed'';';
+  end if;
+end
+$$;
+comment on function chunk_private.check_isolation is
+  'Raises SC005, naming the call, in a transaction above read committed. Claims and reports ask in their own bodies first, for speed.';
+
 create or replace function chunk_private.enter_shared(job_id uuid)
 returns void
 language sql
@@ -672,7 +691,7 @@ set search_path = pg_catalog, pg_temp
 as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 2)); $$;
 comment on function chunk_private.lock_user is 'One at a time a user, so that parallel calls cannot slip past the limits together.';
 
-create or replace function chunk_private.enter_own_job(job_id uuid)
+create or replace function chunk_private.enter_own_job(job_id uuid, call text)
 returns public.sync_jobs
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -681,6 +700,7 @@ as $$
 declare
   job public.sync_jobs;
 begin
+  perform chunk_private.check_isolation(call);
   select j.* into job from public.sync_jobs j where j.id = job_id;
   if found and (chunk_private.is_service() or job.owner_id is not distinct from chunk_private.signed_in_user()) then
     perform chunk_private.enter_alone(job_id);
@@ -695,7 +715,7 @@ begin
   return job;
 end
 $$;
-comment on function chunk_private.enter_own_job is 'Enters the gate of a job that the caller may steer alone, and returns the job; SC001 otherwise.';
+comment on function chunk_private.enter_own_job is 'Enters the gate of a job that the caller may steer alone, and returns the job; SC001 otherwise. Names the call where it is refused.';
 
 -- 30_fresh_and_returned.sql
 
@@ -1284,6 +1304,7 @@ create or replace function public.claim_next_chunk_job_safe(
 returns setof chunk_private.claimed_chunk
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
@@ -1296,6 +1317,9 @@ declare
   slot record;
   claimed chunk_private.claimed_chunk;
 begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform chunk_private.check_isolation('claim_next_chunk_job_safe');
+  end if;
   if num_nonnulls(parent_sync_job_id, lease_seconds, claim_id) > 0 or (length(worker_id) between 1 and 200) is not true then
     earlier := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
     if cardinality(earlier) > 0 then
@@ -1449,6 +1473,7 @@ create or replace function public.claim_chunk_jobs_safe(
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
@@ -1460,6 +1485,7 @@ declare
   taken record;
   claimed chunk_private.claimed_chunk[] := array[]::chunk_private.claimed_chunk[];
 begin
+  perform chunk_private.check_isolation('claim_chunk_jobs_safe');
   perform chunk_private.check_range('batch_size', coalesce(batch_size, 0), 1, 100);
   if cardinality(earlier) > 0 then
     return to_jsonb(earlier);
@@ -1664,6 +1690,7 @@ create or replace function public.complete_chunk_job_safe(
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
@@ -1681,7 +1708,10 @@ declare
   to_claim bigint;
   next jsonb;
 begin
-  -- Arguments
+  -- Arguments, and the level
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform chunk_private.check_isolation('complete_chunk_job_safe');
+  end if;
   if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total, next_state) > 0 then
     appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total, next_state);
   end if;
@@ -2093,6 +2123,7 @@ create or replace function public.complete_chunk_jobs_safe(completions jsonb)
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
@@ -2106,7 +2137,8 @@ declare
   item record;
   job record;
 begin
-  -- Arguments
+  -- Arguments, and the level
+  perform chunk_private.check_isolation('complete_chunk_jobs_safe');
   if jsonb_typeof(completions) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'completions', message = 'completions must be a JSON array of objects';
   end if;
@@ -2114,8 +2146,7 @@ begin
   begin
     answers := array_fill(null::jsonb, array[jsonb_array_length(completions)]);
     reports := chunk_private.read_reports(completions, 1);
-  exception when sqlstate 'SC003' or sqlstate 'SC004' or data_exception then
-    -- One is bad: only it is refused.
+  exception when sqlstate 'SC003' or sqlstate 'SC004' or data_exception then -- one is bad: only it is refused
     select r.reports, r.refusals into reports, answers from chunk_private.read_reports_apart(completions) r;
   end;
 
@@ -2131,8 +2162,7 @@ begin
       (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = j.id)::bigint as remaining
     from (
       select a.job_id, array_agg(a.chunk_index) as freed, bool_or(a.appends) as appends
-      from unnest(accepted) a
-      group by a.job_id
+      from unnest(accepted) a group by a.job_id
     ) d
     join public.sync_jobs j on j.id = d.job_id
     order by j.id
@@ -2174,12 +2204,14 @@ create or replace function public.extend_chunk_leases(leases jsonb, lease_second
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 declare
   answers jsonb;
   most record;
 begin
+  perform chunk_private.check_isolation('extend_chunk_leases');
   if jsonb_typeof(leases) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'leases',
       message = 'leases must be a JSON array of objects with chunk_id and claim_token';
@@ -2259,6 +2291,7 @@ create or replace function public.extend_chunk_lease(
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
   select public.extend_chunk_leases(
     jsonb_build_array(jsonb_build_object('chunk_id', $1, 'claim_token', $2, 'items_processed', $4, 'checkpoint', $5)), $3
@@ -2273,6 +2306,7 @@ create or replace function public.release_chunk_job(
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 declare
@@ -2281,6 +2315,7 @@ declare
   progress boolean;
   explanation constant text := coalesce(reason, 'given back by its worker');
 begin
+  perform chunk_private.check_isolation('release_chunk_job');
   perform chunk_private.enter_shared(q.parent_sync_job_id) from public.chunk_processing_queue q where q.id = chunk_id;
   if not found then
     raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);
@@ -2386,6 +2421,7 @@ create or replace function public.save_sync_state(kind text, job_key text, state
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 begin
@@ -2677,6 +2713,7 @@ declare
   job public.sync_jobs;
   found_id uuid;
 begin
+  perform chunk_private.check_isolation('start_sync_job');
   -- Arguments
   select k.* into rules from public.sync_kinds k where k.kind = start_sync_job.kind and (by_service or k.user_startable);
   if not found then
@@ -2746,6 +2783,7 @@ create or replace function public.start_sync_job(
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$ select chunk_private.start_sync_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12); $$;
 comment on function public.start_sync_job is
@@ -2806,7 +2844,7 @@ begin
   chunks := coalesce(chunks, '[]');
   perform chunk_private.check_chunks('chunks', chunks);
   perform chunk_private.check_items('items_total', items_total);
-  job := chunk_private.enter_own_job(parent_sync_job_id);
+  job := chunk_private.enter_own_job(parent_sync_job_id, 'append_sync_chunks');
   if request_id is not null and exists (
     select from chunk_private.answered_requests r
     where r.request_id = append_sync_chunks.request_id and r.job_id = job.id and r.call = 'append'
@@ -2845,6 +2883,7 @@ create or replace function public.append_sync_chunks(
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$ select chunk_private.append_sync_chunks($1, $2, $3, $4, $5); $$;
 comment on function public.append_sync_chunks is
@@ -2889,7 +2928,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id, 'cancel_sync_job');
 begin
   if job.status in ('completed', 'failed') then
     perform chunk_private.refuse(job, 'cancelled');
@@ -2932,7 +2971,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id, 'pause_sync_job');
 begin
   if job.status in ('completed', 'failed', 'cancelled') then
     perform chunk_private.refuse(job, 'paused');
@@ -2957,7 +2996,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id, 'resume_sync_job');
 begin
   if job.status in ('completed', 'failed', 'cancelled') then
     perform chunk_private.refuse(job, 'resumed');
@@ -2980,7 +3019,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id, 'retry_failed_chunks');
   reopened bigint;
 begin
   if job.status in ('completed', 'cancelled') then
@@ -3036,6 +3075,7 @@ create or replace function public.cancel_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$ select chunk_private.cancel_sync_job($1); $$;
 comment on function public.cancel_sync_job is
@@ -3045,6 +3085,7 @@ create or replace function public.pause_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$ select chunk_private.pause_sync_job($1); $$;
 comment on function public.pause_sync_job is 'Stops handing out a job''s chunks; those that are processing go on. SC005 when the job has ended.';
@@ -3053,6 +3094,7 @@ create or replace function public.resume_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$ select chunk_private.resume_sync_job($1); $$;
 comment on function public.resume_sync_job is 'Goes on with a paused job. SC005 when the job has ended.';
@@ -3061,6 +3103,7 @@ create or replace function public.retry_failed_chunks(parent_sync_job_id uuid, f
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$ select chunk_private.retry_failed_chunks($1, $2); $$;
 comment on function public.retry_failed_chunks is
@@ -3334,9 +3377,11 @@ create or replace function public.trigger_next_chunk_processing(parent_sync_job_
 returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 begin
+  perform chunk_private.check_isolation('trigger_next_chunk_processing');
   if parent_sync_job_id is not null and not exists (select from public.sync_jobs j where j.id = parent_sync_job_id) then
     raise exception using errcode = 'SC001', message = format('there is no sync job %s', parent_sync_job_id);
   end if;
@@ -3763,12 +3808,14 @@ create or replace function public.cleanup_stuck_chunks(stuck_after interval defa
 returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 declare
   lost record;
   dubious uuid[] := array[]::uuid[];
 begin
+  perform chunk_private.check_isolation('cleanup_stuck_chunks');
   if stuck_after < interval '0' then
     raise exception using errcode = 'SC003', detail = 'stuck_after', message = format('stuck_after must not be negative, not %s', stuck_after);
   end if;
@@ -3815,7 +3862,7 @@ begin
   begin
     -- By number: a run that a crash cut off has no end, and may have no beginning.
     delete from cron.job_run_details r
-    where r.command in ('select public.cleanup_stuck_chunks()', 'select chunk_private.trim_logs()')
+    where r.command ~ 'select (public\.cleanup_stuck_chunks|chunk_private\.trim_logs)\(\)$'
       and r.runid <= (select max(o.runid) from cron.job_run_details o where o.start_time < now() - interval '1 day');
   exception when others then
     null; -- not ours to delete, or pg_cron is absent
@@ -3834,6 +3881,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   watchdog constant text := 'supabase-chunks-watchdog';
+  -- As the API begins its transactions, whatever the database's defaults are.
+  beginning constant text := 'set transaction isolation level read committed, read write; ';
+  pass constant text := beginning || 'select public.cleanup_stuck_chunks()';
 begin
   if to_regprocedure('cron.schedule(text,text,text)') is null then
     return null;
@@ -3843,12 +3893,12 @@ begin
     on conflict on constraint watchdog_pkey do update set scheduled_at = now();
   end if;
   begin
-    perform cron.schedule(watchdog, '30 seconds', 'select public.cleanup_stuck_chunks()');
+    perform cron.schedule(watchdog, '30 seconds', pass);
   exception when others then
     -- pg_cron before 1.5 knows no seconds
-    perform cron.schedule(watchdog, '* * * * *', 'select public.cleanup_stuck_chunks()');
+    perform cron.schedule(watchdog, '* * * * *', pass);
   end;
-  perform cron.schedule('supabase-chunks-trim', '17 * * * *', 'select chunk_private.trim_logs()');
+  perform cron.schedule('supabase-chunks-trim', '17 * * * *', beginning || 'select chunk_private.trim_logs()');
   return (select j.schedule from cron.job j where j.jobname = watchdog limit 1);
 end
 $$;
@@ -3873,6 +3923,7 @@ create or replace function public.save_sync_kind(
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 declare
@@ -3912,6 +3963,7 @@ create or replace function public.remove_sync_kind(kind text)
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 begin
@@ -3951,6 +4003,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
+  perform chunk_private.check_isolation('configure_chunk_processing');
   if project_url is null or project_url !~ '^https?://[^/?#[:space:]]+/?$' then
     raise exception using errcode = 'SC003', detail = 'project_url',
       message = 'project_url must be the base URL of the project as the database reaches it, such as https://abc.supabase.co';
@@ -3977,6 +4030,7 @@ create or replace function public.configure_chunk_processing(project_url text, p
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$ select chunk_private.configure_chunk_processing($1, $2); $$;
 comment on function public.configure_chunk_processing is
   'Writes into the Vault where webhooks go (the project''s URL as the database reaches it) and which key they carry; schedules the watchdog. Returns chunk_system_health(), never the key.';
@@ -4205,6 +4259,7 @@ create or replace function public.purge_sync_jobs(older_than interval default '3
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$
 #variable_conflict use_variable
@@ -4213,6 +4268,7 @@ declare
   jobs int;
   chunks int;
 begin
+  perform chunk_private.check_isolation('purge_sync_jobs');
   if older_than is null or older_than < interval '0' then
     raise exception using errcode = 'SC003', detail = 'older_than', message = 'older_than must be an interval that is not negative';
   end if;

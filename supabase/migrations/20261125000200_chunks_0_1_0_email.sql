@@ -164,6 +164,7 @@ create or replace function public.save_email_account(
 returns uuid
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$ select chunk_private.save_email_account($1, $2, $3, $4, $5, $6, $7); $$;
 comment on function public.save_email_account is
   'Adds the IMAP account of that name, or changes it, and returns its id. The password goes into the Vault and is never returned. tls: implicit, starttls or none. A user saves accounts of their own only.';
@@ -188,6 +189,7 @@ create or replace function public.remove_email_account(name text, owner_id uuid 
 returns boolean
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s' -- a mailbox's rows go too
 as $$ select chunk_private.remove_email_account($1, $2); $$;
 comment on function public.remove_email_account is
@@ -274,6 +276,7 @@ create or replace function public.plan_email_folder(
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s' -- a folder of a million messages
 as $$
 #variable_conflict use_variable
@@ -346,6 +349,7 @@ create or replace function public.save_synced_emails(
 returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 declare
@@ -402,6 +406,7 @@ create or replace function public.save_email_flags(account_id uuid, folder text,
 returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 declare

@@ -18,6 +18,25 @@
 -- locks must enter the gate first; a claim need not, but has its slot before its chunk, and slots are what cancel and pause
 -- wait for before anything else.
 
+-- All of it needs read committed: who has waited for a lock must then see what was committed meanwhile. So each function that
+-- takes these locks asks for the level first, and says to the API (default_transaction_isolation) to begin it so.
+create or replace function chunk_private.check_isolation(call text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+    raise exception using errcode = 'SC005',
+      message = format('%s() needs the isolation level read committed: this transaction''s is %s', call, current_setting('transaction_isolation')),
+      hint = 'Begin it with: begin transaction isolation level read committed; '
+        'or, before it: set default_transaction_isolation = ''read committed'';';
+  end if;
+end
+$$;
+comment on function chunk_private.check_isolation is
+  'Raises SC005, naming the call, in a transaction above read committed. Claims and reports ask in their own bodies first, for speed.';
+
 create or replace function chunk_private.enter_shared(job_id uuid)
 returns void
 language sql
@@ -62,7 +81,7 @@ set search_path = pg_catalog, pg_temp
 as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 2)); $$;
 comment on function chunk_private.lock_user is 'One at a time a user, so that parallel calls cannot slip past the limits together.';
 
-create or replace function chunk_private.enter_own_job(job_id uuid)
+create or replace function chunk_private.enter_own_job(job_id uuid, call text)
 returns public.sync_jobs
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -71,6 +90,7 @@ as $$
 declare
   job public.sync_jobs;
 begin
+  perform chunk_private.check_isolation(call);
   select j.* into job from public.sync_jobs j where j.id = job_id;
   if found and (chunk_private.is_service() or job.owner_id is not distinct from chunk_private.signed_in_user()) then
     perform chunk_private.enter_alone(job_id);
@@ -85,4 +105,4 @@ begin
   return job;
 end
 $$;
-comment on function chunk_private.enter_own_job is 'Enters the gate of a job that the caller may steer alone, and returns the job; SC001 otherwise.';
+comment on function chunk_private.enter_own_job is 'Enters the gate of a job that the caller may steer alone, and returns the job; SC001 otherwise. Names the call where it is refused.';

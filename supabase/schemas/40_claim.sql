@@ -171,6 +171,7 @@ create or replace function public.claim_next_chunk_job_safe(
 returns setof chunk_private.claimed_chunk
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
@@ -183,6 +184,9 @@ declare
   slot record;
   claimed chunk_private.claimed_chunk;
 begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform chunk_private.check_isolation('claim_next_chunk_job_safe');
+  end if;
   if num_nonnulls(parent_sync_job_id, lease_seconds, claim_id) > 0 or (length(worker_id) between 1 and 200) is not true then
     earlier := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
     if cardinality(earlier) > 0 then

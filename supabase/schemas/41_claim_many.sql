@@ -91,6 +91,7 @@ create or replace function public.claim_chunk_jobs_safe(
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
@@ -102,6 +103,7 @@ declare
   taken record;
   claimed chunk_private.claimed_chunk[] := array[]::chunk_private.claimed_chunk[];
 begin
+  perform chunk_private.check_isolation('claim_chunk_jobs_safe');
   perform chunk_private.check_range('batch_size', coalesce(batch_size, 0), 1, 100);
   if cardinality(earlier) > 0 then
     return to_jsonb(earlier);

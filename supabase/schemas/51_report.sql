@@ -36,6 +36,7 @@ create or replace function public.complete_chunk_job_safe(
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
@@ -53,7 +54,10 @@ declare
   to_claim bigint;
   next jsonb;
 begin
-  -- Arguments
+  -- Arguments, and the level
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform chunk_private.check_isolation('complete_chunk_job_safe');
+  end if;
   if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total, next_state) > 0 then
     appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total, next_state);
   end if;

@@ -176,6 +176,7 @@ create or replace function public.complete_chunk_jobs_safe(completions jsonb)
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set jit = off
@@ -189,7 +190,8 @@ declare
   item record;
   job record;
 begin
-  -- Arguments
+  -- Arguments, and the level
+  perform chunk_private.check_isolation('complete_chunk_jobs_safe');
   if jsonb_typeof(completions) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'completions', message = 'completions must be a JSON array of objects';
   end if;
@@ -197,8 +199,7 @@ begin
   begin
     answers := array_fill(null::jsonb, array[jsonb_array_length(completions)]);
     reports := chunk_private.read_reports(completions, 1);
-  exception when sqlstate 'SC003' or sqlstate 'SC004' or data_exception then
-    -- One is bad: only it is refused.
+  exception when sqlstate 'SC003' or sqlstate 'SC004' or data_exception then -- one is bad: only it is refused
     select r.reports, r.refusals into reports, answers from chunk_private.read_reports_apart(completions) r;
   end;
 
@@ -214,8 +215,7 @@ begin
       (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = j.id)::bigint as remaining
     from (
       select a.job_id, array_agg(a.chunk_index) as freed, bool_or(a.appends) as appends
-      from unnest(accepted) a
-      group by a.job_id
+      from unnest(accepted) a group by a.job_id
     ) d
     join public.sync_jobs j on j.id = d.job_id
     order by j.id

@@ -4,12 +4,14 @@ create or replace function public.extend_chunk_leases(leases jsonb, lease_second
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 declare
   answers jsonb;
   most record;
 begin
+  perform chunk_private.check_isolation('extend_chunk_leases');
   if jsonb_typeof(leases) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'leases',
       message = 'leases must be a JSON array of objects with chunk_id and claim_token';
@@ -89,6 +91,7 @@ create or replace function public.extend_chunk_lease(
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
   select public.extend_chunk_leases(
     jsonb_build_array(jsonb_build_object('chunk_id', $1, 'claim_token', $2, 'items_processed', $4, 'checkpoint', $5)), $3
@@ -103,6 +106,7 @@ create or replace function public.release_chunk_job(
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 declare
@@ -111,6 +115,7 @@ declare
   progress boolean;
   explanation constant text := coalesce(reason, 'given back by its worker');
 begin
+  perform chunk_private.check_isolation('release_chunk_job');
   perform chunk_private.enter_shared(q.parent_sync_job_id) from public.chunk_processing_queue q where q.id = chunk_id;
   if not found then
     raise exception using errcode = 'SC001', message = format('there is no chunk %s', chunk_id);

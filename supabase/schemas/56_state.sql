@@ -55,6 +55,7 @@ create or replace function public.save_sync_state(kind text, job_key text, state
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 begin

@@ -139,6 +139,7 @@ declare
   job public.sync_jobs;
   found_id uuid;
 begin
+  perform chunk_private.check_isolation('start_sync_job');
   -- Arguments
   select k.* into rules from public.sync_kinds k where k.kind = start_sync_job.kind and (by_service or k.user_startable);
   if not found then
@@ -208,6 +209,7 @@ create or replace function public.start_sync_job(
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$ select chunk_private.start_sync_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12); $$;
 comment on function public.start_sync_job is

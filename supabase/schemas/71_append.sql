@@ -51,7 +51,7 @@ begin
   chunks := coalesce(chunks, '[]');
   perform chunk_private.check_chunks('chunks', chunks);
   perform chunk_private.check_items('items_total', items_total);
-  job := chunk_private.enter_own_job(parent_sync_job_id);
+  job := chunk_private.enter_own_job(parent_sync_job_id, 'append_sync_chunks');
   if request_id is not null and exists (
     select from chunk_private.answered_requests r
     where r.request_id = append_sync_chunks.request_id and r.job_id = job.id and r.call = 'append'
@@ -90,6 +90,7 @@ create or replace function public.append_sync_chunks(
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$ select chunk_private.append_sync_chunks($1, $2, $3, $4, $5); $$;
 comment on function public.append_sync_chunks is

@@ -8,7 +8,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id, 'cancel_sync_job');
 begin
   if job.status in ('completed', 'failed') then
     perform chunk_private.refuse(job, 'cancelled');
@@ -51,7 +51,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id, 'pause_sync_job');
 begin
   if job.status in ('completed', 'failed', 'cancelled') then
     perform chunk_private.refuse(job, 'paused');
@@ -76,7 +76,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id, 'resume_sync_job');
 begin
   if job.status in ('completed', 'failed', 'cancelled') then
     perform chunk_private.refuse(job, 'resumed');
@@ -99,7 +99,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id);
+  job constant public.sync_jobs := chunk_private.enter_own_job(parent_sync_job_id, 'retry_failed_chunks');
   reopened bigint;
 begin
   if job.status in ('completed', 'cancelled') then
@@ -155,6 +155,7 @@ create or replace function public.cancel_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$ select chunk_private.cancel_sync_job($1); $$;
 comment on function public.cancel_sync_job is
@@ -164,6 +165,7 @@ create or replace function public.pause_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$ select chunk_private.pause_sync_job($1); $$;
 comment on function public.pause_sync_job is 'Stops handing out a job''s chunks; those that are processing go on. SC005 when the job has ended.';
@@ -172,6 +174,7 @@ create or replace function public.resume_sync_job(parent_sync_job_id uuid)
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$ select chunk_private.resume_sync_job($1); $$;
 comment on function public.resume_sync_job is 'Goes on with a paused job. SC005 when the job has ended.';
@@ -180,6 +183,7 @@ create or replace function public.retry_failed_chunks(parent_sync_job_id uuid, f
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$ select chunk_private.retry_failed_chunks($1, $2); $$;
 comment on function public.retry_failed_chunks is

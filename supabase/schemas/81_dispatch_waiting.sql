@@ -119,9 +119,11 @@ create or replace function public.trigger_next_chunk_processing(parent_sync_job_
 returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 begin
+  perform chunk_private.check_isolation('trigger_next_chunk_processing');
   if parent_sync_job_id is not null and not exists (select from public.sync_jobs j where j.id = parent_sync_job_id) then
     raise exception using errcode = 'SC001', message = format('there is no sync job %s', parent_sync_job_id);
   end if;

@@ -4,12 +4,14 @@ create or replace function public.cleanup_stuck_chunks(stuck_after interval defa
 returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 declare
   lost record;
   dubious uuid[] := array[]::uuid[];
 begin
+  perform chunk_private.check_isolation('cleanup_stuck_chunks');
   if stuck_after < interval '0' then
     raise exception using errcode = 'SC003', detail = 'stuck_after', message = format('stuck_after must not be negative, not %s', stuck_after);
   end if;
@@ -56,7 +58,7 @@ begin
   begin
     -- By number: a run that a crash cut off has no end, and may have no beginning.
     delete from cron.job_run_details r
-    where r.command in ('select public.cleanup_stuck_chunks()', 'select chunk_private.trim_logs()')
+    where r.command ~ 'select (public\.cleanup_stuck_chunks|chunk_private\.trim_logs)\(\)$'
       and r.runid <= (select max(o.runid) from cron.job_run_details o where o.start_time < now() - interval '1 day');
   exception when others then
     null; -- not ours to delete, or pg_cron is absent
@@ -75,6 +77,9 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   watchdog constant text := 'supabase-chunks-watchdog';
+  -- As the API begins its transactions, whatever the database's defaults are.
+  beginning constant text := 'set transaction isolation level read committed, read write; ';
+  pass constant text := beginning || 'select public.cleanup_stuck_chunks()';
 begin
   if to_regprocedure('cron.schedule(text,text,text)') is null then
     return null;
@@ -84,12 +89,12 @@ begin
     on conflict on constraint watchdog_pkey do update set scheduled_at = now();
   end if;
   begin
-    perform cron.schedule(watchdog, '30 seconds', 'select public.cleanup_stuck_chunks()');
+    perform cron.schedule(watchdog, '30 seconds', pass);
   exception when others then
     -- pg_cron before 1.5 knows no seconds
-    perform cron.schedule(watchdog, '* * * * *', 'select public.cleanup_stuck_chunks()');
+    perform cron.schedule(watchdog, '* * * * *', pass);
   end;
-  perform cron.schedule('supabase-chunks-trim', '17 * * * *', 'select chunk_private.trim_logs()');
+  perform cron.schedule('supabase-chunks-trim', '17 * * * *', beginning || 'select chunk_private.trim_logs()');
   return (select j.schedule from cron.job j where j.jobname = watchdog limit 1);
 end
 $$;

@@ -15,6 +15,7 @@ create or replace function public.save_sync_kind(
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 declare
@@ -54,6 +55,7 @@ create or replace function public.remove_sync_kind(kind text)
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 begin
@@ -93,6 +95,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
+  perform chunk_private.check_isolation('configure_chunk_processing');
   if project_url is null or project_url !~ '^https?://[^/?#[:space:]]+/?$' then
     raise exception using errcode = 'SC003', detail = 'project_url',
       message = 'project_url must be the base URL of the project as the database reaches it, such as https://abc.supabase.co';
@@ -119,6 +122,7 @@ create or replace function public.configure_chunk_processing(project_url text, p
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$ select chunk_private.configure_chunk_processing($1, $2); $$;
 comment on function public.configure_chunk_processing is
   'Writes into the Vault where webhooks go (the project''s URL as the database reaches it) and which key they carry; schedules the watchdog. Returns chunk_system_health(), never the key.';

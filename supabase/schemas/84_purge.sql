@@ -31,6 +31,7 @@ create or replace function public.purge_sync_jobs(older_than interval default '3
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$
 #variable_conflict use_variable
@@ -39,6 +40,7 @@ declare
   jobs int;
   chunks int;
 begin
+  perform chunk_private.check_isolation('purge_sync_jobs');
   if older_than is null or older_than < interval '0' then
     raise exception using errcode = 'SC003', detail = 'older_than', message = 'older_than must be an interval that is not negative';
   end if;

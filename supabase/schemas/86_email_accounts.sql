@@ -48,6 +48,7 @@ create or replace function public.save_email_account(
 returns uuid
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$ select chunk_private.save_email_account($1, $2, $3, $4, $5, $6, $7); $$;
 comment on function public.save_email_account is
   'Adds the IMAP account of that name, or changes it, and returns its id. The password goes into the Vault and is never returned. tls: implicit, starttls or none. A user saves accounts of their own only.';
@@ -72,6 +73,7 @@ create or replace function public.remove_email_account(name text, owner_id uuid 
 returns boolean
 language sql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s' -- a mailbox's rows go too
 as $$ select chunk_private.remove_email_account($1, $2); $$;
 comment on function public.remove_email_account is

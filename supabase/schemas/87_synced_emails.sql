@@ -7,6 +7,7 @@ create or replace function public.plan_email_folder(
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s' -- a folder of a million messages
 as $$
 #variable_conflict use_variable
@@ -79,6 +80,7 @@ create or replace function public.save_synced_emails(
 returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 declare
@@ -135,6 +137,7 @@ create or replace function public.save_email_flags(account_id uuid, folder text,
 returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 declare

@@ -1,4 +1,7 @@
-"""The real pg_cron, on PostgreSQL 15: a job whose worker was killed comes home with nobody calling anything."""
+"""The real pg_cron, on PostgreSQL 15: a job whose worker was killed comes home with nobody calling anything.
+
+The watchdog needs read committed and writes: it does so as a role whose transactions begin otherwise.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,11 @@ SETTINGS = {
     # Else pg_cron would log in, with a password that it does not have.
     "cron.use_background_workers": "on",
 }
+# Of the role that has scheduled the watchdog, and as which pg_cron runs it.
+OTHER_DEFAULTS = """
+alter role postgres set default_transaction_isolation = 'serializable';
+alter role postgres set default_transaction_read_only = on;
+"""
 KEY = "sb_secret_for_the_tests"
 CHUNKS = 5
 # pg_cron before 1.5 knows minutes only, and a lease that has not ended at one is seen at the next.
@@ -56,6 +64,8 @@ def migrated() -> Iterator[str]:
     with PostgresServer(bin_dir=BIN_DIR, settings=SETTINGS) as server:
         platform.install(server.dsn)
         migrations.apply(server.dsn, migrations_dir())
+        with psycopg.connect(server.dsn, autocommit=True) as connection:
+            connection.execute(OTHER_DEFAULTS)
         yield server.dsn
 
 

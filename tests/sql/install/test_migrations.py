@@ -194,7 +194,7 @@ def test_with_the_real_pg_cron_the_watchdog_is_scheduled(by_itself: bool) -> Non
             (scheduled,) = admin.rows(
                 "select command, username from cron.job where jobname = 'supabase-chunks-watchdog'"
             )
-            database.connect(scheduled["username"]).rows(scheduled["command"])
+            database.connect(scheduled["username"]).execute(scheduled["command"])
             assert service.progress(job)["pending_chunks"] == 1
 
 
