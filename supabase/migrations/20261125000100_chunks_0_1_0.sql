@@ -51,6 +51,7 @@ comment on column public.sync_kinds.max_retries is 'Retries after the first atte
 comment on column public.sync_kinds.lease_seconds is 'How long a claim lasts without a heartbeat, in seconds.';
 comment on column public.sync_kinds.retry_delay_seconds is 'Backoff before the first retry in seconds; doubles with each further one, up to an hour.';
 comment on column public.sync_kinds.user_startable is 'Whether a signed-in user (role authenticated) may start a job of this kind.';
+create index if not exists sync_kinds_with_handler on public.sync_kinds (kind) where handler is not null; -- the kinds of a claim that names none
 
 insert into public.sync_kinds (kind, handler, max_concurrency, user_startable)
 values ('email', 'sync-emails', 4, true), ('custom', null, 16, false)
@@ -218,7 +219,8 @@ comment on column chunk_private.settings.max_checkpoints is 'How many checkpoint
 insert into chunk_private.settings (only_row) values (true) on conflict on constraint settings_pkey do nothing;
 
 create table if not exists chunk_private.lanes (
-  id bigint generated always as identity primary key,
+  id bigint generated always as ((3 - priority) * 4294967296 + number) stored primary key,
+  number bigint generated always as identity,
   kind text not null,
   priority smallint not null,
   constraint lanes_kind_fkey foreign key (kind) references public.sync_kinds (kind) on delete cascade,
@@ -226,6 +228,8 @@ create table if not exists chunk_private.lanes (
 );
 comment on table chunk_private.lanes is
   'The pairs of kind and priority that were ever used.';
+comment on column chunk_private.lanes.id is 'In order of priority, the highest first: so does a claim find the lanes to look at in the index of slots.';
+comment on column chunk_private.lanes.number is 'Tells lanes of one priority apart.';
 
 create table if not exists chunk_private.slots (
   job_id uuid not null,
@@ -1062,45 +1066,80 @@ $$;
 
 -- Lanes: where a claim looks. The claim index is read lane by lane, each as one short range.
 
-create or replace function chunk_private.kinds_to_search(kinds text[], job_id uuid)
-returns text[]
+create or replace function chunk_private.due_lanes(kinds text[], from_lane bigint, how_many int)
+returns bigint[]
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
+  -- Steps from one lane to the next that is in the claim index; what is beyond how_many is not read.
+  return array(
+    with recursive waiting (lane, ready_at) as (
+      (select s.lane, s.ready_at from chunk_private.slots s where not s.claimed and s.lane >= from_lane order by s.lane, s.ready_at limit 1)
+      union all
+      select n.lane, n.ready_at from waiting w
+      cross join lateral (
+        select s.lane, s.ready_at from chunk_private.slots s where not s.claimed and s.lane > w.lane order by s.lane, s.ready_at limit 1
+      ) n
+    )
+    select w.lane from waiting w
+    where w.ready_at <= now() and exists (
+      select from chunk_private.lanes l
+      join public.sync_kinds k on k.kind = l.kind
+      where l.id = w.lane and case when kinds is null then k.handler is not null else k.kind = any (kinds) end
+    )
+    limit how_many
+  );
+end
+$$;
+comment on function chunk_private.due_lanes is
+  'The first lanes, from one on, in which chunks of these kinds may be claimed; with null of those that have a handler.';
+
+-- A claim that tried each of thousands of lanes would take long, and so would one that listed all in which something waits.
+-- So it takes four of these: all, if there are no more, else of the highest priority some from a random one on.
+create or replace function chunk_private.lanes_to_search(inout kinds text[], job_id uuid, out lanes bigint[])
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  within constant bigint := 4294967296;
+  first_lane bigint;
+  further bigint[];
+begin
   perform chunk_private.check_kinds(kinds);
   if job_id is not null then
-    return array(
+    kinds := array(
       select k.kind from public.sync_jobs j
       join public.sync_kinds k on k.kind = j.kind
       where j.id = job_id and case when kinds is null then k.handler is not null else k.kind = any (kinds) end
     );
+    return;
+  elsif kinds is null and (select count(*) from (select from public.sync_kinds k where k.handler is not null limit 65) l) < 65 then
+    kinds := array(select k.kind from public.sync_kinds k where k.handler is not null);
   end if;
-  if (select count(*) from (select from chunk_private.lanes limit 65) l) < 65 then
-    return array(
-      select k.kind from public.sync_kinds k
-      where case when kinds is null then k.handler is not null else k.kind = any (kinds) end
-    );
+  if cardinality(kinds) < 65 then
+    return;
   end if;
-  -- More would cost more to try one by one than to ask the claim index for the next lane in which something waits.
-  return array(
-    with recursive waiting (lane) as (
-      (select s.lane from chunk_private.slots s where not s.claimed order by s.lane limit 1)
-      union all
-      select (select s.lane from chunk_private.slots s where not s.claimed and s.lane > w.lane order by s.lane limit 1)
-      from waiting w where w.lane is not null
-    )
-    select distinct k.kind from waiting w
-    join chunk_private.lanes l on l.id = w.lane
-    join public.sync_kinds k on k.kind = l.kind
-    where case when kinds is null then k.handler is not null else k.kind = any (kinds) end
-  );
+  lanes := chunk_private.due_lanes(kinds, 0, 5);
+  if cardinality(lanes) = 5 then
+    first_lane := lanes[1] - lanes[1] % within;
+    first_lane := first_lane + floor(random() * (
+      select l.id - first_lane from chunk_private.lanes l where l.id < first_lane + within order by l.id desc limit 1
+    ))::bigint;
+    further := chunk_private.due_lanes(kinds, first_lane, 4);
+    if further[1] / within = first_lane / within then
+      lanes := further;
+    end if;
+  end if;
+  kinds := array(select l.kind from chunk_private.lanes l where l.id = any (lanes));
 end
 $$;
-comment on function chunk_private.kinds_to_search is
-  'The kinds in whose lanes a claim looks: of those named, or with null of those that have a handler, the one of its job; where there are many lanes, those with chunks that wait. SC002 when there is no such kind.';
+comment on function chunk_private.lanes_to_search is
+  'Where a claim looks: in the lanes of the kinds named, or with null of those that have a handler, or of its job''s; where there are many kinds, in some lanes with chunks that may be claimed. SC002 when there is no such kind.';
 
 -- While somebody's long query holds an old snapshot, dead index entries of finished chunks pile up before the first live
 -- one. Each session therefore remembers, a lane, from which time on it last found chunks, and starts there; it
@@ -1312,6 +1351,7 @@ as $$
 #variable_conflict use_variable
 declare
   earlier chunk_private.claimed_chunk[];
+  lanes bigint[];
   lane record;
   floor timestamptz;
   slot record;
@@ -1328,12 +1368,12 @@ begin
     end if;
   end if;
   if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
-    kinds := chunk_private.kinds_to_search(kinds, parent_sync_job_id);
+    select s.kinds, s.lanes into kinds, lanes from chunk_private.lanes_to_search(kinds, parent_sync_job_id) s;
   end if;
   for lane in
     select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
     from chunk_private.claim_lanes l
-    where l.kind = any (kinds)
+    where l.kind = any (kinds) and (lanes is null or l.id = any (lanes))
     order by l.priority desc, random()
   loop
     floor := case when parent_sync_job_id is null and random() > 0.02 then lane.floor else '-infinity' end;
@@ -1481,6 +1521,7 @@ as $$
 #variable_conflict use_variable
 declare
   earlier constant chunk_private.claimed_chunk[] := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
+  lanes bigint[];
   lane record;
   taken record;
   claimed chunk_private.claimed_chunk[] := array[]::chunk_private.claimed_chunk[];
@@ -1491,12 +1532,12 @@ begin
     return to_jsonb(earlier);
   end if;
   if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
-    kinds := chunk_private.kinds_to_search(kinds, parent_sync_job_id);
+    select s.kinds, s.lanes into kinds, lanes from chunk_private.lanes_to_search(kinds, parent_sync_job_id) s;
   end if;
   for lane in
     select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
     from chunk_private.claim_lanes l
-    where l.kind = any (kinds)
+    where l.kind = any (kinds) and (lanes is null or l.id = any (lanes))
     order by l.priority desc, random()
   loop
     taken := chunk_private.take_slots(lane.id, lane.floor, batch_size - cardinality(claimed), parent_sync_job_id, claim_id);

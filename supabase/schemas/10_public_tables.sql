@@ -44,6 +44,7 @@ comment on column public.sync_kinds.max_retries is 'Retries after the first atte
 comment on column public.sync_kinds.lease_seconds is 'How long a claim lasts without a heartbeat, in seconds.';
 comment on column public.sync_kinds.retry_delay_seconds is 'Backoff before the first retry in seconds; doubles with each further one, up to an hour.';
 comment on column public.sync_kinds.user_startable is 'Whether a signed-in user (role authenticated) may start a job of this kind.';
+create index if not exists sync_kinds_with_handler on public.sync_kinds (kind) where handler is not null; -- the kinds of a claim that names none
 
 insert into public.sync_kinds (kind, handler, max_concurrency, user_startable)
 values ('email', 'sync-emails', 4, true), ('custom', null, 16, false)

@@ -18,7 +18,8 @@ comment on column chunk_private.settings.max_checkpoints is 'How many checkpoint
 insert into chunk_private.settings (only_row) values (true) on conflict on constraint settings_pkey do nothing;
 
 create table if not exists chunk_private.lanes (
-  id bigint generated always as identity primary key,
+  id bigint generated always as ((3 - priority) * 4294967296 + number) stored primary key,
+  number bigint generated always as identity,
   kind text not null,
   priority smallint not null,
   constraint lanes_kind_fkey foreign key (kind) references public.sync_kinds (kind) on delete cascade,
@@ -26,6 +27,8 @@ create table if not exists chunk_private.lanes (
 );
 comment on table chunk_private.lanes is
   'The pairs of kind and priority that were ever used.';
+comment on column chunk_private.lanes.id is 'In order of priority, the highest first: so does a claim find the lanes to look at in the index of slots.';
+comment on column chunk_private.lanes.number is 'Tells lanes of one priority apart.';
 
 create table if not exists chunk_private.slots (
   job_id uuid not null,

@@ -1,44 +1,79 @@
 -- Lanes: where a claim looks. The claim index is read lane by lane, each as one short range.
 
-create or replace function chunk_private.kinds_to_search(kinds text[], job_id uuid)
-returns text[]
+create or replace function chunk_private.due_lanes(kinds text[], from_lane bigint, how_many int)
+returns bigint[]
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
+  -- Steps from one lane to the next that is in the claim index; what is beyond how_many is not read.
+  return array(
+    with recursive waiting (lane, ready_at) as (
+      (select s.lane, s.ready_at from chunk_private.slots s where not s.claimed and s.lane >= from_lane order by s.lane, s.ready_at limit 1)
+      union all
+      select n.lane, n.ready_at from waiting w
+      cross join lateral (
+        select s.lane, s.ready_at from chunk_private.slots s where not s.claimed and s.lane > w.lane order by s.lane, s.ready_at limit 1
+      ) n
+    )
+    select w.lane from waiting w
+    where w.ready_at <= now() and exists (
+      select from chunk_private.lanes l
+      join public.sync_kinds k on k.kind = l.kind
+      where l.id = w.lane and case when kinds is null then k.handler is not null else k.kind = any (kinds) end
+    )
+    limit how_many
+  );
+end
+$$;
+comment on function chunk_private.due_lanes is
+  'The first lanes, from one on, in which chunks of these kinds may be claimed; with null of those that have a handler.';
+
+-- A claim that tried each of thousands of lanes would take long, and so would one that listed all in which something waits.
+-- So it takes four of these: all, if there are no more, else of the highest priority some from a random one on.
+create or replace function chunk_private.lanes_to_search(inout kinds text[], job_id uuid, out lanes bigint[])
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  within constant bigint := 4294967296;
+  first_lane bigint;
+  further bigint[];
+begin
   perform chunk_private.check_kinds(kinds);
   if job_id is not null then
-    return array(
+    kinds := array(
       select k.kind from public.sync_jobs j
       join public.sync_kinds k on k.kind = j.kind
       where j.id = job_id and case when kinds is null then k.handler is not null else k.kind = any (kinds) end
     );
+    return;
+  elsif kinds is null and (select count(*) from (select from public.sync_kinds k where k.handler is not null limit 65) l) < 65 then
+    kinds := array(select k.kind from public.sync_kinds k where k.handler is not null);
   end if;
-  if (select count(*) from (select from chunk_private.lanes limit 65) l) < 65 then
-    return array(
-      select k.kind from public.sync_kinds k
-      where case when kinds is null then k.handler is not null else k.kind = any (kinds) end
-    );
+  if cardinality(kinds) < 65 then
+    return;
   end if;
-  -- More would cost more to try one by one than to ask the claim index for the next lane in which something waits.
-  return array(
-    with recursive waiting (lane) as (
-      (select s.lane from chunk_private.slots s where not s.claimed order by s.lane limit 1)
-      union all
-      select (select s.lane from chunk_private.slots s where not s.claimed and s.lane > w.lane order by s.lane limit 1)
-      from waiting w where w.lane is not null
-    )
-    select distinct k.kind from waiting w
-    join chunk_private.lanes l on l.id = w.lane
-    join public.sync_kinds k on k.kind = l.kind
-    where case when kinds is null then k.handler is not null else k.kind = any (kinds) end
-  );
+  lanes := chunk_private.due_lanes(kinds, 0, 5);
+  if cardinality(lanes) = 5 then
+    first_lane := lanes[1] - lanes[1] % within;
+    first_lane := first_lane + floor(random() * (
+      select l.id - first_lane from chunk_private.lanes l where l.id < first_lane + within order by l.id desc limit 1
+    ))::bigint;
+    further := chunk_private.due_lanes(kinds, first_lane, 4);
+    if further[1] / within = first_lane / within then
+      lanes := further;
+    end if;
+  end if;
+  kinds := array(select l.kind from chunk_private.lanes l where l.id = any (lanes));
 end
 $$;
-comment on function chunk_private.kinds_to_search is
-  'The kinds in whose lanes a claim looks: of those named, or with null of those that have a handler, the one of its job; where there are many lanes, those with chunks that wait. SC002 when there is no such kind.';
+comment on function chunk_private.lanes_to_search is
+  'Where a claim looks: in the lanes of the kinds named, or with null of those that have a handler, or of its job''s; where there are many kinds, in some lanes with chunks that may be claimed. SC002 when there is no such kind.';
 
 -- While somebody's long query holds an old snapshot, dead index entries of finished chunks pile up before the first live
 -- one. Each session therefore remembers, a lane, from which time on it last found chunks, and starts there; it

@@ -179,6 +179,7 @@ as $$
 #variable_conflict use_variable
 declare
   earlier chunk_private.claimed_chunk[];
+  lanes bigint[];
   lane record;
   floor timestamptz;
   slot record;
@@ -195,12 +196,12 @@ begin
     end if;
   end if;
   if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
-    kinds := chunk_private.kinds_to_search(kinds, parent_sync_job_id);
+    select s.kinds, s.lanes into kinds, lanes from chunk_private.lanes_to_search(kinds, parent_sync_job_id) s;
   end if;
   for lane in
     select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
     from chunk_private.claim_lanes l
-    where l.kind = any (kinds)
+    where l.kind = any (kinds) and (lanes is null or l.id = any (lanes))
     order by l.priority desc, random()
   loop
     floor := case when parent_sync_job_id is null and random() > 0.02 then lane.floor else '-infinity' end;

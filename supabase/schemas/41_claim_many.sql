@@ -99,6 +99,7 @@ as $$
 #variable_conflict use_variable
 declare
   earlier constant chunk_private.claimed_chunk[] := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
+  lanes bigint[];
   lane record;
   taken record;
   claimed chunk_private.claimed_chunk[] := array[]::chunk_private.claimed_chunk[];
@@ -109,12 +110,12 @@ begin
     return to_jsonb(earlier);
   end if;
   if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
-    kinds := chunk_private.kinds_to_search(kinds, parent_sync_job_id);
+    select s.kinds, s.lanes into kinds, lanes from chunk_private.lanes_to_search(kinds, parent_sync_job_id) s;
   end if;
   for lane in
     select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
     from chunk_private.claim_lanes l
-    where l.kind = any (kinds)
+    where l.kind = any (kinds) and (lanes is null or l.id = any (lanes))
     order by l.priority desc, random()
   loop
     taken := chunk_private.take_slots(lane.id, lane.floor, batch_size - cardinality(claimed), parent_sync_job_id, claim_id);
