@@ -401,6 +401,15 @@ end
 $$;
 comment on function chunk_private.check_range is 'Raises SC003, naming the argument, when the value lies outside; null passes.';
 
+create or replace function chunk_private.most_items()
+returns bigint
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select 9007199254740991; $$;
+comment on function chunk_private.most_items is
+  'The largest number of items: 2^53 - 1, which every JSON reader keeps exact. A plan holds it as a constant, so it costs no call.';
+
 create or replace function chunk_private.check_items(argument text, value bigint)
 returns void
 language plpgsql
@@ -408,11 +417,11 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform chunk_private.check_range(argument, value, 0, 9007199254740991);
+  perform chunk_private.check_range(argument, value, 0, chunk_private.most_items());
 end
 $$;
 comment on function chunk_private.check_items is
-  'Raises SC003, naming the argument, for a number of items that is negative or above 2^53 - 1, the largest that every JSON reader keeps exact; null passes.';
+  'Raises SC003, naming the argument, for a number of items that is negative or above most_items(); null passes.';
 
 create or replace function chunk_private.check_length(argument text, list jsonb, longest int)
 returns void
@@ -1637,7 +1646,7 @@ begin
   set open_chunks = c.open_chunks - (not retry)::int,
       failed_chunks = c.failed_chunks + (not retry)::int,
       retrying_chunks = c.retrying_chunks + (retry and not chunk.has_failed)::int - (not retry and chunk.has_failed)::int,
-      items_processed = least(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 9007199254740991),
+      items_processed = least(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), chunk_private.most_items()),
       last_activity_at = now(),
       -- Why chunks failed for good says more than a retry that came later.
       last_error = case when retry and c.failed_chunks > 0 then c.last_error else reason end,
@@ -1792,7 +1801,7 @@ begin
     set open_chunks = c.open_chunks - 1,
         completed_chunks = c.completed_chunks + 1,
         retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
-        items_processed = least(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 9007199254740991),
+        items_processed = least(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), chunk_private.most_items()),
         last_activity_at = now()
     from public.sync_jobs j
     join public.sync_kinds k on k.kind = j.kind
@@ -2093,7 +2102,7 @@ begin
       set open_chunks = c.open_chunks - d.done,
           completed_chunks = c.completed_chunks + d.done,
           retrying_chunks = c.retrying_chunks - d.retried,
-          items_processed = least(c.items_processed + d.items, 9007199254740991),
+          items_processed = least(c.items_processed + d.items, chunk_private.most_items()),
           last_activity_at = now()
       from (
         select a.chunk_index % job.stripes as stripe, count(*) as done, count(*) filter (where a.had_failed) as retried,
@@ -2387,7 +2396,7 @@ begin
   select j.* into job from public.sync_jobs j where j.id = chunk.parent_sync_job_id;
   if chunk.checkpoint_items is distinct from chunk.items_counted then
     update chunk_private.job_counters c
-    set items_processed = least(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 9007199254740991)
+    set items_processed = least(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), chunk_private.most_items())
     where c.job_id = job.id and c.stripe = chunk.chunk_index % job.stripes;
   end if;
   -- It keeps its slot, unless the job was paused meanwhile.
@@ -2842,7 +2851,7 @@ as $$
 #variable_conflict use_variable
 begin
   update public.sync_jobs j
-  set items_total = least(coalesce(j.items_total, 0) + more, 9007199254740991)
+  set items_total = least(coalesce(j.items_total, 0) + more, chunk_private.most_items())
   where j.id = job_id and more is not null;
 end
 $$;
@@ -2993,7 +3002,7 @@ begin
     set open_chunks = 0, retrying_chunks = 0, cancelled_chunks = c.cancelled_chunks + c.open_chunks, last_activity_at = now(),
         items_processed = least(c.items_processed + coalesce((
           select sum(e.items) from ended e where e.chunk_index % job.stripes = c.stripe and e.claim_token is not null
-        ), 0), 9007199254740991)::bigint
+        ), 0), chunk_private.most_items())::bigint
     where c.job_id = job.id;
     update public.sync_jobs j
     set status = 'cancelled', completed_at = now()
@@ -3439,7 +3448,7 @@ comment on function public.trigger_next_chunk_processing is
 -- The truth is the chunks: their status says where each must stand and what the counters must say.
 
 -- Only alone in the gate, beside claims. A claim takes a slot and its chunk in one transaction: who reads both in one
--- statement sees both or neither.
+-- statement sees both or neither. One body with headings: each step relies on the one before.
 create or replace function chunk_private.heal_places(job public.sync_jobs)
 returns text[]
 language plpgsql
@@ -3584,7 +3593,7 @@ begin
     count(q.id) filter (where q.status = 'completed'), count(q.id) filter (where q.status = 'failed'),
     count(q.id) filter (where q.status = 'cancelled'),
     count(q.id) filter (where q.completed_at is null and q.has_failed),
-    least(9007199254740991, coalesce(sum(case when q.status = 'completed' or q.status = 'cancelled' and q.claim_token is not null
+    least(chunk_private.most_items(), coalesce(sum(case when q.status = 'completed' or q.status = 'cancelled' and q.claim_token is not null
       then q.items_processed else q.items_counted end), 0))::bigint
   from generate_series(0, job.stripes - 1) t (stripe)
   left join public.chunk_processing_queue q on q.parent_sync_job_id = job.id and q.chunk_index % job.stripes = t.stripe
@@ -4232,11 +4241,16 @@ as $$
     'last_dispatches', coalesce((
       select jsonb_agg(jsonb_build_object('job_id', d.job_id, 'chunk_id', d.chunk_id, 'sent_at', d.created_at,
         'status_code', d.status_code, 'error', d.error) order by d.id desc)
-      from (select * from chunk_private.dispatches x order by x.id desc limit 10) d), '[]'),
+      from (
+        select x.id, x.job_id, x.chunk_id, x.created_at, x.status_code, x.error from chunk_private.dispatches x order by x.id desc limit 10
+      ) d), '[]'),
     'active_jobs', (select count(*) from public.sync_jobs j where j.status in ('pending', 'running', 'paused')),
     'stalled_jobs', coalesce((
       select jsonb_agg(jsonb_build_object('id', s.parent_sync_job_id, 'kind', s.kind, 'reason', s.stalled_reason))
-      from (select * from public.chunk_processing_status v where v.status in ('pending', 'running') and v.stalled limit 20) s), '[]'),
+      from (
+        select v.parent_sync_job_id, v.kind, v.stalled_reason from public.chunk_processing_status v
+        where v.status in ('pending', 'running') and v.stalled limit 20
+      ) s), '[]'),
     'oldest_pending_seconds', (
       select floor(extract(epoch from now() - min(f.ready_at)))
       from chunk_private.lanes l

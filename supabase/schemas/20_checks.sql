@@ -15,6 +15,15 @@ end
 $$;
 comment on function chunk_private.check_range is 'Raises SC003, naming the argument, when the value lies outside; null passes.';
 
+create or replace function chunk_private.most_items()
+returns bigint
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select 9007199254740991; $$;
+comment on function chunk_private.most_items is
+  'The largest number of items: 2^53 - 1, which every JSON reader keeps exact. A plan holds it as a constant, so it costs no call.';
+
 create or replace function chunk_private.check_items(argument text, value bigint)
 returns void
 language plpgsql
@@ -22,11 +31,11 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform chunk_private.check_range(argument, value, 0, 9007199254740991);
+  perform chunk_private.check_range(argument, value, 0, chunk_private.most_items());
 end
 $$;
 comment on function chunk_private.check_items is
-  'Raises SC003, naming the argument, for a number of items that is negative or above 2^53 - 1, the largest that every JSON reader keeps exact; null passes.';
+  'Raises SC003, naming the argument, for a number of items that is negative or above most_items(); null passes.';
 
 create or replace function chunk_private.check_length(argument text, list jsonb, longest int)
 returns void

@@ -8,7 +8,7 @@ as $$
 #variable_conflict use_variable
 begin
   update public.sync_jobs j
-  set items_total = least(coalesce(j.items_total, 0) + more, 9007199254740991)
+  set items_total = least(coalesce(j.items_total, 0) + more, chunk_private.most_items())
   where j.id = job_id and more is not null;
 end
 $$;

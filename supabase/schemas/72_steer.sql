@@ -32,7 +32,7 @@ begin
     set open_chunks = 0, retrying_chunks = 0, cancelled_chunks = c.cancelled_chunks + c.open_chunks, last_activity_at = now(),
         items_processed = least(c.items_processed + coalesce((
           select sum(e.items) from ended e where e.chunk_index % job.stripes = c.stripe and e.claim_token is not null
-        ), 0), 9007199254740991)::bigint
+        ), 0), chunk_private.most_items())::bigint
     where c.job_id = job.id;
     update public.sync_jobs j
     set status = 'cancelled', completed_at = now()

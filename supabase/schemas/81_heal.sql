@@ -3,7 +3,7 @@
 -- The truth is the chunks: their status says where each must stand and what the counters must say.
 
 -- Only alone in the gate, beside claims. A claim takes a slot and its chunk in one transaction: who reads both in one
--- statement sees both or neither.
+-- statement sees both or neither. One body with headings: each step relies on the one before.
 create or replace function chunk_private.heal_places(job public.sync_jobs)
 returns text[]
 language plpgsql
@@ -148,7 +148,7 @@ begin
     count(q.id) filter (where q.status = 'completed'), count(q.id) filter (where q.status = 'failed'),
     count(q.id) filter (where q.status = 'cancelled'),
     count(q.id) filter (where q.completed_at is null and q.has_failed),
-    least(9007199254740991, coalesce(sum(case when q.status = 'completed' or q.status = 'cancelled' and q.claim_token is not null
+    least(chunk_private.most_items(), coalesce(sum(case when q.status = 'completed' or q.status = 'cancelled' and q.claim_token is not null
       then q.items_processed else q.items_counted end), 0))::bigint
   from generate_series(0, job.stripes - 1) t (stripe)
   left join public.chunk_processing_queue q on q.parent_sync_job_id = job.id and q.chunk_index % job.stripes = t.stripe

@@ -152,11 +152,16 @@ as $$
     'last_dispatches', coalesce((
       select jsonb_agg(jsonb_build_object('job_id', d.job_id, 'chunk_id', d.chunk_id, 'sent_at', d.created_at,
         'status_code', d.status_code, 'error', d.error) order by d.id desc)
-      from (select * from chunk_private.dispatches x order by x.id desc limit 10) d), '[]'),
+      from (
+        select x.id, x.job_id, x.chunk_id, x.created_at, x.status_code, x.error from chunk_private.dispatches x order by x.id desc limit 10
+      ) d), '[]'),
     'active_jobs', (select count(*) from public.sync_jobs j where j.status in ('pending', 'running', 'paused')),
     'stalled_jobs', coalesce((
       select jsonb_agg(jsonb_build_object('id', s.parent_sync_job_id, 'kind', s.kind, 'reason', s.stalled_reason))
-      from (select * from public.chunk_processing_status v where v.status in ('pending', 'running') and v.stalled limit 20) s), '[]'),
+      from (
+        select v.parent_sync_job_id, v.kind, v.stalled_reason from public.chunk_processing_status v
+        where v.status in ('pending', 'running') and v.stalled limit 20
+      ) s), '[]'),
     'oldest_pending_seconds', (
       select floor(extract(epoch from now() - min(f.ready_at)))
       from chunk_private.lanes l

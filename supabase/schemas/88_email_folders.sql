@@ -35,6 +35,7 @@ create or replace function public.save_email_folders(account_id uuid, folders js
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s' -- the messages of a folder that is gone
 as $$
 #variable_conflict use_variable
@@ -89,6 +90,7 @@ create or replace function public.update_email_folder(
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
 as $$
 #variable_conflict use_variable
@@ -140,6 +142,7 @@ create or replace function public.renumber_email_folder(account_id uuid, folder 
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 begin
@@ -160,6 +163,7 @@ create or replace function public.adopt_moved_emails(
 returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
 declare
@@ -182,7 +186,8 @@ begin
       )
   ), moved as (
     update public.synced_emails e
-    set folder = folder, uidvalidity = uidvalidity, uid = p.uid, flags = coalesce(p.flags, '{}'), deleted_at = null, synced_at = now()
+    set folder = adopt_moved_emails.folder, uidvalidity = adopt_moved_emails.uidvalidity, uid = p.uid,
+        flags = coalesce(p.flags, '{}'), deleted_at = null, synced_at = now()
     from pairs p
     where e.id = p.id and p.nth_row = 1 and p.nth_message = 1
     returning e.uid

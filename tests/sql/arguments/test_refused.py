@@ -132,7 +132,6 @@ KIND: list[tuple[str, dict[str, Any]]] = [
     ("kind", {"kind": "has space"}),
     ("kind", {"kind": None}),
     ("handler", {"handler": "../escape"}),
-    ("handler", {"handler": ""}),
     ("max_concurrency", {"max_concurrency": 0}),
     ("max_retries", {"max_retries": -1}),
     ("lease_seconds", {"lease_seconds": 0}),

@@ -155,7 +155,7 @@ def control(s: Session, scene: Scene, name: str) -> Any:
 
 
 def append(s: Session, scene: Scene) -> Any:
-    chunks = [{}] * 5 if scene.claims[4:] else []
+    chunks: list[dict[str, int]] = [{}] * 5 if scene.claims[4:] else []
     return s.call(
         "append_sync_chunks", parent_sync_job_id=scene.job, chunks=chunks, request_id=uuid.uuid4(), seal=True
     )

@@ -38,7 +38,8 @@ REFUSED: dict[str, dict[str, Any]] = {
 # Those that write single rows of tables without such locks: PostgreSQL itself keeps them exact, or raises 40001.
 EXACT = {
     *("save_sync_kind", "remove_sync_kind", "save_sync_state", "save_email_account", "remove_email_account"),
-    *("plan_email_folder", "save_synced_emails", "save_email_flags"),
+    *("plan_email_folder", "save_synced_emails", "save_email_flags", "save_email_folders"),
+    *("update_email_folder", "renumber_email_folder", "adopt_moved_emails"),
 }
 
 
