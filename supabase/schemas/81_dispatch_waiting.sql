@@ -4,15 +4,19 @@
 -- ten seconds. Those that pg_net has not even sent by then count too, for more would only lengthen its queue.
 create or replace function chunk_private.webhooks_under_way()
 returns int
-language sql
+language plpgsql -- these two keep their plans; as SQL they would be planned in each pass
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select count(*)::int + greatest(0, (select u.webhooks from chunk_private.unsent_webhooks() u where u.oldest_at < now() - interval '12 seconds'))
-  from chunk_private.dispatches d
-  join public.chunk_processing_queue q on q.id = d.chunk_id
-  join chunk_private.slots s on s.job_id = q.parent_sync_job_id and s.chunk_index = q.chunk_index
-  where d.created_at > now() - interval '12 seconds' and d.answered_at is null and d.request_id is not null and not s.claimed;
+begin
+  return (
+    select count(*)::int + greatest(0, (select u.webhooks from chunk_private.unsent_webhooks() u where u.oldest_at < now() - interval '12 seconds'))
+    from chunk_private.dispatches d
+    join public.chunk_processing_queue q on q.id = d.chunk_id
+    join chunk_private.slots s on s.job_id = q.parent_sync_job_id and s.chunk_index = q.chunk_index
+    where d.created_at > now() - interval '12 seconds' and d.answered_at is null and d.request_id is not null and not s.claimed
+  );
+end
 $$;
 comment on function chunk_private.webhooks_under_way is 'How many webhooks may still lead to a claim, or wait in a pg_net that does not send.';
 
@@ -21,10 +25,13 @@ comment on function chunk_private.webhooks_under_way is 'How many webhooks may s
 -- then what stood in the way is gone.
 create or replace function chunk_private.waiting_slots(parent_sync_job_id uuid, overdue_only boolean)
 returns setof chunk_private.slots
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_variable
+begin
+  return query
   with well as (
     select d.created_at from chunk_private.dispatches d
     where d.answered_at is not null and d.error is null
@@ -33,8 +40,8 @@ as $$
   select s.* from chunk_private.slots s
   join chunk_private.lanes l on l.id = s.lane
   join public.sync_kinds k on k.kind = l.kind
-  where not s.claimed and s.ready_at <= now() and k.handler is not null and ($1 is null or s.job_id = $1)
-    and (not $2 or s.dispatched_at is null
+  where not s.claimed and s.ready_at <= now() and k.handler is not null and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
+    and (not overdue_only or s.dispatched_at is null
       or s.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(s.dispatch_count - 1, 0), 7)
       or s.dispatched_at < greatest((select w.created_at from well w), now() - interval '5 seconds' * (2 ^ least(s.dispatch_count - 1, 6) - 1))
         and exists (
@@ -42,6 +49,7 @@ as $$
           join chunk_private.dispatches d on d.created_at = s.dispatched_at and d.chunk_id = q.id
           where q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index and d.error is not null
         ));
+end
 $$;
 comment on function chunk_private.waiting_slots is
   'The slots of claimable chunks that Edge Functions work on, of a job or of all; or only those whose last webhook has led to nothing.';

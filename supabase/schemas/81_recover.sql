@@ -1,4 +1,4 @@
--- Recovery: chunks are taken back from workers that are gone; jobs that nobody moved are settled.
+-- Recovery: chunks are taken back from workers that are gone.
 
 -- A chunk's end and its slot's go together, or neither: a slot that stays claimed without a processing chunk would be lost.
 create or replace function chunk_private.recover_chunk(chunk_id bigint, stuck_after interval)
@@ -27,7 +27,7 @@ comment on function chunk_private.recover_chunk is 'Takes one chunk, and its slo
 -- All gates first; a job that is being steered is left to the next pass, so that a transaction left open there holds up nobody
 -- else. Then the locks in their order, all of the chunks' before the first of the jobs': a pass is one transaction for many
 -- jobs. Each chunk and each job in a block of its own, so that one bad row stops nothing but itself: a job that then misses a
--- slot, or its end, is settled.
+-- slot, or its end, is healed.
 create or replace function chunk_private.recover_lost(stuck_after interval, out recovered int, out troubled uuid[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -105,50 +105,3 @@ end
 $$;
 comment on function chunk_private.recover_lost is
   'Takes back chunks whose lease has run out, or that gave no sign of life for stuck_after: how many, and the jobs of those that it could not take back.';
-
--- Gates are only tried for, since the pass holds others.
-create or replace function chunk_private.settle_jobs()
-returns uuid[]
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_variable
-declare
-  job record;
-  filled int;
-  dubious uuid[] := array[]::uuid[];
-begin
-  for job in
-    select j.id, j.status, n.open_chunks, w.slots, least(n.open_chunks, j.max_concurrency) as wanted
-    from public.sync_jobs j
-    cross join lateral (
-      select coalesce(sum(c.open_chunks), 0) as open_chunks, coalesce(max(c.last_activity_at), j.created_at) as last_activity_at
-      from chunk_private.job_counters c where c.job_id = j.id
-    ) n
-    cross join lateral (select count(*) as slots from chunk_private.slots s where s.job_id = j.id) w
-    where j.status in ('pending', 'running', 'paused') and (
-      n.open_chunks = 0 and j.sealed and n.last_activity_at < now() - interval '1 minute'
-      or j.status <> 'paused' and w.slots < least(n.open_chunks, j.max_concurrency)
-      or w.slots > least(n.open_chunks, j.max_concurrency)
-    )
-    order by n.last_activity_at
-    limit 1000
-  loop
-    begin
-      if chunk_private.try_alone(job.id) then
-        perform chunk_private.finish_if_done(job.id);
-        filled := chunk_private.fill_slots(job.id);
-        if job.slots > job.wanted or job.status <> 'paused' and job.slots + filled < job.wanted then
-          dubious := dubious || job.id;
-        end if;
-      end if;
-    exception when others then
-      dubious := dubious || job.id;
-      raise warning 'supabase-chunks: job % could not be settled: %', job.id, sqlerrm;
-    end;
-  end loop;
-  return dubious;
-end
-$$;
-comment on function chunk_private.settle_jobs is
-  'Ends jobs whose end was missed, and fills slots that were left free. Returns the jobs that are not right even then.';

@@ -9,7 +9,6 @@ as $$
 #variable_conflict use_variable
 declare
   lost record;
-  dubious uuid[] := array[]::uuid[];
 begin
   perform chunk_private.check_isolation('cleanup_stuck_chunks');
   if stuck_after < interval '0' then
@@ -21,11 +20,10 @@ begin
     raise warning 'supabase-chunks: the outcomes of webhooks could not be read: %', sqlerrm;
   end;
   lost := chunk_private.recover_lost(stuck_after);
-  dubious := chunk_private.settle_jobs();
   begin
-    perform chunk_private.heal_jobs(lost.troubled || dubious);
+    perform chunk_private.heal_jobs(lost.troubled);
   exception when others then
-    raise warning 'supabase-chunks: what is not as it should be could not be looked for: %', sqlerrm;
+    raise warning 'supabase-chunks: jobs could not be looked through: %', sqlerrm;
   end;
   begin
     perform chunk_private.dispatch_waiting(null, true);

@@ -44,6 +44,7 @@ _TIMESTAMPS = {
     "chunk_private.returned_chunks": ("ready_at",),
     "chunk_private.job_counters": ("last_activity_at", "last_error_at"),
     "chunk_private.dispatches": ("created_at",),
+    "chunk_private.watchdog": ("scheduled_at", "last_pass_at"),
 }
 
 

@@ -12,6 +12,7 @@ from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
 from tests.sql.database import Database
 from tests.sql.model.board import Board
+from tests.sql.model.damage import BY_HAND
 from tests.sql.model.expected import ACTIVE, Chunk, Job
 
 KIND = "model"
@@ -214,13 +215,32 @@ class QueueMachine(Board):
     @precondition(lambda self: self.jobs)
     def watchdog(self) -> None:
         """One pass: what has lost its lease comes back."""
+        lost = self.lose_workers()
+        assert self.session.cleanup() == lost
+
+    def lose_workers(self) -> int:
+        """Those whose leases are over; returns how many chunks come back."""
         recovered = 0
         for job in self.jobs.values():
             for chunk in job.chunks:
                 if chunk.status == "processing" and chunk.lease_left < 0:
                     job.fail(chunk, lost=True)
                     recovered += 1
-        assert self.session.cleanup() == recovered
+        return recovered
+
+    @rule(pick=PICK, what=st.sampled_from(sorted(BY_HAND)))
+    @precondition(lambda self: any(job.status in (*ACTIVE, "paused") for job in self.jobs.values()))
+    def heal(self, pick: int, what: str) -> None:
+        """Somebody does by hand what should not be, and a pass puts it right; the next one has nothing to heal."""
+        active = [job_id for job_id, job in self.jobs.items() if job.status in (*ACTIVE, "paused")]
+        self.admin.execute(BY_HAND[what], active[pick % len(active)])
+        # A chunk whose slot is gone is seen by the first pass, and taken back by the second.
+        lost = self.lose_workers()
+        assert self.session.cleanup() + self.session.cleanup() == lost
+        healed = "select count(*) from chunk_private.healings"
+        before = self.session.value(healed)
+        self.session.cleanup()
+        assert self.session.value(healed) == before
 
     # Steering
 
