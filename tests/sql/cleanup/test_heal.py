@@ -13,7 +13,9 @@ from tests.sql.model.damage import BY_HAND
 LONG = timedelta(minutes=11)
 CHUNKS = 16
 _CHUNK = "public.chunk_processing_queue where parent_sync_job_id = %s and "
-_IN_SLOT = "(select s.chunk_index from chunk_private.slots s where s.job_id = parent_sync_job_id and {} limit 1)"
+_IN_SLOT = (
+    "(select s.chunk_index from chunk_private.slots s where s.job_id = parent_sync_job_id and {} limit 1)"
+)
 
 # What shows at once in slots and counters, and what shows only when the job comes to it.
 DAMAGE = BY_HAND | {
@@ -127,9 +129,7 @@ def test_what_shows_is_put_right_by_the_next_pass(
 
 
 def test_a_job_that_was_cancelled_by_hand_is_cancelled(service: Session, admin: Session, job: str) -> None:
-    admin.execute(
-        "update public.sync_jobs set status = 'cancelled', completed_at = now() where id = %s", job
-    )
+    admin.execute("update public.sync_jobs set status = 'cancelled', completed_at = now() where id = %s", job)
     service.cleanup()
     invariants.check(service)
     assert service.progress(job)["cancelled_chunks"] == CHUNKS - 2
