@@ -625,7 +625,7 @@ comment on function chunk_private.check_active_jobs is 'Raises SC004 when a user
 --
 -- A gate is an advisory lock a job, held to the transaction's end. Shared, by those who move single chunks under way: reports,
 -- heartbeats, giving back, recovery. Alone, by those who steer the job or count its free slots: append, seal, cancel, pause,
--- resume, retry, settle, purge, and a report with next_chunks. A claim enters no gate.
+-- resume, retry, healing, purge, and a report with next_chunks. A claim enters no gate.
 --
 -- The order in which every function takes its locks, so that no two wait for each other in a circle (function by function in
 -- docs/architecture.md, and tests/sql/deadlocks/test_order.py compares):
@@ -633,9 +633,11 @@ comment on function chunk_private.check_active_jobs is 'Raises SC004 when a user
 --   2. gates by job id (0)   a user's retry takes the user's lock after its gate: a start, which has it before, waits for no gate
 --   3. slots that wait to be claimed   4. chunks by id   5. counters by (job, stripe)   6. jobs by id
 --   7. job by job what a freed slot goes to: that slot, a stripe, returned chunks, slots that wait
+--   8. of who sends webhooks for what waits: one lock for all (3), then slots with SKIP LOCKED
 -- A claim takes its slot with SKIP LOCKED, and then its chunk. One that was claimed before may be held by an outdated report: a
 -- claim waits for that if it has nothing but its slot, for which no report waits; else it passes the chunk over (hold_returned).
--- The watchdog only tries for gates, and takes chunks with SKIP LOCKED; purge only tries for gates.
+-- The watchdog only tries for gates, and takes chunks with SKIP LOCKED, each with its slot, which is claimed; purge only tries
+-- for gates.
 -- Alone in the gate, the order of 3 to 7 is free within the job: cancel takes slots, returned chunks and stripes before
 -- chunks, append and a report with next_chunks take stripes before the job, purge deletes as it comes. Whoever else takes these
 -- locks must enter the gate first; a claim need not, but has its slot before its chunk, and slots are what cancel and pause
@@ -3312,15 +3314,19 @@ comment on function chunk_private.unsent_webhooks is 'How many of our webhooks p
 -- ten seconds. Those that pg_net has not even sent by then count too, for more would only lengthen its queue.
 create or replace function chunk_private.webhooks_under_way()
 returns int
-language sql
+language plpgsql -- these two keep their plans; as SQL they would be planned in each pass
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select count(*)::int + greatest(0, (select u.webhooks from chunk_private.unsent_webhooks() u where u.oldest_at < now() - interval '12 seconds'))
-  from chunk_private.dispatches d
-  join public.chunk_processing_queue q on q.id = d.chunk_id
-  join chunk_private.slots s on s.job_id = q.parent_sync_job_id and s.chunk_index = q.chunk_index
-  where d.created_at > now() - interval '12 seconds' and d.answered_at is null and d.request_id is not null and not s.claimed;
+begin
+  return (
+    select count(*)::int + greatest(0, (select u.webhooks from chunk_private.unsent_webhooks() u where u.oldest_at < now() - interval '12 seconds'))
+    from chunk_private.dispatches d
+    join public.chunk_processing_queue q on q.id = d.chunk_id
+    join chunk_private.slots s on s.job_id = q.parent_sync_job_id and s.chunk_index = q.chunk_index
+    where d.created_at > now() - interval '12 seconds' and d.answered_at is null and d.request_id is not null and not s.claimed
+  );
+end
 $$;
 comment on function chunk_private.webhooks_under_way is 'How many webhooks may still lead to a claim, or wait in a pg_net that does not send.';
 
@@ -3329,10 +3335,13 @@ comment on function chunk_private.webhooks_under_way is 'How many webhooks may s
 -- then what stood in the way is gone.
 create or replace function chunk_private.waiting_slots(parent_sync_job_id uuid, overdue_only boolean)
 returns setof chunk_private.slots
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_variable
+begin
+  return query
   with well as (
     select d.created_at from chunk_private.dispatches d
     where d.answered_at is not null and d.error is null
@@ -3341,8 +3350,8 @@ as $$
   select s.* from chunk_private.slots s
   join chunk_private.lanes l on l.id = s.lane
   join public.sync_kinds k on k.kind = l.kind
-  where not s.claimed and s.ready_at <= now() and k.handler is not null and ($1 is null or s.job_id = $1)
-    and (not $2 or s.dispatched_at is null
+  where not s.claimed and s.ready_at <= now() and k.handler is not null and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
+    and (not overdue_only or s.dispatched_at is null
       or s.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(s.dispatch_count - 1, 0), 7)
       or s.dispatched_at < greatest((select w.created_at from well w), now() - interval '5 seconds' * (2 ^ least(s.dispatch_count - 1, 6) - 1))
         and exists (
@@ -3350,6 +3359,7 @@ as $$
           join chunk_private.dispatches d on d.created_at = s.dispatched_at and d.chunk_id = q.id
           where q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index and d.error is not null
         ));
+end
 $$;
 comment on function chunk_private.waiting_slots is
   'The slots of claimable chunks that Edge Functions work on, of a job or of all; or only those whose last webhook has led to nothing.';
@@ -3613,6 +3623,10 @@ end
 $$;
 comment on function chunk_private.heal_counters is 'Counts a job''s chunks anew. Returns what was wrong.';
 
+-- 81_heal_jobs.sql
+
+-- Healing: which jobs are looked at, and one whole job.
+
 create or replace function chunk_private.heal_job(job_id uuid)
 returns text
 language plpgsql
@@ -3626,6 +3640,10 @@ declare
   open_chunks bigint;
 begin
   select j.* into job from public.sync_jobs j where j.id = job_id;
+  -- To look at every chunk of a large job takes seconds: only when there is nothing to hand out.
+  if job.total_chunks > 100000 and chunk_private.fill_slots(job_id) > 0 then
+    return null;
+  end if;
   wrong := wrong || chunk_private.heal_chunks(job) || chunk_private.heal_places(job) || chunk_private.heal_counters(job);
   select count(*), count(*) filter (where q.completed_at is null) into chunks, open_chunks
   from public.chunk_processing_queue q where q.parent_sync_job_id = job_id;
@@ -3649,8 +3667,62 @@ $$;
 comment on function chunk_private.heal_job is
   'Puts right what is wrong with a job, whose gate the caller has alone. Returns what it was; null: nothing.';
 
--- Cheap when all is well: it reads the slots in use, and no chunk that has none.
-create or replace function chunk_private.heal_jobs(dubious uuid[])
+-- Cheap when all is well: it reads the active jobs' counters and the slots in use, and no chunk that has none. What does not show
+-- in them shows at the latest when the job has nothing left to hand out.
+create or replace function chunk_private.doubtful_jobs()
+returns setof uuid
+language plpgsql -- which keeps its plan; as SQL it would be planned in each pass
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  with held as materialized (
+    select s.job_id, count(*) as slots, count(*) filter (where not s.claimed) as waiting, count(*) filter (where q.has_failed) as failed_before,
+      bool_or(q.status is distinct from case when s.claimed then 'processing' else 'pending' end
+        or s.claimed and (q.claim_token is null or q.attempts < 1)) as contradict
+    from chunk_private.slots s
+    left join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
+    group by s.job_id
+  ),
+  counted as materialized (
+    select c.job_id, sum(c.open_chunks) as open_chunks, sum(c.retrying_chunks) as retrying_chunks, max(c.last_activity_at) as last_activity_at,
+      sum(c.open_chunks + c.completed_chunks + c.failed_chunks + c.cancelled_chunks) as total_chunks
+    from public.sync_jobs a
+    join chunk_private.job_counters c on c.job_id = a.id
+    where a.status in ('pending', 'running', 'paused')
+    group by c.job_id
+  )
+  select j.id
+  from public.sync_jobs j
+  left join counted n on n.job_id = j.id
+  left join held h on h.job_id = j.id
+  cross join lateral (select coalesce(h.slots, 0) as slots, least(coalesce(n.open_chunks, 0), j.max_concurrency) as wanted) w
+  where j.status in ('pending', 'running', 'paused') and (
+    coalesce(n.total_chunks, 0) <> j.total_chunks
+    or h.contradict or h.failed_before > n.retrying_chunks
+    or w.slots > w.wanted
+    or case when j.status = 'paused' then h.waiting > 0 else w.slots < w.wanted end
+    -- its end was missed
+    or coalesce(n.open_chunks, 0) = 0 and j.sealed and coalesce(n.last_activity_at, j.created_at) < now() - interval '1 minute'
+  )
+  union
+  select h.job_id
+  from held h
+  left join public.sync_jobs j on j.id = h.job_id
+  where j.completed_at is not null
+  union
+  -- Ended since the last pass, and not all of it has
+  select j.id
+  from public.sync_jobs j
+  where j.completed_at > (select greatest(w.last_pass_at - interval '30 seconds', now() - interval '1 hour') from chunk_private.watchdog w)
+    and exists (select from public.chunk_processing_queue q where q.parent_sync_job_id = j.id and q.completed_at is null);
+end
+$$;
+comment on function chunk_private.doubtful_jobs is 'The jobs whose slots, counters and chunks do not go together.';
+
+-- Gates are only tried for, since the pass holds others.
+create or replace function chunk_private.heal_jobs(troubled uuid[])
 returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -3663,16 +3735,7 @@ declare
   healed int := 0;
 begin
   for job in
-    select d.id from unnest(dubious) d (id)
-    union
-    select s.job_id
-    from chunk_private.slots s
-    left join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
-    left join public.sync_jobs j on j.id = s.job_id
-    where q.status is distinct from case when s.claimed then 'processing' else 'pending' end
-      or j.status in ('completed', 'failed', 'cancelled') or j.status = 'paused' and not s.claimed
-      or s.claimed and (q.claim_token is null or q.attempts < 1)
-    limit 100
+    select t.id from unnest(troubled) t (id) union select d.id from chunk_private.doubtful_jobs() d (id) limit 1000
   loop
     exit when clock_timestamp() > until;
     begin
@@ -3691,11 +3754,11 @@ begin
 end
 $$;
 comment on function chunk_private.heal_jobs is
-  'Looks for slots that contradict their chunks, and puts their jobs and the dubious ones right; returns how many were wrong.';
+  'Settles doubtful jobs, and those named: ends those that are done, fills free slots, and puts right what is wrong. Returns how many were.';
 
 -- 81_recover.sql
 
--- Recovery: chunks are taken back from workers that are gone; jobs that nobody moved are settled.
+-- Recovery: chunks are taken back from workers that are gone.
 
 -- A chunk's end and its slot's go together, or neither: a slot that stays claimed without a processing chunk would be lost.
 create or replace function chunk_private.recover_chunk(chunk_id bigint, stuck_after interval)
@@ -3724,7 +3787,7 @@ comment on function chunk_private.recover_chunk is 'Takes one chunk, and its slo
 -- All gates first; a job that is being steered is left to the next pass, so that a transaction left open there holds up nobody
 -- else. Then the locks in their order, all of the chunks' before the first of the jobs': a pass is one transaction for many
 -- jobs. Each chunk and each job in a block of its own, so that one bad row stops nothing but itself: a job that then misses a
--- slot, or its end, is settled.
+-- slot, or its end, is healed.
 create or replace function chunk_private.recover_lost(stuck_after interval, out recovered int, out troubled uuid[])
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -3803,53 +3866,6 @@ $$;
 comment on function chunk_private.recover_lost is
   'Takes back chunks whose lease has run out, or that gave no sign of life for stuck_after: how many, and the jobs of those that it could not take back.';
 
--- Gates are only tried for, since the pass holds others.
-create or replace function chunk_private.settle_jobs()
-returns uuid[]
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_variable
-declare
-  job record;
-  filled int;
-  dubious uuid[] := array[]::uuid[];
-begin
-  for job in
-    select j.id, j.status, n.open_chunks, w.slots, least(n.open_chunks, j.max_concurrency) as wanted
-    from public.sync_jobs j
-    cross join lateral (
-      select coalesce(sum(c.open_chunks), 0) as open_chunks, coalesce(max(c.last_activity_at), j.created_at) as last_activity_at
-      from chunk_private.job_counters c where c.job_id = j.id
-    ) n
-    cross join lateral (select count(*) as slots from chunk_private.slots s where s.job_id = j.id) w
-    where j.status in ('pending', 'running', 'paused') and (
-      n.open_chunks = 0 and j.sealed and n.last_activity_at < now() - interval '1 minute'
-      or j.status <> 'paused' and w.slots < least(n.open_chunks, j.max_concurrency)
-      or w.slots > least(n.open_chunks, j.max_concurrency)
-    )
-    order by n.last_activity_at
-    limit 1000
-  loop
-    begin
-      if chunk_private.try_alone(job.id) then
-        perform chunk_private.finish_if_done(job.id);
-        filled := chunk_private.fill_slots(job.id);
-        if job.slots > job.wanted or job.status <> 'paused' and job.slots + filled < job.wanted then
-          dubious := dubious || job.id;
-        end if;
-      end if;
-    exception when others then
-      dubious := dubious || job.id;
-      raise warning 'supabase-chunks: job % could not be settled: %', job.id, sqlerrm;
-    end;
-  end loop;
-  return dubious;
-end
-$$;
-comment on function chunk_private.settle_jobs is
-  'Ends jobs whose end was missed, and fills slots that were left free. Returns the jobs that are not right even then.';
-
 -- 81_watchdog.sql
 
 -- The watchdog: one pass, its schedule, and the trimming of logs.
@@ -3863,7 +3879,6 @@ as $$
 #variable_conflict use_variable
 declare
   lost record;
-  dubious uuid[] := array[]::uuid[];
 begin
   perform chunk_private.check_isolation('cleanup_stuck_chunks');
   if stuck_after < interval '0' then
@@ -3875,11 +3890,10 @@ begin
     raise warning 'supabase-chunks: the outcomes of webhooks could not be read: %', sqlerrm;
   end;
   lost := chunk_private.recover_lost(stuck_after);
-  dubious := chunk_private.settle_jobs();
   begin
-    perform chunk_private.heal_jobs(lost.troubled || dubious);
+    perform chunk_private.heal_jobs(lost.troubled);
   exception when others then
-    raise warning 'supabase-chunks: what is not as it should be could not be looked for: %', sqlerrm;
+    raise warning 'supabase-chunks: jobs could not be looked through: %', sqlerrm;
   end;
   begin
     perform chunk_private.dispatch_waiting(null, true);
@@ -3893,7 +3907,7 @@ begin
 end
 $$;
 comment on function public.cleanup_stuck_chunks is
-  'One pass of the watchdog: takes back chunks whose lease has run out (or, with stuck_after, those without claim or heartbeat for that long), settles jobs, heals what should not be, sends lost webhooks again. Returns how many chunks were taken back.';
+  'One pass of the watchdog: takes back chunks whose lease has run out (or, with stuck_after, those without claim or heartbeat for that long), ends jobs and fills slots where that was missed, heals what should not be, sends lost webhooks again. Returns how many chunks were taken back.';
 
 create or replace function chunk_private.trim_logs()
 returns int

@@ -2,7 +2,7 @@
 --
 -- A gate is an advisory lock a job, held to the transaction's end. Shared, by those who move single chunks under way: reports,
 -- heartbeats, giving back, recovery. Alone, by those who steer the job or count its free slots: append, seal, cancel, pause,
--- resume, retry, settle, purge, and a report with next_chunks. A claim enters no gate.
+-- resume, retry, healing, purge, and a report with next_chunks. A claim enters no gate.
 --
 -- The order in which every function takes its locks, so that no two wait for each other in a circle (function by function in
 -- docs/architecture.md, and tests/sql/deadlocks/test_order.py compares):
@@ -10,9 +10,11 @@
 --   2. gates by job id (0)   a user's retry takes the user's lock after its gate: a start, which has it before, waits for no gate
 --   3. slots that wait to be claimed   4. chunks by id   5. counters by (job, stripe)   6. jobs by id
 --   7. job by job what a freed slot goes to: that slot, a stripe, returned chunks, slots that wait
+--   8. of who sends webhooks for what waits: one lock for all (3), then slots with SKIP LOCKED
 -- A claim takes its slot with SKIP LOCKED, and then its chunk. One that was claimed before may be held by an outdated report: a
 -- claim waits for that if it has nothing but its slot, for which no report waits; else it passes the chunk over (hold_returned).
--- The watchdog only tries for gates, and takes chunks with SKIP LOCKED; purge only tries for gates.
+-- The watchdog only tries for gates, and takes chunks with SKIP LOCKED, each with its slot, which is claimed; purge only tries
+-- for gates.
 -- Alone in the gate, the order of 3 to 7 is free within the job: cancel takes slots, returned chunks and stripes before
 -- chunks, append and a report with next_chunks take stripes before the job, purge deletes as it comes. Whoever else takes these
 -- locks must enter the gate first; a claim need not, but has its slot before its chunk, and slots are what cancel and pause

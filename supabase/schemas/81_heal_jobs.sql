@@ -50,34 +50,40 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
+  with held as materialized (
+    select s.job_id, count(*) as slots, count(*) filter (where not s.claimed) as waiting, count(*) filter (where q.has_failed) as failed_before,
+      bool_or(q.status is distinct from case when s.claimed then 'processing' else 'pending' end
+        or s.claimed and (q.claim_token is null or q.attempts < 1)) as contradict
+    from chunk_private.slots s
+    left join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
+    group by s.job_id
+  ),
+  counted as materialized (
+    select c.job_id, sum(c.open_chunks) as open_chunks, sum(c.retrying_chunks) as retrying_chunks, max(c.last_activity_at) as last_activity_at,
+      sum(c.open_chunks + c.completed_chunks + c.failed_chunks + c.cancelled_chunks) as total_chunks
+    from public.sync_jobs a
+    join chunk_private.job_counters c on c.job_id = a.id
+    where a.status in ('pending', 'running', 'paused')
+    group by c.job_id
+  )
   select j.id
   from public.sync_jobs j
-  cross join lateral (
-    select coalesce(sum(c.open_chunks), 0) as open_chunks,
-      coalesce(sum(c.open_chunks + c.completed_chunks + c.failed_chunks + c.cancelled_chunks), 0) as counted,
-      coalesce(max(c.last_activity_at), j.created_at) as last_activity_at
-    from chunk_private.job_counters c where c.job_id = j.id
-  ) n
-  cross join lateral (select count(*) as slots from chunk_private.slots s where s.job_id = j.id) w
+  left join counted n on n.job_id = j.id
+  left join held h on h.job_id = j.id
+  cross join lateral (select coalesce(h.slots, 0) as slots, least(coalesce(n.open_chunks, 0), j.max_concurrency) as wanted) w
   where j.status in ('pending', 'running', 'paused') and (
-    n.counted <> j.total_chunks
-    or n.open_chunks = 0 and j.sealed and n.last_activity_at < now() - interval '1 minute' -- its end was missed
-    or w.slots > least(n.open_chunks, j.max_concurrency)
-    or w.slots < least(n.open_chunks, j.max_concurrency) and j.status <> 'paused'
+    coalesce(n.total_chunks, 0) <> j.total_chunks
+    or h.contradict or h.failed_before > n.retrying_chunks
+    or w.slots > w.wanted
+    or case when j.status = 'paused' then h.waiting > 0 else w.slots < w.wanted end
+    -- its end was missed
+    or coalesce(n.open_chunks, 0) = 0 and j.sealed and coalesce(n.last_activity_at, j.created_at) < now() - interval '1 minute'
   )
   union
-  select s.job_id
-  from chunk_private.slots s
-  left join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
-  left join public.sync_jobs j on j.id = s.job_id
-  group by s.job_id
-  having bool_or(q.status is distinct from case when s.claimed then 'processing' else 'pending' end
-      or s.claimed and (q.claim_token is null or q.attempts < 1)
-      or not s.claimed and j.status = 'paused'
-      or j.completed_at is not null)
-    -- more that have failed before than were counted
-    or bool_or(q.attempts > s.claimed::int) and count(*) filter (where q.attempts > s.claimed::int)
-      > (select sum(c.retrying_chunks) from chunk_private.job_counters c where c.job_id = s.job_id)
+  select h.job_id
+  from held h
+  left join public.sync_jobs j on j.id = h.job_id
+  where j.completed_at is not null
   union
   -- Ended since the last pass, and not all of it has
   select j.id

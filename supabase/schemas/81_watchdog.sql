@@ -37,7 +37,7 @@ begin
 end
 $$;
 comment on function public.cleanup_stuck_chunks is
-  'One pass of the watchdog: takes back chunks whose lease has run out (or, with stuck_after, those without claim or heartbeat for that long), settles jobs, heals what should not be, sends lost webhooks again. Returns how many chunks were taken back.';
+  'One pass of the watchdog: takes back chunks whose lease has run out (or, with stuck_after, those without claim or heartbeat for that long), ends jobs and fills slots where that was missed, heals what should not be, sends lost webhooks again. Returns how many chunks were taken back.';
 
 create or replace function chunk_private.trim_logs()
 returns int

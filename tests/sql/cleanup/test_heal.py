@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from tests.sql import invariants
@@ -17,6 +19,8 @@ _IN_SLOT = (
     "(select s.chunk_index from chunk_private.slots s where s.job_id = parent_sync_job_id and {} limit 1)"
 )
 
+# Of no harm: nothing is counted by it.
+HARMLESS = {"attempts are set by hand"}
 # What shows at once in slots and counters, and what shows only when the job comes to it.
 DAMAGE = BY_HAND | {
     "a retried chunk is forgotten": "delete from chunk_private.returned_chunks where job_id = %s",
@@ -46,6 +50,10 @@ DAMAGE = BY_HAND | {
     "a done chunk is opened by hand": (
         "update public.chunk_processing_queue set status = 'pending', completed_at = null"
         " where parent_sync_job_id = %s and chunk_index = 0"
+    ),
+    "that chunks have failed is set by hand": (
+        "update public.chunk_processing_queue set has_failed = not has_failed"
+        " where parent_sync_job_id = %s and completed_at is null"
     ),
     "attempts are set by hand": (
         "update public.chunk_processing_queue set attempts = attempts + 1"
@@ -98,21 +106,16 @@ def test_whatever_was_done_to_it_a_job_comes_to_its_end(
         0,
     )
     healed = service.call("chunk_system_health")["healed"]
-    assert healed["times"] >= 1
-    assert job in healed["last"]
+    if what not in HARMLESS:
+        assert healed["times"] >= 1
+        assert job in healed["last"]
     assert service.drain(other) == 3
 
 
 def drained(service: Session, job: str) -> None:
-    """Whatever can be done is done, a claim or a report that is refused meanwhile left out."""
-    for _ in range(2 * CHUNKS):
-        try:
-            if (chunk := service.claim(job)) is None:
-                return
-            service.complete(chunk)
-        except Exception as error:  # what the damage has made impossible until it is healed
-            assert "constraint" in str(error), error
-            return
+    """Whatever can be done is done, until the damage makes a claim or a report impossible."""
+    with suppress(psycopg.errors.CheckViolation, psycopg.errors.UniqueViolation):
+        service.drain(job)
 
 
 @pytest.mark.parametrize("what", BY_HAND)

@@ -217,7 +217,7 @@ TRIED: dict[str, Trial] = {
     ),
     "trigger_next_chunk_processing": (lambda s, scene: s.call("trigger_next_chunk_processing"), [busy]),
     "cleanup_stuck_chunks": (lambda s, scene: s.cleanup(), [busy, retry_due]),
-    "cleanup_stuck_chunks, settling": (lambda s, scene: s.cleanup(), [with_free_slots, end_missed]),
+    "cleanup_stuck_chunks, healing": (lambda s, scene: s.cleanup(), [with_free_slots, end_missed]),
     "save_sync_state": (
         lambda s, scene: s.call("save_sync_state", kind="web", job_key=scene.job_key, state={}),
         [at_its_end],

@@ -5,6 +5,8 @@ from __future__ import annotations
 _ONE = "(select s.ctid from chunk_private.slots s where s.job_id = %s and {} order by s.chunk_index limit 1)"
 _CLAIMED, _WAITING = _ONE.format("s.claimed"), _ONE.format("not s.claimed")
 
+# Not of a paused job: how many slots it should have is seen only when it goes on.
+OF_A_JOB_THAT_GOES_ON = {"a claimed slot is deleted", "all slots are deleted"}
 # Each of a job that has not ended, named by %s.
 BY_HAND = {
     "a claimed slot is deleted": f"delete from chunk_private.slots where ctid = {_CLAIMED}",

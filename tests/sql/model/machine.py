@@ -12,7 +12,7 @@ from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
 from tests.sql.database import Database
 from tests.sql.model.board import Board
-from tests.sql.model.damage import BY_HAND
+from tests.sql.model.damage import BY_HAND, OF_A_JOB_THAT_GOES_ON
 from tests.sql.model.expected import ACTIVE, Chunk, Job
 
 KIND = "model"
@@ -232,8 +232,9 @@ class QueueMachine(Board):
     @precondition(lambda self: any(job.status in (*ACTIVE, "paused") for job in self.jobs.values()))
     def heal(self, pick: int, what: str) -> None:
         """Somebody does by hand what should not be, and a pass puts it right; the next one has nothing to heal."""
-        active = [job_id for job_id, job in self.jobs.items() if job.status in (*ACTIVE, "paused")]
-        self.admin.execute(BY_HAND[what], active[pick % len(active)])
+        states = ACTIVE if what in OF_A_JOB_THAT_GOES_ON else (*ACTIVE, "paused")
+        if active := [job_id for job_id, job in self.jobs.items() if job.status in states]:
+            self.admin.execute(BY_HAND[what], active[pick % len(active)])
         # A chunk whose slot is gone is seen by the first pass, and taken back by the second.
         lost = self.lose_workers()
         assert self.session.cleanup() + self.session.cleanup() == lost
