@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._flow import Retry
-from .chunk import Chunk, PermanentFailure, Result, RetryLater
+from .chunk import AsyncChunk, Chunk, Continue, PermanentFailure, Result, RetryLater
 from .client import AsyncChunksClient, ChunksClient
 from .errors import (
     AuthenticationError,
@@ -29,6 +29,7 @@ from .errors import (
     JobError,
     JobFailed,
     JobNotFound,
+    LeaseLost,
     LimitExceeded,
     LocalStackError,
     NotConfigured,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 __all__ = [
+    "AsyncChunk",
     "AsyncChunksClient",
     "AsyncJob",
     "AsyncWorker",
@@ -71,6 +73,7 @@ __all__ = [
     "Completion",
     "ConfigurationError",
     "ConnectionFailed",
+    "Continue",
     "DemoError",
     "EmailAccount",
     "EmailFolder",
@@ -86,6 +89,7 @@ __all__ = [
     "JobStatus",
     "Kind",
     "Lease",
+    "LeaseLost",
     "LimitExceeded",
     "LocalStackError",
     "NotConfigured",

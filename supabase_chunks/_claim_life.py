@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import time
+from typing import TYPE_CHECKING, Any
 
 from ._bounds import MOST_ITEMS
 
@@ -11,12 +13,25 @@ if TYPE_CHECKING:
     from .models import Claim, Lease
 
 
+class Holder:
+    """The worker that holds claims, as far as these must know it."""
+
+    def __init__(self, lease_seconds: int | None = None) -> None:
+        """Take how long it claims for; None: as the kind says."""
+        self.lease_seconds = lease_seconds
+        self.ends_at = math.inf
+        """When it ends, on the monotonic clock: known once it has been told to."""
+
+
 class ClaimLife:
     """What is known of one claim; the handler, the worker and the heartbeat tell it what happens."""
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim, holder: Holder) -> None:
         """Begin with the claim."""
         self.claim = claim
+        self.holder = holder
+        self.checkpoint: Any = claim.checkpoint
+        """Where to go on: as claimed, then as saved."""
         self.items: int | None = None
         """How many items the handler has said are done."""
         self.is_started = False
@@ -33,6 +48,11 @@ class ClaimLife:
     def progressed(self, items: int) -> None:
         """Keep how many items are done, within what the database takes."""
         self.items = min(max(0, int(items)), MOST_ITEMS)
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until the worker ends; infinity while nobody has told it to."""
+        return max(0.0, self.holder.ends_at - time.monotonic())
 
     def heartbeat(self) -> dict[str, JSON]:
         """Return what a heartbeat says of it."""

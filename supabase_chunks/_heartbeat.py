@@ -18,7 +18,7 @@ from .errors import ChunksError
 if TYPE_CHECKING:
     from ._encode import JSON
     from ._worker_core import WorkerCore
-    from .chunk import Chunk
+    from .chunk import HeldChunk
     from .client import ChunksClient
 
 
@@ -64,9 +64,9 @@ class Heartbeat:
                 if not self._stop.is_set():
                     logger.exception("a heartbeat failed unexpectedly")
 
-    def _beat(self, held: list[Chunk]) -> None:
+    def _beat(self, held: list[HeldChunk]) -> None:
         leases: list[JSON] = [chunk._life.heartbeat() for chunk in held]
-        flow = operations.extend_chunk_leases(leases=leases, lease_seconds=self._core.lease_seconds)
+        flow = operations.extend_chunk_leases(leases=leases, lease_seconds=self._core.holder.lease_seconds)
         for chunk, answer in zip(held, self._client._driver.run(flow), strict=True):
             news = chunk._life.heard(answer)
             if news is not None:

@@ -10,7 +10,7 @@ from typing import Any
 from ._bounds import LONGEST_PAUSE
 from ._encode import JSON, encode, encode_object, printable
 from ._flow import logger
-from .chunk import Chunk, PermanentFailure, Result, RetryLater
+from .chunk import Continue, HeldChunk, PermanentFailure, Result, RetryLater
 from .errors import PayloadError
 
 _MOST_REPORT_BYTES = 1_000_000
@@ -18,19 +18,22 @@ _MOST_ERROR_TEXT = 4_000
 
 
 class Report:
-    """One item of a bulk completion."""
+    """One item of a bulk completion, or a chunk given back to go on from its checkpoint."""
 
-    def __init__(self, chunk: Chunk, fields: dict[str, JSON]) -> None:
+    def __init__(self, chunk: HeldChunk, fields: dict[str, JSON]) -> None:
         """Take the chunk, and what is said about it beside its id and token."""
         self.chunk = chunk
+        self.gives_back = "checkpoint" in fields
         self.is_failure = fields.get("success") is False
         self.tries = 0
         self.item = chunk._life.report(fields)
         self.size = len(json.dumps(self.item, ensure_ascii=False).encode())
 
 
-def succeeded(chunk: Chunk, value: object) -> Report:
+def succeeded(chunk: HeldChunk, value: object) -> Report:
     """Return the report of a handler's result; one that cannot be sent is a permanent failure."""
+    if isinstance(value, Continue):
+        return _continued(chunk, value)
     result = value if isinstance(value, Result) else Result(value)
     items = chunk._life.items if result.items_processed is None else result.items_processed
     try:
@@ -45,13 +48,30 @@ def succeeded(chunk: Chunk, value: object) -> Report:
                 "next_chunks": list(following) or None,
                 "items_processed": encode(items, "items_processed"),
                 "items_total": encode(result.items_total, "items_total"),
+                "next_state": None
+                if result.next_state is None
+                else encode_object(result.next_state, "next_state"),
             },
         )
     except PayloadError as error:
         return failed(chunk, PermanentFailure(f"the result cannot be stored: {error}"))
 
 
-def failed(chunk: Chunk, error: BaseException) -> Report:
+def _continued(chunk: HeldChunk, value: Continue) -> Report:
+    items = chunk._life.items if value.items is None else value.items
+    try:
+        return Report(
+            chunk,
+            {
+                "checkpoint": encode_object(value.checkpoint, "checkpoint"),
+                "items_processed": encode(items, "items_processed"),
+            },
+        )
+    except PayloadError as error:
+        return failed(chunk, PermanentFailure(f"the checkpoint cannot be stored: {error}"))
+
+
+def failed(chunk: HeldChunk, error: BaseException) -> Report:
     """Return the report of what a handler raised."""
     fields: dict[str, JSON] = {"success": False, "error": _error_text(error)}
     if isinstance(error, RetryLater):
@@ -85,7 +105,7 @@ def _error_text(error: BaseException) -> str:
     return printable(text[:_MOST_ERROR_TEXT]) or type(error).__name__
 
 
-def log_fields(chunk: Chunk, **more: Any) -> dict[str, Any]:
+def log_fields(chunk: HeldChunk, **more: Any) -> dict[str, Any]:
     """Return the fields for structured logs."""
     return {
         "job_id": str(chunk.job_id),

@@ -11,11 +11,14 @@ from uuid import UUID, uuid4
 from . import operations, reads
 from ._backoff import Backoff
 from ._bounds import MOST_CLAIMED, MOST_REPORTED
+from ._claim_life import Holder
 from ._flow import logger, sleep
 from ._report import Report, failed, first_batch, log_fields
-from .chunk import Chunk, PermanentFailure
+from .chunk import HeldChunk, PermanentFailure
 from .errors import (
     ChunksError,
+    InvalidArgument,
+    LimitExceeded,
     PayloadError,
     RequestTooLarge,
     ServerError,
@@ -25,7 +28,7 @@ from .errors import (
 from .states import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ._encode import JSON
     from ._flow import Flow
@@ -38,7 +41,7 @@ _CLEANUP_EVERY = 30.0
 class Round(NamedTuple):
     """What a round has brought."""
 
-    chunks: list[Chunk] = []  # noqa: RUF012 - never changed
+    chunks: list[HeldChunk] = []  # noqa: RUF012 - never changed
     """Claimed, to be started."""
     wait: float | None = None
     """Seconds in which a report may be waited for; None: until there is one."""
@@ -62,12 +65,13 @@ class WorkerCore:
         self.worker_id = worker_id
         self.kinds = list(kinds)
         self.slots = concurrency + prefetch
-        self.lease_seconds = lease_seconds
+        self.holder = Holder(lease_seconds)
+        self.make_chunk: Callable[[Claim], HeldChunk] = HeldChunk
         self.reported = 0
         """How many reports the database has taken."""
         self.reports: list[Report] = []
         """Those that are not delivered yet."""
-        self._held: dict[UUID, Chunk] = {}
+        self._held: dict[UUID, HeldChunk] = {}
         self._lock = threading.Lock()
         self._backoff = Backoff()
         self._next_claim = time.monotonic()
@@ -78,19 +82,19 @@ class WorkerCore:
         """How many chunks may be claimed now."""
         return self.slots - len(self._held)
 
-    def held(self) -> list[Chunk]:
+    def held(self) -> list[HeldChunk]:
         """Return the chunks whose report has not been delivered."""
         with self._lock:
             return list(self._held.values())
 
-    def take(self, claims: Sequence[Claim]) -> list[Chunk]:
+    def take(self, claims: Sequence[Claim]) -> list[HeldChunk]:
         """Hold freshly claimed chunks."""
-        chunks = [Chunk(claim) for claim in claims]
+        chunks = [self.make_chunk(claim) for claim in claims]
         with self._lock:
             self._held.update({chunk._claim.claim_token: chunk for chunk in chunks})
         return chunks
 
-    def drop(self, chunk: Chunk) -> None:
+    def drop(self, chunk: HeldChunk) -> None:
         """Hold a chunk no longer."""
         with self._lock:
             self._held.pop(chunk._claim.claim_token, None)
@@ -156,7 +160,7 @@ class WorkerCore:
         missing = sorted(set(self.kinds) - {kind.kind for kind in kinds})
         if missing:
             raise UnknownKind(f"no such kind: {', '.join(missing)}; client.save_kind() adds one")
-        return float(self.lease_seconds or min(kind.lease_seconds for kind in kinds))
+        return float(self.holder.lease_seconds or min(kind.lease_seconds for kind in kinds))
 
     def claim(self) -> Flow[list[Claim]]:
         """Claim for the free slots."""
@@ -165,7 +169,7 @@ class WorkerCore:
                 worker_id=self.worker_id,
                 batch_size=min(self.free, MOST_CLAIMED),
                 kinds=self.kinds,
-                lease_seconds=self.lease_seconds,
+                lease_seconds=self.holder.lease_seconds,
                 claim_id=uuid4(),
             )
         )
@@ -177,6 +181,9 @@ class WorkerCore:
         or too large even alone becomes a failure of its chunk. One that the database cannot do even alone is
         put at the end, and after a few tries left to the lease, so that it does not keep the others waiting.
         """
+        for report in [report for report in reports if report.gives_back]:
+            yield from self._continue_later(report)
+            reports.remove(report)
         size = MOST_REPORTED
         while reports:
             batch = first_batch(reports, size)
@@ -203,7 +210,30 @@ class WorkerCore:
             del reports[: len(batch)]
             reports.extend(self._answered(batch, answers))
 
-    def release(self, chunk: Chunk) -> Flow[None]:
+    def _continue_later(self, report: Report) -> Flow[None]:
+        """Give a chunk back with its checkpoint; one that the database refuses is a failure of the chunk."""
+        chunk, claim = report.chunk, report.chunk._claim
+        try:
+            answer = yield from operations.release_chunk_job(
+                chunk_id=claim.chunk_id,
+                claim_token=claim.claim_token,
+                reason="goes on from its checkpoint",
+                checkpoint=report.item["checkpoint"],  # type: ignore[arg-type]  # encoded as an object
+                items_processed=report.item.get("items_processed"),  # type: ignore[arg-type]  # and as a number
+            )
+        except (InvalidArgument, LimitExceeded) as error:
+            self.reports.append(
+                failed(chunk, PermanentFailure(f"the checkpoint cannot be stored: {error.message}"))
+            )
+            return
+        if answer.outcome is Outcome.STALE:
+            chunk._life.lose()
+            logger.warning(
+                "%r: the lease was lost, its checkpoint is dropped", chunk, extra=log_fields(chunk)
+            )
+        self.drop(chunk)
+
+    def release(self, chunk: HeldChunk) -> Flow[None]:
         """Give a chunk back that was not started; the lease does it when this fails."""
         claim = chunk._claim
         try:

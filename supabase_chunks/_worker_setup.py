@@ -27,7 +27,7 @@ class Options:
 
     def __init__(
         self,
-        handler: Handler,
+        handler: Callable[[Any], object],
         kinds: Sequence[str],
         concurrency: int,
         prefetch: int,

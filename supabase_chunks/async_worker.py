@@ -11,12 +11,15 @@ from ._flow import logger
 from ._heartbeat import Heartbeat
 from ._report import failed, succeeded
 from ._worker_setup import LINGER, Handler, Options, signals
+from .chunk import AsyncChunk, Chunk
 from .client import AsyncChunksClient
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from .chunk import Chunk
+    from .chunk import HeldChunk
+    from .client import ChunksClient
+    from .models import Claim
 
 
 class AsyncWorker:
@@ -31,7 +34,7 @@ class AsyncWorker:
     def __init__(
         self,
         client: AsyncChunksClient,
-        handler: Handler | Callable[[Chunk], Awaitable[object]],
+        handler: Handler | Callable[[AsyncChunk], Awaitable[object]],
         *,
         kinds: Sequence[str],
         concurrency: int = 4,
@@ -75,18 +78,26 @@ class AsyncWorker:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         lease = await self._driver.run(self._core.lease())
-        started: dict[Chunk, asyncio.Task[None]] = {}
+        started: dict[HeldChunk, asyncio.Task[None]] = {}
         slots = asyncio.Semaphore(self._options.concurrency)
         logger.info("worker %s runs chunks of %s", self.worker_id, ", ".join(self._core.kinds))
-        with Heartbeat(self._client._sync_sibling(), self._core, lease), signals(self.stop):
+        sibling = self._client._sync_sibling()
+        self._core.make_chunk = lambda claim: self._chunk(claim, sibling)
+        with Heartbeat(sibling, self._core, lease), signals(self.stop):
             try:
                 await self._go_round(until_idle, started, slots)
             finally:
                 await self._shut_down(started)
         return self._core.reported - before
 
+    def _chunk(self, claim: Claim, sibling: ChunksClient) -> AsyncChunk | Chunk:
+        """Return what suits the handler: a function runs in a thread, where nothing can be awaited."""
+        if inspect.iscoroutinefunction(self._options.handler):
+            return AsyncChunk(claim, self._core.holder, self._driver)
+        return Chunk(claim, self._core.holder, sibling._driver)
+
     async def _go_round(
-        self, until_idle: bool, started: dict[Chunk, asyncio.Task[None]], slots: asyncio.Semaphore
+        self, until_idle: bool, started: dict[HeldChunk, asyncio.Task[None]], slots: asyncio.Semaphore
     ) -> None:
         while not self._stopping:
             self._wake.clear()
@@ -102,7 +113,7 @@ class AsyncWorker:
                 await asyncio.sleep(LINGER)
 
     async def _work(
-        self, chunk: Chunk, started: dict[Chunk, asyncio.Task[None]], slots: asyncio.Semaphore
+        self, chunk: HeldChunk, started: dict[HeldChunk, asyncio.Task[None]], slots: asyncio.Semaphore
     ) -> None:
         async with slots:
             chunk._life.start()
@@ -119,20 +130,20 @@ class AsyncWorker:
         self._core.reports.append(report)
         self._wake.set()
 
-    async def _call(self, chunk: Chunk) -> Any:
+    async def _call(self, chunk: HeldChunk) -> Any:
         if inspect.iscoroutinefunction(self._options.handler):
             return await self._options.handler(chunk)
         value = await asyncio.to_thread(self._options.handler, chunk)
         return await value if inspect.isawaitable(value) else value
 
-    async def _shut_down(self, started: dict[Chunk, asyncio.Task[None]]) -> None:
+    async def _shut_down(self, started: dict[HeldChunk, asyncio.Task[None]]) -> None:
         """Give back what was not started, and report what finishes within the grace time."""
         for chunk, task in list(started.items()):
             if not chunk._life.is_started:
                 task.cancel()
                 started.pop(chunk)
                 await self._driver.run(self._core.release(chunk))
-        deadline = time.monotonic() + self._options.grace
+        deadline = self._core.holder.ends_at = time.monotonic() + self._options.grace
         while self._core.held() and time.monotonic() < deadline:
             if self._core.reports:
                 await self._driver.run(self._core.deliver_until(deadline))

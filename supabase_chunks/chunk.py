@@ -1,4 +1,4 @@
-"""What a worker's handler gets and gives: a `Chunk`, a `Result`, and two exceptions that steer retries."""
+"""What a worker's handler gets and gives: a `Chunk`, a `Result` or `Continue`, and two exceptions."""
 # ruff: noqa: N818 - RetryLater and PermanentFailure are instructions to the worker, not errors of ours.
 
 from __future__ import annotations
@@ -6,34 +6,26 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ._claim_life import ClaimLife
+from . import _saved
+from ._claim_life import ClaimLife, Holder
+from ._encode import encode_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
+    from ._driver import AsyncDriver, Driver
+    from ._encode import JSON
     from .models import Claim
 
 
-class Chunk:
-    """A claimed chunk in a worker's hands.
+class HeldChunk:
+    """What `Chunk` and `AsyncChunk` have in common."""
 
-    A chunk may run more than once, as after a worker's death; exactly one completion is accepted. So write
-    handlers that may be repeated, with `idempotency_key` where another system is told something.
-
-    Example:
-        >>> def handler(chunk: Chunk) -> dict[str, int]:
-        ...     for number, row in enumerate(chunk.payload["rows"], start=1):
-        ...         if chunk.cancel_requested:
-        ...             break
-        ...         chunk.report(number)
-        ...     return {"rows": len(chunk.payload["rows"])}
-    """
-
-    def __init__(self, claim: Claim) -> None:
-        """Take the claim."""
+    def __init__(self, claim: Claim, holder: Holder | None = None) -> None:
+        """Take the claim, and who holds it."""
         self._claim = claim
-        self._life = ClaimLife(claim)
+        self._life = ClaimLife(claim, holder or Holder())
 
     @property
     def id(self) -> int:
@@ -101,9 +93,95 @@ class Chunk:
         """
         self._life.progressed(items)
 
+    @property
+    def checkpoint(self) -> Any:
+        """Where to go on: what was saved last, in this attempt or an earlier one; None at first."""
+        return self._life.checkpoint
+
+    @property
+    def time_left(self) -> float:
+        """Seconds that this attempt still has: infinity, unless the worker was told to end."""
+        return self._life.time_left
+
+    def _to_save(self, checkpoint: object, items: int | None) -> dict[str, JSON]:
+        encoded = encode_object(checkpoint, "checkpoint")
+        if items is not None:
+            self.report(items)
+        return encoded
+
     def __repr__(self) -> str:
         """Return which chunk it is."""
         return f"<Chunk {self.index} of {self.job_id}, attempt {self.attempt} of {self.max_attempts}>"
+
+
+class Chunk(HeldChunk):
+    """A claimed chunk in a worker's hands.
+
+    A chunk may run more than once, as after a worker's death; exactly one completion is accepted. So write
+    handlers that may be repeated, with `idempotency_key` where another system is told something, and save
+    checkpoints where a chunk takes long.
+
+    Example:
+        >>> def handler(chunk: Chunk) -> dict[str, int]:
+        ...     page = (chunk.checkpoint or {"page": 0})["page"]
+        ...     while page < chunk.payload["pages"] and not chunk.cancel_requested:
+        ...         page += 1
+        ...         chunk.save({"page": page}, items=page)
+        ...     return {"pages": page}
+    """
+
+    def __init__(self, claim: Claim, holder: Holder | None = None, driver: Driver | None = None) -> None:
+        """Take the claim, who holds it, and what sends calls."""
+        super().__init__(claim, holder)
+        self._driver = driver
+
+    def save(self, checkpoint: object, *, items: int | None = None) -> None:
+        """Save where a later attempt goes on; returns when it is stored.
+
+        A new checkpoint is progress: the attempts count anew.
+
+        Args:
+            checkpoint: A JSON object of at most 8 KB.
+            items: How many items of this chunk are done so far; as last reported unless given.
+
+        Raises:
+            LeaseLost: The claim is no longer ours, so nothing was saved. Let it end the handler.
+            PayloadError: It is no JSON object.
+            LimitExceeded: It is too large.
+        """
+        self._sender().run(_saved.save_checkpoint(self._life, self._to_save(checkpoint, items)))
+
+    def state(self) -> Any:
+        """Return what the last completed sync of the same kind, `job_key` and owner has left, or None."""
+        return self._sender().run(_saved.read_state(self._life))
+
+    def _sender(self) -> Driver:
+        if self._driver is None:
+            raise RuntimeError("only a chunk that a worker has claimed can save and read")
+        return self._driver
+
+
+class AsyncChunk(HeldChunk):
+    """What `AsyncWorker` gives to coroutine functions: a `Chunk` whose `save` and `state` are awaited.
+
+    Example:
+        >>> async def handler(chunk: AsyncChunk) -> dict[str, int]:
+        ...     await chunk.save({"page": 1}, items=100)
+        ...     return {"pages": 1}
+    """
+
+    def __init__(self, claim: Claim, holder: Holder, driver: AsyncDriver) -> None:
+        """Take the claim, who holds it, and what sends calls."""
+        super().__init__(claim, holder)
+        self._driver = driver
+
+    async def save(self, checkpoint: object, *, items: int | None = None) -> None:
+        """Save where a later attempt goes on; returns when it is stored."""
+        await self._driver.run(_saved.save_checkpoint(self._life, self._to_save(checkpoint, items)))
+
+    async def state(self) -> Any:
+        """Return what the last completed sync of the same kind, `job_key` and owner has left, or None."""
+        return await self._driver.run(_saved.read_state(self._life))
 
 
 class Result:
@@ -121,6 +199,7 @@ class Result:
         next_chunks: Iterable[object] = (),
         items_processed: int | None = None,
         items_total: int | None = None,
+        next_state: object = None,
     ) -> None:
         """Take what a completed chunk leaves behind.
 
@@ -129,15 +208,43 @@ class Result:
             next_chunks: Payloads of chunks to add to the job.
             items_processed: How many items the chunk dealt with; what was last reported unless given.
             items_total: What it adds to the job's total of items.
+            next_state: A JSON object that is merged into what the job leaves for the next one with its kind,
+                `job_key` and owner, if it completes (64 KB in all); None leaves nothing.
         """
         self.value = value
         self.next_chunks: list[object] = list(next_chunks)
         self.items_processed = items_processed
         self.items_total = items_total
+        self.next_state = next_state
 
     def __repr__(self) -> str:
         """Return the value, and how many chunks follow."""
         return f"Result({self.value!r}, next_chunks={len(self.next_chunks)})"
+
+
+class Continue:
+    """Returned by a handler that has used its time: the chunk goes on from here in a claim of its own.
+
+    It costs no attempt while each checkpoint is a new one. Other chunks may come in between.
+
+    Example:
+        >>> Continue({"page": 41}, items=4100)
+        Continue({'page': 41})
+    """
+
+    def __init__(self, checkpoint: object, *, items: int | None = None) -> None:
+        """Take where to go on.
+
+        Args:
+            checkpoint: A JSON object of at most 8 KB.
+            items: How many items of this chunk are done so far; what was last reported unless given.
+        """
+        self.checkpoint = checkpoint
+        self.items = items
+
+    def __repr__(self) -> str:
+        """Return where it goes on."""
+        return f"Continue({self.checkpoint!r})"
 
 
 class RetryLater(Exception):

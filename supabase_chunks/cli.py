@@ -27,6 +27,7 @@ _COMMANDS = {
     "cancel": "jobs",
     "pause": "jobs",
     "resume": "jobs",
+    "state": "state",
     "worker": "work",
     "cleanup": "maintenance",
     "purge": "maintenance",

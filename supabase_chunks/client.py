@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from . import operations, reads
 from ._credentials import AsyncToken, Credentials, FixedCredentials, SupabaseCredentials, Token, environment
 from ._driver import AsyncDriver, Driver
+from ._encode import encode_object
 from ._flow import Flow, Retry, logger
 from ._http import AsyncHttpTransport, HttpTransport
 from ._pages import Chunks, pages, pages_async
@@ -265,6 +266,41 @@ class ChunksClient:
             )
         )
 
+    def sync_state(self, kind: str, job_key: str, *, owner_id: UUID | None = None) -> Any:
+        """Read what the last completed sync of that kind, key and owner has left, or None.
+
+        Needs a secret key.
+
+        Example:
+            >>> client.save_sync_state("reports", "nightly", {"since": "2026-01-31"})
+            >>> client.sync_state("reports", "nightly")
+            {'since': '2026-01-31'}
+        """
+        return self._driver.run(operations.get_sync_state(kind=kind, job_key=job_key, owner_id=owner_id))
+
+    def save_sync_state(
+        self, kind: str, job_key: str, state: object, *, owner_id: UUID | None = None
+    ) -> None:
+        """Set what the next sync of that kind, key and owner starts from. Needs a secret key.
+
+        Jobs that are under way do not replace it when they complete.
+
+        Args:
+            kind: The kind.
+            job_key: The key that the syncs are started with.
+            state: A JSON object of at most 64 KB; None forgets it.
+            owner_id: The user whose syncs they are; the service's own unless given.
+
+        Raises:
+            UnknownKind: There is no such kind.
+            LimitExceeded: It is too large.
+            PayloadError: It is no JSON object.
+        """
+        encoded = None if state is None else encode_object(state, "state")
+        self._driver.run(
+            operations.save_sync_state(kind=kind, job_key=job_key, state=encoded, owner_id=owner_id)
+        )
+
     def remove_kind(self, kind: str) -> bool:
         """Remove a kind; returns whether there was one. Needs a secret key.
 
@@ -520,6 +556,21 @@ class AsyncChunksClient:
                 retry_delay_seconds=retry_delay_seconds,
                 user_startable=user_startable,
             )
+        )
+
+    async def sync_state(self, kind: str, job_key: str, *, owner_id: UUID | None = None) -> Any:
+        """Read what the last completed sync of that kind, key and owner has left, or None."""
+        return await self._driver.run(
+            operations.get_sync_state(kind=kind, job_key=job_key, owner_id=owner_id)
+        )
+
+    async def save_sync_state(
+        self, kind: str, job_key: str, state: object, *, owner_id: UUID | None = None
+    ) -> None:
+        """Set what the next sync of that kind, key and owner starts from; None forgets it."""
+        encoded = None if state is None else encode_object(state, "state")
+        await self._driver.run(
+            operations.save_sync_state(kind=kind, job_key=job_key, state=encoded, owner_id=owner_id)
         )
 
     async def remove_kind(self, kind: str) -> bool:

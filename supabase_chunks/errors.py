@@ -8,6 +8,7 @@
     ├── InstallError                 `init` or `new` cannot change that project; nothing was changed
     ├── LocalStackError              a part of the local stack could not start, or stopped for good
     ├── DemoError                    the demo cannot go on
+    ├── LeaseLost                    a claim is no longer this worker's: what it was to save is not saved
     ├── JobError                     how a sync ended, or did not; `progress` has the counts
     │   ├── JobFailed                every chunk ended and at least one failed; `errors` has the first
     │   ├── JobCancelled             somebody cancelled it
@@ -63,6 +64,7 @@ __all__ = [
     "JobError",
     "JobFailed",
     "JobNotFound",
+    "LeaseLost",
     "LimitExceeded",
     "LocalStackError",
     "NotConfigured",
@@ -122,6 +124,10 @@ class LocalStackError(ChunksError):
 
 class DemoError(ChunksError):
     """The demo cannot go on; the message says what to do."""
+
+
+class LeaseLost(ChunksError):
+    """The claim is no longer this worker's: somebody else may have the chunk. Nothing was saved."""
 
 
 class JobError(ChunksError):

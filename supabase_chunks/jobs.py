@@ -181,8 +181,11 @@ class Job(_Handle):
         """
         return self._seen(self._driver.run(operations.resume_sync_job(parent_sync_job_id=self.id)))
 
-    def retry_failed(self) -> Progress:
+    def retry_failed(self, *, from_start: bool = False) -> Progress:
         """Reopen the failed chunks, and only them.
+
+        Args:
+            from_start: Whether they begin anew; they go on from their checkpoints otherwise.
 
         Example:
             >>> claim = client.queue.claim("worker-1", kinds=["reports"])
@@ -191,7 +194,8 @@ class Job(_Handle):
             >>> job.retry_failed().failed_chunks
             0
         """
-        return self._seen(self._driver.run(operations.retry_failed_chunks(parent_sync_job_id=self.id)))
+        flow = operations.retry_failed_chunks(parent_sync_job_id=self.id, from_start=from_start or None)
+        return self._seen(self._driver.run(flow))
 
     def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
         """Read the chunks in their order, all of them or those in a state.
@@ -325,9 +329,10 @@ class AsyncJob(_Handle):
         """Go on after a pause."""
         return self._seen(await self._driver.run(operations.resume_sync_job(parent_sync_job_id=self.id)))
 
-    async def retry_failed(self) -> Progress:
+    async def retry_failed(self, *, from_start: bool = False) -> Progress:
         """Reopen the failed chunks, and only them."""
-        return self._seen(await self._driver.run(operations.retry_failed_chunks(parent_sync_job_id=self.id)))
+        flow = operations.retry_failed_chunks(parent_sync_job_id=self.id, from_start=from_start or None)
+        return self._seen(await self._driver.run(flow))
 
     async def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
         """Read the chunks in their order, all of them or those in a state."""

@@ -103,6 +103,8 @@ class ChunkRecord(_Model):
     locked_until: datetime | None = None
     ready_at: datetime | None = None
     """When the retry of a chunk that has failed is due; None before the first failure."""
+    checkpoint: Any = None
+    """Where a later attempt goes on."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     completed_at: datetime | None = None
@@ -133,6 +135,8 @@ class Claim(_Model):
     claim_token: UUID = Field(repr=False)
     locked_until: datetime
     """When the lease ends, by the database's clock."""
+    checkpoint: Any = None
+    """Where to go on: what an earlier attempt has saved."""
 
 
 class Completion(_Model):

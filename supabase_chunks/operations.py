@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._answers import as_claims, as_completion, as_completions, as_kind, as_lease, as_leases, as_progress
-from ._flow import Flow, send
+from ._flow import Call, Flow, send
 from ._rpc import call, decode, decode_uuid
 from .errors import UnexpectedResponse
 
@@ -132,13 +132,13 @@ def resume_sync_job(*, parent_sync_job_id: UUID) -> Flow[Progress]:
     return (yield from _progress("resume_sync_job", parent_sync_job_id))
 
 
-def retry_failed_chunks(*, parent_sync_job_id: UUID) -> Flow[Progress]:
-    """Reopen a job's failed chunks."""
-    return (yield from _progress("retry_failed_chunks", parent_sync_job_id))
+def retry_failed_chunks(*, parent_sync_job_id: UUID, from_start: bool | None = None) -> Flow[Progress]:
+    """Reopen a job's failed chunks, to go on from their checkpoints or from their start."""
+    return (yield from _progress("retry_failed_chunks", parent_sync_job_id, from_start=from_start))
 
 
-def _progress(function: str, parent_sync_job_id: UUID) -> Flow[Progress]:
-    answer = yield from send(call(function, parent_sync_job_id=str(parent_sync_job_id)))
+def _progress(function: str, parent_sync_job_id: UUID, **choices: bool | None) -> Flow[Progress]:
+    answer = yield from send(call(function, parent_sync_job_id=str(parent_sync_job_id), **choices))
     return as_progress(answer, function)
 
 
@@ -198,6 +198,7 @@ def complete_chunk_job_safe(
     items_processed: int | None = None,
     items_total: int | None = None,
     claim_next: bool | None = None,
+    next_state: dict[str, JSON] | None = None,
 ) -> Flow[Completion]:
     """Report how a chunk went."""
     request = call(
@@ -213,6 +214,7 @@ def complete_chunk_job_safe(
         items_processed=items_processed,
         items_total=items_total,
         claim_next=claim_next,
+        next_state=next_state,
     )
     return as_completion((yield from send(request)), "complete_chunk_job_safe")
 
@@ -229,14 +231,16 @@ def extend_chunk_lease(
     claim_token: UUID,
     lease_seconds: int | None = None,
     items_processed: int | None = None,
+    checkpoint: dict[str, JSON] | None = None,
 ) -> Flow[Lease]:
-    """Send a heartbeat for a chunk."""
+    """Send a heartbeat for a chunk, and save where a later attempt goes on."""
     request = call(
         "extend_chunk_lease",
         chunk_id=chunk_id,
         claim_token=str(claim_token),
         lease_seconds=lease_seconds,
         items_processed=items_processed,
+        checkpoint=checkpoint,
     )
     return as_lease((yield from send(request)), "extend_chunk_lease")
 
@@ -247,10 +251,38 @@ def extend_chunk_leases(*, leases: list[JSON], lease_seconds: int | None = None)
     return _as_many(leases, as_leases(answer, "extend_chunk_leases"))
 
 
-def release_chunk_job(*, chunk_id: int, claim_token: UUID, reason: str | None = None) -> Flow[Completion]:
-    """Give a claimed chunk back."""
-    request = call("release_chunk_job", chunk_id=chunk_id, claim_token=str(claim_token), reason=reason)
+def release_chunk_job(
+    *,
+    chunk_id: int,
+    claim_token: UUID,
+    reason: str | None = None,
+    checkpoint: dict[str, JSON] | None = None,
+    items_processed: int | None = None,
+) -> Flow[Completion]:
+    """Give a claimed chunk back, and save where a later attempt goes on."""
+    request = call(
+        "release_chunk_job",
+        chunk_id=chunk_id,
+        claim_token=str(claim_token),
+        reason=reason,
+        checkpoint=checkpoint,
+        items_processed=items_processed,
+    )
     return as_completion((yield from send(request)), "release_chunk_job")
+
+
+def get_sync_state(*, kind: str, job_key: str, owner_id: UUID | None = None) -> Flow[Any]:
+    """Read what the next sync of that kind, key and owner starts from."""
+    return (yield from send(call("get_sync_state", kind=kind, job_key=job_key, owner_id=_text(owner_id))))
+
+
+def save_sync_state(
+    *, kind: str, job_key: str, state: dict[str, JSON] | None, owner_id: UUID | None = None
+) -> Flow[Any]:
+    """Set what the next sync of that kind, key and owner starts from; None forgets it."""
+    # Not `call`: the null is what forgets.
+    arguments = {"kind": kind, "job_key": job_key, "state": state, "owner_id": _text(owner_id)}
+    return (yield from send(Call("save_sync_state", arguments)))
 
 
 def trigger_next_chunk_processing(*, parent_sync_job_id: UUID | None = None) -> Flow[int]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ._driver import AsyncDriver, Driver
+    from ._encode import JSON
     from ._flow import Flow
     from .models import Claim, Completion, Lease
 
@@ -78,6 +79,7 @@ class Queue:
         items_processed: int | None = None,
         items_total: int | None = None,
         claim_next: bool = False,
+        next_state: object = None,
     ) -> Completion:
         """Report a chunk as done.
 
@@ -88,6 +90,7 @@ class Queue:
             items_processed: How many items it dealt with.
             items_total: What it adds to the job's total.
             claim_next: Whether to claim the job's next chunk in the same call.
+            next_state: A JSON object, merged into what the job leaves for the next one if it completes.
 
         Returns:
             The outcome; `stale` when the lease was lost and somebody else has the chunk.
@@ -102,7 +105,7 @@ class Queue:
             (<Outcome.COMPLETED: 'completed'>, 2)
         """
         return self._driver.run(
-            _complete(claim, result, next_chunks, items_processed, items_total, claim_next)
+            _complete(claim, result, next_chunks, items_processed, items_total, claim_next, next_state)
         )
 
     def fail(
@@ -118,26 +121,46 @@ class Queue:
         return self._driver.run(_fail(claim, error, retryable, retry_after_seconds))
 
     def extend(
-        self, claim: Claim, *, lease_seconds: int | None = None, items_processed: int | None = None
+        self,
+        claim: Claim,
+        *,
+        lease_seconds: int | None = None,
+        items_processed: int | None = None,
+        checkpoint: object = None,
     ) -> Lease:
         """Send a heartbeat.
+
+        Args:
+            claim: The chunk.
+            lease_seconds: For how long the claim shall hold from now on; as before unless given.
+            items_processed: How many items are done so far.
+            checkpoint: Where a later attempt goes on, a JSON object of at most 8 KB; stored if `ok`.
 
         Example:
             >>> claim = client.queue.claim("worker-1", kinds=["reports"])
             >>> client.queue.extend(claim, items_processed=40).ok
             True
         """
-        return self._driver.run(_extend(claim, lease_seconds, items_processed))
+        return self._driver.run(_extend(claim, lease_seconds, items_processed, checkpoint))
 
-    def release(self, claim: Claim, *, reason: str | None = None) -> Completion:
-        """Give a chunk back that was not worked on; a bounded number of times it costs no attempt.
+    def release(
+        self,
+        claim: Claim,
+        *,
+        reason: str | None = None,
+        checkpoint: object = None,
+        items_processed: int | None = None,
+    ) -> Completion:
+        """Give a chunk back unfinished.
+
+        It costs no attempt with a new checkpoint, and a bounded number of times without.
 
         Example:
             >>> claim = client.queue.claim("worker-1", kinds=["reports"])
             >>> client.queue.release(claim).outcome
             <Outcome.RELEASED: 'released'>
         """
-        return self._driver.run(_release(claim, reason))
+        return self._driver.run(_release(claim, reason, checkpoint, items_processed))
 
 
 class AsyncQueue:
@@ -179,10 +202,11 @@ class AsyncQueue:
         items_processed: int | None = None,
         items_total: int | None = None,
         claim_next: bool = False,
+        next_state: object = None,
     ) -> Completion:
         """Report a chunk as done."""
         return await self._driver.run(
-            _complete(claim, result, next_chunks, items_processed, items_total, claim_next)
+            _complete(claim, result, next_chunks, items_processed, items_total, claim_next, next_state)
         )
 
     async def fail(
@@ -192,14 +216,26 @@ class AsyncQueue:
         return await self._driver.run(_fail(claim, error, retryable, retry_after_seconds))
 
     async def extend(
-        self, claim: Claim, *, lease_seconds: int | None = None, items_processed: int | None = None
+        self,
+        claim: Claim,
+        *,
+        lease_seconds: int | None = None,
+        items_processed: int | None = None,
+        checkpoint: object = None,
     ) -> Lease:
         """Send a heartbeat."""
-        return await self._driver.run(_extend(claim, lease_seconds, items_processed))
+        return await self._driver.run(_extend(claim, lease_seconds, items_processed, checkpoint))
 
-    async def release(self, claim: Claim, *, reason: str | None = None) -> Completion:
-        """Give a chunk back that was not worked on."""
-        return await self._driver.run(_release(claim, reason))
+    async def release(
+        self,
+        claim: Claim,
+        *,
+        reason: str | None = None,
+        checkpoint: object = None,
+        items_processed: int | None = None,
+    ) -> Completion:
+        """Give a chunk back unfinished."""
+        return await self._driver.run(_release(claim, reason, checkpoint, items_processed))
 
 
 def _claim(
@@ -234,6 +270,7 @@ def _complete(
     items_processed: int | None,
     items_total: int | None,
     claim_next: bool,
+    next_state: object,
 ) -> Flow[Completion]:
     following = (
         None
@@ -248,6 +285,7 @@ def _complete(
         items_processed=items_processed,
         items_total=items_total,
         claim_next=claim_next or None,
+        next_state=_object(next_state, "next_state"),
     )
 
 
@@ -262,14 +300,29 @@ def _fail(claim: Claim, error: str, retryable: bool, retry_after_seconds: int | 
     )
 
 
-def _extend(claim: Claim, lease_seconds: int | None, items_processed: int | None) -> Flow[Lease]:
+def _extend(
+    claim: Claim, lease_seconds: int | None, items_processed: int | None, checkpoint: object
+) -> Flow[Lease]:
     return operations.extend_chunk_lease(
         chunk_id=claim.chunk_id,
         claim_token=claim.claim_token,
         lease_seconds=lease_seconds,
         items_processed=items_processed,
+        checkpoint=_object(checkpoint, "checkpoint"),
     )
 
 
-def _release(claim: Claim, reason: str | None) -> Flow[Completion]:
-    return operations.release_chunk_job(chunk_id=claim.chunk_id, claim_token=claim.claim_token, reason=reason)
+def _release(
+    claim: Claim, reason: str | None, checkpoint: object, items_processed: int | None
+) -> Flow[Completion]:
+    return operations.release_chunk_job(
+        chunk_id=claim.chunk_id,
+        claim_token=claim.claim_token,
+        reason=reason,
+        checkpoint=_object(checkpoint, "checkpoint"),
+        items_processed=items_processed,
+    )
+
+
+def _object(value: object, path: str) -> dict[str, JSON] | None:
+    return None if value is None else encode_object(value, path)

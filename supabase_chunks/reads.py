@@ -20,6 +20,12 @@ def made_by(*, job_id: UUID, request_id: UUID) -> Flow[bool]:
     return bool((yield from send(Select("sync_jobs", columns="id", filters=filters))))
 
 
+def job_key_of(*, job_id: UUID) -> Flow[str | None]:
+    """Read a job's key; None when it has none, or is gone."""
+    found = yield from send(Select("sync_jobs", columns="job_key", filters=(("id", "eq", str(job_id)),)))
+    return found[0]["job_key"] if found else None
+
+
 def list_kinds(*, kinds: Sequence[str] | None = None) -> Flow[list[Kind]]:
     """Read the kinds, all or those named."""
     filters = () if kinds is None else (("kind", "in", f"({','.join(_quoted(kind) for kind in kinds)})"),)

@@ -18,12 +18,14 @@ from ._flow import logger
 from ._heartbeat import Heartbeat
 from ._report import Report, failed, succeeded
 from ._worker_setup import LINGER, Handler, Options, signals
+from .chunk import Chunk
 from .client import ChunksClient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .chunk import Chunk
+    from .chunk import HeldChunk
+    from .models import Claim
 
 _POLL_SIGNALS = 0.5
 
@@ -68,7 +70,8 @@ class Worker:
         self._core = self._options.core
         self._client = client
         self._driver = client._driver
-        self._todo: queue.SimpleQueue[Chunk | None] = queue.SimpleQueue()
+        self._core.make_chunk = self._chunk
+        self._todo: queue.SimpleQueue[HeldChunk | None] = queue.SimpleQueue()
         # A SimpleQueue's put may be called in a signal handler.
         self._done: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         self._stopping = False
@@ -139,6 +142,9 @@ class Worker:
                         self._todo.put(None)
         return self._core.reported - before
 
+    def _chunk(self, claim: Claim) -> Chunk:
+        return Chunk(claim, self._core.holder, self._driver)
+
     def _go_round(self, until_idle: bool) -> None:
         while not self._stopping:
             done = self._driver.run(self._core.round(until_idle=until_idle))
@@ -195,7 +201,7 @@ class Worker:
                 break
             if chunk is not None:
                 self._driver.run(self._core.release(chunk))
-        deadline = time.monotonic() + self._options.grace
+        deadline = self._core.holder.ends_at = time.monotonic() + self._options.grace
         while self._core.held() and time.monotonic() < deadline:
             if self._core.reports:
                 self._driver.run(self._core.deliver_until(deadline))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from uuid import UUID
 
-    from supabase_chunks import Job, Progress
+    from supabase_chunks import ChunkRecord, Job, Progress
 
 
 # Written out: the models are imported when a command runs, and not for its help.
@@ -161,12 +161,18 @@ def chunks(job_id: UUID, status: str | None, limit: int | None, timeline: bool, 
                 f"{chunk.attempts}/{chunk.max_retries + 1}",
                 "" if chunk.items_processed is None else f"{chunk.items_processed:,}",
                 "" if chunk.duration is None else f"{chunk.duration.total_seconds():.1f}",
-                chunk.error or as_json(chunk.payload),
+                chunk.error or _task(chunk),
             )
             for chunk in found
         ]
         header = ("CHUNK", "STATUS", "TRIES", "ITEMS", "SECONDS", "PAYLOAD OR ERROR")
         echo(table(header, rows, room=screen_width()))
+
+
+def _task(chunk: ChunkRecord) -> str:
+    """Say what a chunk is to do, and where it goes on."""
+    at = "" if chunk.checkpoint is None else f" at {as_json(chunk.checkpoint)}"
+    return as_json(chunk.payload) + at
 
 
 def _steering(name: str, words: str, act: Callable[[Job], Progress]) -> click.Command:
@@ -178,21 +184,36 @@ def _steering(name: str, words: str, act: Callable[[Job], Progress]) -> click.Co
     @click.argument("job_ids", type=click.UUID, metavar="JOB...", nargs=-1, required=True)
     @json_option
     def command(job_ids: tuple[UUID, ...], json_: bool) -> None:
-        from supabase_chunks._show.words import describe
-
-        client = _client()
-        for job_id in job_ids:
-            progress = act(client.job(job_id))
-            click.echo(as_json(progress) if json_ else f"{job_id}: {describe(progress)}")
+        _steer(job_ids, act, json_)
 
     return command
 
 
-retry: click.Command = _steering(
-    "retry",
-    "Open the failed chunks of a job again.\n\nThe others keep their state.",
-    lambda job: job.retry_failed(),
-)
+def _steer(job_ids: tuple[UUID, ...], act: Callable[[Job], Progress], json_: bool) -> None:
+    from supabase_chunks._show.words import describe
+
+    client = _client()
+    for job_id in job_ids:
+        progress = act(client.job(job_id))
+        click.echo(as_json(progress) if json_ else f"{job_id}: {describe(progress)}")
+
+
+@click.command()
+@click.argument("job_ids", type=click.UUID, metavar="JOB...", nargs=-1, required=True)
+@click.option("--from-start", is_flag=True, help="Begin the chunks anew, not at their checkpoints.")
+@json_option
+def retry(job_ids: tuple[UUID, ...], from_start: bool, json_: bool) -> None:
+    """Open the failed chunks of a job again.
+
+    The others keep their state.
+
+    \b
+    Example:
+      supabase-chunks retry 6f2c8d3e-0000-4000-8000-000000000000
+    """
+    _steer(job_ids, lambda job: job.retry_failed(from_start=from_start), json_)
+
+
 cancel: click.Command = _steering(
     "cancel",
     "Cancel a job.\n\nChunks that are pending or being worked on end; what is completed stays.",

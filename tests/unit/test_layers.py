@@ -27,7 +27,7 @@ LAYERS = [
     {"progress", "timeline", "throughput", "_trigger", "_watch", "_wait"},
     {"email", "queue", "jobs"},
     {"client"},
-    {"_claim_life", "chunk", "_backoff", "_report", "_worker_core", "_worker_setup", "_heartbeat"},
+    {"_claim_life", "_saved", "chunk", "_backoff", "_report", "_worker_core", "_worker_setup", "_heartbeat"},
     {"worker", "async_worker"},
     {"__init__"},
     {"local", "install", "doctor"},

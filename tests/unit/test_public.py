@@ -10,6 +10,7 @@ import pytest
 import supabase_chunks
 
 PINNED = [
+    "AsyncChunk",
     "AsyncChunksClient",
     "AsyncJob",
     "AsyncWorker",
@@ -23,6 +24,7 @@ PINNED = [
     "Completion",
     "ConfigurationError",
     "ConnectionFailed",
+    "Continue",
     "DemoError",
     "EmailAccount",
     "EmailFolder",
@@ -38,6 +40,7 @@ PINNED = [
     "JobStatus",
     "Kind",
     "Lease",
+    "LeaseLost",
     "LimitExceeded",
     "LocalStackError",
     "NotConfigured",
