@@ -19,7 +19,16 @@ _owner = click.option(
 
 @click.group()
 def state() -> None:
-    """Show, set or reset what the next sync of a kind and job key starts from."""
+    """Show or set what the next sync starts from.
+
+    It is kept for each kind, job key and owner, and left by the last sync that completed.
+
+    \b
+    Examples:
+      supabase-chunks state show custom nightly
+      supabase-chunks state set custom nightly '{"since": "2026-01-31"}'
+      supabase-chunks state reset custom nightly
+    """
 
 
 @state.command()

@@ -64,7 +64,7 @@ def test_the_shell_completes_commands() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.split() == ["plain,status"]
+    assert done.stdout.split() == ["plain,status", "plain,state"]
 
 
 def test_help_imports_neither_httpx_nor_the_local_stack() -> None:
