@@ -106,13 +106,28 @@ comment on column public.sync_jobs.job_no is 'Number of a job with a job_key, in
 comment on column public.sync_jobs.next_state is 'What its completed chunks have left for the next sync so far. Becomes the state in sync_states when the job completes, and only then.';
 comment on column public.sync_jobs.stripes is 'Into how many stripes (chunk_index modulo this) the job is cut: a counter and a row of fresh chunks each, so that workers do not queue for one row.';
 
-create unique index if not exists sync_jobs_one_active_per_key on public.sync_jobs (kind, owner_id, job_key)
-  nulls not distinct where job_key is not null and status in ('pending', 'running', 'paused');
-create unique index if not exists sync_jobs_one_per_request on public.sync_jobs (request_id, owner_id)
-  nulls not distinct where request_id is not null;
-create index if not exists sync_jobs_owner on public.sync_jobs (owner_id, created_at desc);
-create index if not exists sync_jobs_active on public.sync_jobs (kind) where status in ('pending', 'running', 'paused');
-create index if not exists sync_jobs_ended on public.sync_jobs (completed_at) where completed_at is not null;
+-- Asked first: `create index if not exists` waits for all who write the table before it looks.
+do $$
+begin
+  if to_regclass('public.sync_jobs_one_active_per_key') is null then
+    create unique index sync_jobs_one_active_per_key on public.sync_jobs (kind, owner_id, job_key)
+      nulls not distinct where job_key is not null and status in ('pending', 'running', 'paused');
+  end if;
+  if to_regclass('public.sync_jobs_one_per_request') is null then
+    create unique index sync_jobs_one_per_request on public.sync_jobs (request_id, owner_id)
+      nulls not distinct where request_id is not null;
+  end if;
+  if to_regclass('public.sync_jobs_owner') is null then
+    create index sync_jobs_owner on public.sync_jobs (owner_id, created_at desc);
+  end if;
+  if to_regclass('public.sync_jobs_active') is null then
+    create index sync_jobs_active on public.sync_jobs (kind) where status in ('pending', 'running', 'paused');
+  end if;
+  if to_regclass('public.sync_jobs_ended') is null then
+    create index sync_jobs_ended on public.sync_jobs (completed_at) where completed_at is not null;
+  end if;
+end
+$$;
 
 -- Chunks --------------------------------------------------------------------------------------------------------------
 
@@ -252,8 +267,6 @@ comment on column chunk_private.slots.claimed is 'Whether its chunk is processin
 comment on column chunk_private.slots.claim_id is 'The claim''s own id, so that a claim whose reply was lost can be repeated.';
 comment on column chunk_private.slots.dispatched_at is 'When a webhook was last sent for the chunk.';
 comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since the chunk has it; the watchdog doubles its interval with each.';
-create index if not exists slots_claim on chunk_private.slots (lane, ready_at, chunk_index) where not claimed;
-create index if not exists slots_claim_id on chunk_private.slots (claim_id) where claim_id is not null;
 
 create table if not exists chunk_private.fresh_stripes (
   job_id uuid not null,
@@ -321,7 +334,6 @@ create table if not exists chunk_private.chunk_attempts (
 comment on table chunk_private.chunk_attempts is 'Every attempt that did not complete: who, when, and why.';
 comment on column chunk_private.chunk_attempts.outcome is
   'retrying and failed: the worker reported an error; lost: its lease ran out; released: it gave the chunk back; cancelled: the job was.';
-create index if not exists chunk_attempts_chunk on chunk_private.chunk_attempts (chunk_id, claim_token);
 
 create table if not exists chunk_private.dispatches (
   id bigint generated always as identity primary key,
@@ -338,9 +350,6 @@ create table if not exists chunk_private.dispatches (
 comment on table chunk_private.dispatches is 'Webhooks asked of pg_net, with their outcome once the watchdog has seen it. A dispatch is a hint, never the truth.';
 comment on column chunk_private.dispatches.request_id is 'pg_net''s id of the request; null: it could not even be asked for.';
 comment on column chunk_private.dispatches.error is 'Why it failed: an exception of pg_net, no answer, or an HTTP status of 300 and more.';
-create index if not exists dispatches_job on chunk_private.dispatches (job_id, id desc);
-create index if not exists dispatches_unanswered on chunk_private.dispatches (request_id) where answered_at is null and request_id is not null;
-create index if not exists dispatches_age on chunk_private.dispatches (created_at, chunk_id);
 
 create table if not exists chunk_private.answered_requests (
   request_id uuid not null,
@@ -353,7 +362,6 @@ create table if not exists chunk_private.answered_requests (
 comment on table chunk_private.answered_requests is
   'Request ids that a job has answered, so that a repeat finds its answer: of starts that were given this job because its job_key was active, and of pages appended. The start that made a job stands in sync_jobs.request_id.';
 comment on column chunk_private.answered_requests.call is 'start or append: one request id may be used for both.';
-create index if not exists answered_requests_job on chunk_private.answered_requests (job_id);
 
 create table if not exists chunk_private.watchdog (
   only_row boolean primary key default true,
@@ -381,6 +389,84 @@ comment on column chunk_private.healings.what is 'What was wrong, with how often
 
 create sequence if not exists chunk_private.job_numbers;
 comment on sequence chunk_private.job_numbers is 'Numbers jobs with a job_key, and states saved by hand, in their order: the later one''s state stands.';
+
+-- Indexes
+
+-- Asked first: `create index if not exists` waits for all who write the table before it looks.
+do $$
+begin
+  if to_regclass('chunk_private.slots_claim') is null then
+    create index slots_claim on chunk_private.slots (lane, ready_at, chunk_index) where not claimed;
+  end if;
+  if to_regclass('chunk_private.slots_claim_id') is null then
+    create index slots_claim_id on chunk_private.slots (claim_id) where claim_id is not null;
+  end if;
+  if to_regclass('chunk_private.chunk_attempts_chunk') is null then
+    create index chunk_attempts_chunk on chunk_private.chunk_attempts (chunk_id, claim_token);
+  end if;
+  if to_regclass('chunk_private.dispatches_job') is null then
+    create index dispatches_job on chunk_private.dispatches (job_id, id desc);
+  end if;
+  if to_regclass('chunk_private.dispatches_unanswered') is null then
+    create index dispatches_unanswered on chunk_private.dispatches (request_id) where answered_at is null and request_id is not null;
+  end if;
+  if to_regclass('chunk_private.dispatches_age') is null then
+    create index dispatches_age on chunk_private.dispatches (created_at, chunk_id);
+  end if;
+  if to_regclass('chunk_private.answered_requests_job') is null then
+    create index answered_requests_job on chunk_private.answered_requests (job_id);
+  end if;
+end
+$$;
+
+-- 12_under_load.sql
+
+-- What migrations may do while sessions are at work: replacing a view, and row level security, lock the relation against all who
+-- use it, and two such locks in one transaction deadlock with them. So they are done only where something is different.
+
+create or replace function chunk_private.replace_view(view text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  wanted constant text := pg_get_viewdef('chunk_private.wanted_view'::regclass);
+begin
+  if not exists (
+    select from pg_class c
+    where c.oid = to_regclass(view) and c.reloptions = '{security_invoker=true}' and pg_get_viewdef(c.oid) = wanted
+  ) then
+    execute format('create or replace view %s with (security_invoker = true) as %s', view, wanted);
+  end if;
+  drop view chunk_private.wanted_view;
+end
+$$;
+comment on function chunk_private.replace_view is
+  'For migrations: gives a view the definition of chunk_private.wanted_view, which was made for that, unless it has it.';
+
+-- The condition is compared as PostgreSQL prints it, without regard to case, spaces and brackets: names are whole (`as uid`).
+create or replace function chunk_private.set_reading_policy(relation regclass, policy text, condition text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not (select c.relrowsecurity from pg_class c where c.oid = relation) then
+    execute format('alter table %s enable row level security', relation);
+  end if;
+  if not exists (
+    select from pg_policy p
+    where p.polrelid = relation and p.polname = policy and p.polcmd = 'r' and p.polpermissive and p.polwithcheck is null
+      and p.polroles = array['authenticated'::regrole::oid]
+      and regexp_replace(lower(pg_get_expr(p.polqual, p.polrelid)), '[\s()]', '', 'g') = regexp_replace(lower(condition), '[\s()]', '', 'g')
+  ) then
+    execute format('drop policy if exists %I on %s', policy, relation);
+    execute format('create policy %I on %s for select to authenticated using (%s)', policy, relation, condition);
+  end if;
+end
+$$;
+comment on function chunk_private.set_reading_policy is
+  'For migrations: switches a table''s row level security on, and lets signed-in users read the rows for which the condition holds.';
 
 -- 20_checks.sql
 
@@ -1156,13 +1242,15 @@ comment on function chunk_private.lanes_to_search is
 -- one. Each session therefore remembers, a lane, from which time on it last found chunks, and starts there; it
 -- looks from the very beginning when it finds too few, and at times in between, for chunks committed late. A twentieth of a
 -- second is near enough, and spares most claims the write.
-create or replace view chunk_private.claim_lanes
+create view chunk_private.wanted_view
 with (security_invoker = true)
 as
 select l.id, l.kind, l.priority, k.handler, k.lease_seconds,
   coalesce(to_timestamp(nullif(current_setting('chunk_private.floor_' || l.id, true), '')::float8), '-infinity') as floor
 from chunk_private.lanes l
 join public.sync_kinds k on k.kind = l.kind;
+
+select chunk_private.replace_view('chunk_private.claim_lanes');
 comment on view chunk_private.claim_lanes is 'Where a claim looks, with what it needs to know of the kind.';
 comment on column chunk_private.claim_lanes.handler is 'The kind''s.';
 comment on column chunk_private.claim_lanes.lease_seconds is 'The kind''s.';
@@ -2503,7 +2591,7 @@ comment on function public.save_sync_state is
 -- One statement, so that all figures are of one moment. Nothing here grows with the number of chunks: up to 16 counters,
 -- and the slots in use with the chunks in them (bounded by max_concurrency).
 
-create or replace view public.chunk_processing_status
+create view chunk_private.wanted_view
 with (security_invoker = true)
 as
 select
@@ -2590,6 +2678,8 @@ left join lateral (
   ) d on true
   where k.kind = j.kind
 ) w on j.status in ('pending', 'running');
+
+select chunk_private.replace_view('public.chunk_processing_status');
 
 comment on view public.chunk_processing_status is 'One row a job: counts, progress, and whether it stands still, exact at every commit.';
 comment on column public.chunk_processing_status.parent_sync_job_id is 'The same as id, named as in chunk_processing_queue.';
@@ -4399,55 +4489,27 @@ revoke all on all sequences in schema chunk_private from public, anon, authentic
 revoke all on sequence public.chunk_processing_queue_id_seq, public.sync_states_id_seq from public, anon, authenticated, service_role;
 
 -- Rows
-alter table public.sync_kinds enable row level security;
-alter table public.sync_jobs enable row level security;
-alter table public.chunk_processing_queue enable row level security;
-alter table public.sync_states enable row level security;
-alter table chunk_private.settings enable row level security;
-alter table chunk_private.lanes enable row level security;
-alter table chunk_private.job_counters enable row level security;
-alter table chunk_private.slots enable row level security;
-alter table chunk_private.fresh_stripes enable row level security;
-alter table chunk_private.returned_chunks enable row level security;
-alter table chunk_private.chunk_attempts enable row level security;
-alter table chunk_private.dispatches enable row level security;
-alter table chunk_private.answered_requests enable row level security;
-alter table chunk_private.healings enable row level security;
-alter table chunk_private.watchdog enable row level security;
-
-drop policy if exists "Users see the kinds" on public.sync_kinds;
-create policy "Users see the kinds" on public.sync_kinds for select to authenticated using (true);
-drop policy if exists "Users see their own jobs" on public.sync_jobs;
-create policy "Users see their own jobs" on public.sync_jobs for select to authenticated using (owner_id = (select auth.uid()));
-drop policy if exists "Users see their own chunks" on public.chunk_processing_queue;
-create policy "Users see their own chunks" on public.chunk_processing_queue for select to authenticated using (owner_id = (select auth.uid()));
-drop policy if exists "Users see their own states" on public.sync_states;
-create policy "Users see their own states" on public.sync_states for select to authenticated using (owner_id = (select auth.uid()));
-drop policy if exists "Users see their own counters" on chunk_private.job_counters;
-create policy "Users see their own counters" on chunk_private.job_counters for select to authenticated using (owner_id = (select auth.uid()));
-drop policy if exists "Users see the slots of their own jobs" on chunk_private.slots;
-create policy "Users see the slots of their own jobs" on chunk_private.slots for select to authenticated
-  using (exists (select from public.sync_jobs j where j.id = job_id and j.owner_id = (select auth.uid())));
-drop policy if exists "Users see their own dispatches" on chunk_private.dispatches;
-create policy "Users see their own dispatches" on chunk_private.dispatches for select to authenticated using (owner_id = (select auth.uid()));
+select chunk_private.set_reading_policy('public.sync_kinds', 'Users see the kinds', 'true');
+select chunk_private.set_reading_policy('public.sync_jobs', 'Users see their own jobs', 'owner_id = (select auth.uid() as uid)');
+select chunk_private.set_reading_policy('public.chunk_processing_queue', 'Users see their own chunks',
+  'owner_id = (select auth.uid() as uid)');
+select chunk_private.set_reading_policy('public.sync_states', 'Users see their own states', 'owner_id = (select auth.uid() as uid)');
+select chunk_private.set_reading_policy('chunk_private.job_counters', 'Users see their own counters',
+  'owner_id = (select auth.uid() as uid)');
+select chunk_private.set_reading_policy('chunk_private.slots', 'Users see the slots of their own jobs',
+  'exists (select from public.sync_jobs j where j.id = slots.job_id and j.owner_id = (select auth.uid() as uid))');
+select chunk_private.set_reading_policy('chunk_private.dispatches', 'Users see their own dispatches',
+  'owner_id = (select auth.uid() as uid)');
 
 -- What only the service reads. A policy that lets nobody in says so; without one it would look forgotten.
-drop policy if exists "No user sees these" on chunk_private.settings;
-create policy "No user sees these" on chunk_private.settings for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.lanes;
-create policy "No user sees these" on chunk_private.lanes for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.fresh_stripes;
-create policy "No user sees these" on chunk_private.fresh_stripes for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.returned_chunks;
-create policy "No user sees these" on chunk_private.returned_chunks for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.chunk_attempts;
-create policy "No user sees these" on chunk_private.chunk_attempts for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.answered_requests;
-create policy "No user sees these" on chunk_private.answered_requests for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.healings;
-create policy "No user sees these" on chunk_private.healings for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.watchdog;
-create policy "No user sees these" on chunk_private.watchdog for select to authenticated using (false);
+select chunk_private.set_reading_policy('chunk_private.settings', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.lanes', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.fresh_stripes', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.returned_chunks', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.chunk_attempts', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.answered_requests', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.healings', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.watchdog', 'No user sees these', 'false');
 
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;
@@ -4479,8 +4541,8 @@ grant execute on function
   public.enqueue_chunks_from_rows
 to service_role;
 grant execute on all functions in schema chunk_private to service_role;
--- Writes a Vault entry of any name: for the owner's definer functions only.
-revoke execute on function chunk_private.save_secret from service_role;
+-- Writes a Vault entry of any name: for the owner's definer functions only. And what is for migrations only.
+revoke execute on function chunk_private.save_secret, chunk_private.replace_view, chunk_private.set_reading_policy from service_role;
 
 -- 99_install.sql
 

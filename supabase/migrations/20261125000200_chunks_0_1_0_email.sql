@@ -85,11 +85,6 @@ comment on column public.synced_emails.parse_error is 'What could not be read of
 comment on column public.synced_emails.deleted_at is 'When a sync found that the message, or its folder, is gone. A message that turns up in another folder is moved there.';
 comment on column public.synced_emails.job_id is 'The sync job that stored the message; it may have been purged since.';
 
-create index if not exists synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last) where deleted_at is null;
-
--- For messages that have moved: only the rows that are gone.
-create index if not exists synced_emails_gone on public.synced_emails (account_id, message_id) where deleted_at is not null;
-
 create table if not exists public.email_folders (
   account_id uuid not null,
   folder text not null,
@@ -111,6 +106,21 @@ comment on column public.email_folders.highestmodseq is 'The server''s mark of t
 comment on column public.email_folders.messages is 'How many messages the folder had at the last sync.';
 comment on column public.email_folders.synced_at is 'When the folder was last compared with the table.';
 comment on column public.email_folders.gone_at is 'When a listing of all folders found that it is no longer there.';
+
+-- Indexes
+
+-- Asked first: `create index if not exists` waits for all who write the table before it looks.
+do $$
+begin
+  if to_regclass('public.synced_emails_newest') is null then
+    create index synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last) where deleted_at is null;
+  end if;
+  -- For messages that have moved: only the rows that are gone.
+  if to_regclass('public.synced_emails_gone') is null then
+    create index synced_emails_gone on public.synced_emails (account_id, message_id) where deleted_at is not null;
+  end if;
+end
+$$;
 
 -- 86_email_accounts.sql
 
@@ -633,19 +643,13 @@ grant select on public.email_accounts, public.synced_emails, public.email_folder
 grant select, insert, update, delete on public.email_accounts, public.synced_emails, public.email_folders to service_role;
 revoke all on sequence public.synced_emails_id_seq from public, anon, authenticated, service_role;
 
-alter table public.email_accounts enable row level security;
-alter table public.synced_emails enable row level security;
-alter table public.email_folders enable row level security;
-drop policy if exists "Users see their own email accounts" on public.email_accounts;
-create policy "Users see their own email accounts" on public.email_accounts for select to authenticated
-  using (owner_id = (select auth.uid()));
-drop policy if exists "Users see the emails of their own accounts" on public.synced_emails;
-create policy "Users see the emails of their own accounts" on public.synced_emails for select to authenticated
-  using (account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid())));
+select chunk_private.set_reading_policy('public.email_accounts', 'Users see their own email accounts',
+  'owner_id = (select auth.uid() as uid)');
+select chunk_private.set_reading_policy('public.synced_emails', 'Users see the emails of their own accounts',
+  'account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid() as uid))');
 
-drop policy if exists "Users see the folders of their own accounts" on public.email_folders;
-create policy "Users see the folders of their own accounts" on public.email_folders for select to authenticated
-  using (account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid())));
+select chunk_private.set_reading_policy('public.email_folders', 'Users see the folders of their own accounts',
+  'account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid() as uid))');
 
 revoke execute on function
   public.save_email_account, public.remove_email_account, public.get_email_account_secret, public.plan_email_folder,

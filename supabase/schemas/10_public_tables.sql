@@ -99,13 +99,28 @@ comment on column public.sync_jobs.job_no is 'Number of a job with a job_key, in
 comment on column public.sync_jobs.next_state is 'What its completed chunks have left for the next sync so far. Becomes the state in sync_states when the job completes, and only then.';
 comment on column public.sync_jobs.stripes is 'Into how many stripes (chunk_index modulo this) the job is cut: a counter and a row of fresh chunks each, so that workers do not queue for one row.';
 
-create unique index if not exists sync_jobs_one_active_per_key on public.sync_jobs (kind, owner_id, job_key)
-  nulls not distinct where job_key is not null and status in ('pending', 'running', 'paused');
-create unique index if not exists sync_jobs_one_per_request on public.sync_jobs (request_id, owner_id)
-  nulls not distinct where request_id is not null;
-create index if not exists sync_jobs_owner on public.sync_jobs (owner_id, created_at desc);
-create index if not exists sync_jobs_active on public.sync_jobs (kind) where status in ('pending', 'running', 'paused');
-create index if not exists sync_jobs_ended on public.sync_jobs (completed_at) where completed_at is not null;
+-- Asked first: `create index if not exists` waits for all who write the table before it looks.
+do $$
+begin
+  if to_regclass('public.sync_jobs_one_active_per_key') is null then
+    create unique index sync_jobs_one_active_per_key on public.sync_jobs (kind, owner_id, job_key)
+      nulls not distinct where job_key is not null and status in ('pending', 'running', 'paused');
+  end if;
+  if to_regclass('public.sync_jobs_one_per_request') is null then
+    create unique index sync_jobs_one_per_request on public.sync_jobs (request_id, owner_id)
+      nulls not distinct where request_id is not null;
+  end if;
+  if to_regclass('public.sync_jobs_owner') is null then
+    create index sync_jobs_owner on public.sync_jobs (owner_id, created_at desc);
+  end if;
+  if to_regclass('public.sync_jobs_active') is null then
+    create index sync_jobs_active on public.sync_jobs (kind) where status in ('pending', 'running', 'paused');
+  end if;
+  if to_regclass('public.sync_jobs_ended') is null then
+    create index sync_jobs_ended on public.sync_jobs (completed_at) where completed_at is not null;
+  end if;
+end
+$$;
 
 -- Chunks --------------------------------------------------------------------------------------------------------------
 

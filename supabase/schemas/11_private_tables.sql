@@ -51,8 +51,6 @@ comment on column chunk_private.slots.claimed is 'Whether its chunk is processin
 comment on column chunk_private.slots.claim_id is 'The claim''s own id, so that a claim whose reply was lost can be repeated.';
 comment on column chunk_private.slots.dispatched_at is 'When a webhook was last sent for the chunk.';
 comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since the chunk has it; the watchdog doubles its interval with each.';
-create index if not exists slots_claim on chunk_private.slots (lane, ready_at, chunk_index) where not claimed;
-create index if not exists slots_claim_id on chunk_private.slots (claim_id) where claim_id is not null;
 
 create table if not exists chunk_private.fresh_stripes (
   job_id uuid not null,
@@ -120,7 +118,6 @@ create table if not exists chunk_private.chunk_attempts (
 comment on table chunk_private.chunk_attempts is 'Every attempt that did not complete: who, when, and why.';
 comment on column chunk_private.chunk_attempts.outcome is
   'retrying and failed: the worker reported an error; lost: its lease ran out; released: it gave the chunk back; cancelled: the job was.';
-create index if not exists chunk_attempts_chunk on chunk_private.chunk_attempts (chunk_id, claim_token);
 
 create table if not exists chunk_private.dispatches (
   id bigint generated always as identity primary key,
@@ -137,9 +134,6 @@ create table if not exists chunk_private.dispatches (
 comment on table chunk_private.dispatches is 'Webhooks asked of pg_net, with their outcome once the watchdog has seen it. A dispatch is a hint, never the truth.';
 comment on column chunk_private.dispatches.request_id is 'pg_net''s id of the request; null: it could not even be asked for.';
 comment on column chunk_private.dispatches.error is 'Why it failed: an exception of pg_net, no answer, or an HTTP status of 300 and more.';
-create index if not exists dispatches_job on chunk_private.dispatches (job_id, id desc);
-create index if not exists dispatches_unanswered on chunk_private.dispatches (request_id) where answered_at is null and request_id is not null;
-create index if not exists dispatches_age on chunk_private.dispatches (created_at, chunk_id);
 
 create table if not exists chunk_private.answered_requests (
   request_id uuid not null,
@@ -152,7 +146,6 @@ create table if not exists chunk_private.answered_requests (
 comment on table chunk_private.answered_requests is
   'Request ids that a job has answered, so that a repeat finds its answer: of starts that were given this job because its job_key was active, and of pages appended. The start that made a job stands in sync_jobs.request_id.';
 comment on column chunk_private.answered_requests.call is 'start or append: one request id may be used for both.';
-create index if not exists answered_requests_job on chunk_private.answered_requests (job_id);
 
 create table if not exists chunk_private.watchdog (
   only_row boolean primary key default true,
@@ -180,3 +173,32 @@ comment on column chunk_private.healings.what is 'What was wrong, with how often
 
 create sequence if not exists chunk_private.job_numbers;
 comment on sequence chunk_private.job_numbers is 'Numbers jobs with a job_key, and states saved by hand, in their order: the later one''s state stands.';
+
+-- Indexes
+
+-- Asked first: `create index if not exists` waits for all who write the table before it looks.
+do $$
+begin
+  if to_regclass('chunk_private.slots_claim') is null then
+    create index slots_claim on chunk_private.slots (lane, ready_at, chunk_index) where not claimed;
+  end if;
+  if to_regclass('chunk_private.slots_claim_id') is null then
+    create index slots_claim_id on chunk_private.slots (claim_id) where claim_id is not null;
+  end if;
+  if to_regclass('chunk_private.chunk_attempts_chunk') is null then
+    create index chunk_attempts_chunk on chunk_private.chunk_attempts (chunk_id, claim_token);
+  end if;
+  if to_regclass('chunk_private.dispatches_job') is null then
+    create index dispatches_job on chunk_private.dispatches (job_id, id desc);
+  end if;
+  if to_regclass('chunk_private.dispatches_unanswered') is null then
+    create index dispatches_unanswered on chunk_private.dispatches (request_id) where answered_at is null and request_id is not null;
+  end if;
+  if to_regclass('chunk_private.dispatches_age') is null then
+    create index dispatches_age on chunk_private.dispatches (created_at, chunk_id);
+  end if;
+  if to_regclass('chunk_private.answered_requests_job') is null then
+    create index answered_requests_job on chunk_private.answered_requests (job_id);
+  end if;
+end
+$$;

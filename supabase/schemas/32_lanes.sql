@@ -79,13 +79,15 @@ comment on function chunk_private.lanes_to_search is
 -- one. Each session therefore remembers, a lane, from which time on it last found chunks, and starts there; it
 -- looks from the very beginning when it finds too few, and at times in between, for chunks committed late. A twentieth of a
 -- second is near enough, and spares most claims the write.
-create or replace view chunk_private.claim_lanes
+create view chunk_private.wanted_view
 with (security_invoker = true)
 as
 select l.id, l.kind, l.priority, k.handler, k.lease_seconds,
   coalesce(to_timestamp(nullif(current_setting('chunk_private.floor_' || l.id, true), '')::float8), '-infinity') as floor
 from chunk_private.lanes l
 join public.sync_kinds k on k.kind = l.kind;
+
+select chunk_private.replace_view('chunk_private.claim_lanes');
 comment on view chunk_private.claim_lanes is 'Where a claim looks, with what it needs to know of the kind.';
 comment on column chunk_private.claim_lanes.handler is 'The kind''s.';
 comment on column chunk_private.claim_lanes.lease_seconds is 'The kind''s.';

@@ -3,7 +3,7 @@
 -- One statement, so that all figures are of one moment. Nothing here grows with the number of chunks: up to 16 counters,
 -- and the slots in use with the chunks in them (bounded by max_concurrency).
 
-create or replace view public.chunk_processing_status
+create view chunk_private.wanted_view
 with (security_invoker = true)
 as
 select
@@ -90,6 +90,8 @@ left join lateral (
   ) d on true
   where k.kind = j.kind
 ) w on j.status in ('pending', 'running');
+
+select chunk_private.replace_view('public.chunk_processing_status');
 
 comment on view public.chunk_processing_status is 'One row a job: counts, progress, and whether it stands still, exact at every commit.';
 comment on column public.chunk_processing_status.parent_sync_job_id is 'The same as id, named as in chunk_processing_queue.';

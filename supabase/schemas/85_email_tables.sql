@@ -78,11 +78,6 @@ comment on column public.synced_emails.parse_error is 'What could not be read of
 comment on column public.synced_emails.deleted_at is 'When a sync found that the message, or its folder, is gone. A message that turns up in another folder is moved there.';
 comment on column public.synced_emails.job_id is 'The sync job that stored the message; it may have been purged since.';
 
-create index if not exists synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last) where deleted_at is null;
-
--- For messages that have moved: only the rows that are gone.
-create index if not exists synced_emails_gone on public.synced_emails (account_id, message_id) where deleted_at is not null;
-
 create table if not exists public.email_folders (
   account_id uuid not null,
   folder text not null,
@@ -104,3 +99,18 @@ comment on column public.email_folders.highestmodseq is 'The server''s mark of t
 comment on column public.email_folders.messages is 'How many messages the folder had at the last sync.';
 comment on column public.email_folders.synced_at is 'When the folder was last compared with the table.';
 comment on column public.email_folders.gone_at is 'When a listing of all folders found that it is no longer there.';
+
+-- Indexes
+
+-- Asked first: `create index if not exists` waits for all who write the table before it looks.
+do $$
+begin
+  if to_regclass('public.synced_emails_newest') is null then
+    create index synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last) where deleted_at is null;
+  end if;
+  -- For messages that have moved: only the rows that are gone.
+  if to_regclass('public.synced_emails_gone') is null then
+    create index synced_emails_gone on public.synced_emails (account_id, message_id) where deleted_at is not null;
+  end if;
+end
+$$;

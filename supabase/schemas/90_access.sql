@@ -27,55 +27,27 @@ revoke all on all sequences in schema chunk_private from public, anon, authentic
 revoke all on sequence public.chunk_processing_queue_id_seq, public.sync_states_id_seq from public, anon, authenticated, service_role;
 
 -- Rows
-alter table public.sync_kinds enable row level security;
-alter table public.sync_jobs enable row level security;
-alter table public.chunk_processing_queue enable row level security;
-alter table public.sync_states enable row level security;
-alter table chunk_private.settings enable row level security;
-alter table chunk_private.lanes enable row level security;
-alter table chunk_private.job_counters enable row level security;
-alter table chunk_private.slots enable row level security;
-alter table chunk_private.fresh_stripes enable row level security;
-alter table chunk_private.returned_chunks enable row level security;
-alter table chunk_private.chunk_attempts enable row level security;
-alter table chunk_private.dispatches enable row level security;
-alter table chunk_private.answered_requests enable row level security;
-alter table chunk_private.healings enable row level security;
-alter table chunk_private.watchdog enable row level security;
-
-drop policy if exists "Users see the kinds" on public.sync_kinds;
-create policy "Users see the kinds" on public.sync_kinds for select to authenticated using (true);
-drop policy if exists "Users see their own jobs" on public.sync_jobs;
-create policy "Users see their own jobs" on public.sync_jobs for select to authenticated using (owner_id = (select auth.uid()));
-drop policy if exists "Users see their own chunks" on public.chunk_processing_queue;
-create policy "Users see their own chunks" on public.chunk_processing_queue for select to authenticated using (owner_id = (select auth.uid()));
-drop policy if exists "Users see their own states" on public.sync_states;
-create policy "Users see their own states" on public.sync_states for select to authenticated using (owner_id = (select auth.uid()));
-drop policy if exists "Users see their own counters" on chunk_private.job_counters;
-create policy "Users see their own counters" on chunk_private.job_counters for select to authenticated using (owner_id = (select auth.uid()));
-drop policy if exists "Users see the slots of their own jobs" on chunk_private.slots;
-create policy "Users see the slots of their own jobs" on chunk_private.slots for select to authenticated
-  using (exists (select from public.sync_jobs j where j.id = job_id and j.owner_id = (select auth.uid())));
-drop policy if exists "Users see their own dispatches" on chunk_private.dispatches;
-create policy "Users see their own dispatches" on chunk_private.dispatches for select to authenticated using (owner_id = (select auth.uid()));
+select chunk_private.set_reading_policy('public.sync_kinds', 'Users see the kinds', 'true');
+select chunk_private.set_reading_policy('public.sync_jobs', 'Users see their own jobs', 'owner_id = (select auth.uid() as uid)');
+select chunk_private.set_reading_policy('public.chunk_processing_queue', 'Users see their own chunks',
+  'owner_id = (select auth.uid() as uid)');
+select chunk_private.set_reading_policy('public.sync_states', 'Users see their own states', 'owner_id = (select auth.uid() as uid)');
+select chunk_private.set_reading_policy('chunk_private.job_counters', 'Users see their own counters',
+  'owner_id = (select auth.uid() as uid)');
+select chunk_private.set_reading_policy('chunk_private.slots', 'Users see the slots of their own jobs',
+  'exists (select from public.sync_jobs j where j.id = slots.job_id and j.owner_id = (select auth.uid() as uid))');
+select chunk_private.set_reading_policy('chunk_private.dispatches', 'Users see their own dispatches',
+  'owner_id = (select auth.uid() as uid)');
 
 -- What only the service reads. A policy that lets nobody in says so; without one it would look forgotten.
-drop policy if exists "No user sees these" on chunk_private.settings;
-create policy "No user sees these" on chunk_private.settings for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.lanes;
-create policy "No user sees these" on chunk_private.lanes for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.fresh_stripes;
-create policy "No user sees these" on chunk_private.fresh_stripes for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.returned_chunks;
-create policy "No user sees these" on chunk_private.returned_chunks for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.chunk_attempts;
-create policy "No user sees these" on chunk_private.chunk_attempts for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.answered_requests;
-create policy "No user sees these" on chunk_private.answered_requests for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.healings;
-create policy "No user sees these" on chunk_private.healings for select to authenticated using (false);
-drop policy if exists "No user sees these" on chunk_private.watchdog;
-create policy "No user sees these" on chunk_private.watchdog for select to authenticated using (false);
+select chunk_private.set_reading_policy('chunk_private.settings', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.lanes', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.fresh_stripes', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.returned_chunks', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.chunk_attempts', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.answered_requests', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.healings', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.watchdog', 'No user sees these', 'false');
 
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;
@@ -107,8 +79,8 @@ grant execute on function
   public.enqueue_chunks_from_rows
 to service_role;
 grant execute on all functions in schema chunk_private to service_role;
--- Writes a Vault entry of any name: for the owner's definer functions only.
-revoke execute on function chunk_private.save_secret from service_role;
+-- Writes a Vault entry of any name: for the owner's definer functions only. And what is for migrations only.
+revoke execute on function chunk_private.save_secret, chunk_private.replace_view, chunk_private.set_reading_policy from service_role;
 
 -- Email ---------------------------------------------------------------------------------------------------------------
 
@@ -117,19 +89,13 @@ grant select on public.email_accounts, public.synced_emails, public.email_folder
 grant select, insert, update, delete on public.email_accounts, public.synced_emails, public.email_folders to service_role;
 revoke all on sequence public.synced_emails_id_seq from public, anon, authenticated, service_role;
 
-alter table public.email_accounts enable row level security;
-alter table public.synced_emails enable row level security;
-alter table public.email_folders enable row level security;
-drop policy if exists "Users see their own email accounts" on public.email_accounts;
-create policy "Users see their own email accounts" on public.email_accounts for select to authenticated
-  using (owner_id = (select auth.uid()));
-drop policy if exists "Users see the emails of their own accounts" on public.synced_emails;
-create policy "Users see the emails of their own accounts" on public.synced_emails for select to authenticated
-  using (account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid())));
+select chunk_private.set_reading_policy('public.email_accounts', 'Users see their own email accounts',
+  'owner_id = (select auth.uid() as uid)');
+select chunk_private.set_reading_policy('public.synced_emails', 'Users see the emails of their own accounts',
+  'account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid() as uid))');
 
-drop policy if exists "Users see the folders of their own accounts" on public.email_folders;
-create policy "Users see the folders of their own accounts" on public.email_folders for select to authenticated
-  using (account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid())));
+select chunk_private.set_reading_policy('public.email_folders', 'Users see the folders of their own accounts',
+  'account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid() as uid))');
 
 revoke execute on function
   public.save_email_account, public.remove_email_account, public.get_email_account_secret, public.plan_email_folder,

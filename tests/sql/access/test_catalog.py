@@ -52,7 +52,7 @@ PRIVATE_FOR_USERS = {
     *("retry_failed_chunks", "save_email_account", "remove_email_account"),
 }
 # What even service_role may not call: it would write a Vault entry of any name, or act as a trigger.
-PRIVATE_FOR_NOBODY = {"save_secret", "forget_email_password"}
+PRIVATE_FOR_NOBODY = {"save_secret", "forget_email_password", "replace_view", "set_reading_policy"}
 
 # table or view → what authenticated may do, what service_role may do
 READ, ALL = {"SELECT"}, {"SELECT", "INSERT", "UPDATE", "DELETE"}
