@@ -44,7 +44,14 @@ comment on column public.sync_kinds.max_retries is 'Retries after the first atte
 comment on column public.sync_kinds.lease_seconds is 'How long a claim lasts without a heartbeat, in seconds.';
 comment on column public.sync_kinds.retry_delay_seconds is 'Backoff before the first retry in seconds; doubles with each further one, up to an hour.';
 comment on column public.sync_kinds.user_startable is 'Whether a signed-in user (role authenticated) may start a job of this kind.';
-create index if not exists sync_kinds_with_handler on public.sync_kinds (kind) where handler is not null; -- the kinds of a claim that names none
+-- Asked first, here and below: `create index if not exists` waits for all who write the table before it looks.
+do $$
+begin
+  if to_regclass('public.sync_kinds_with_handler') is null then
+    create index sync_kinds_with_handler on public.sync_kinds (kind) where handler is not null; -- the kinds of a claim that names none
+  end if;
+end
+$$;
 
 insert into public.sync_kinds (kind, handler, max_concurrency, user_startable)
 values ('email', 'sync-emails', 4, true), ('custom', null, 16, false)
@@ -99,7 +106,6 @@ comment on column public.sync_jobs.job_no is 'Number of a job with a job_key, in
 comment on column public.sync_jobs.next_state is 'What its completed chunks have left for the next sync so far. Becomes the state in sync_states when the job completes, and only then.';
 comment on column public.sync_jobs.stripes is 'Into how many stripes (chunk_index modulo this) the job is cut: a counter and a row of fresh chunks each, so that workers do not queue for one row.';
 
--- Asked first: `create index if not exists` waits for all who write the table before it looks.
 do $$
 begin
   if to_regclass('public.sync_jobs_one_active_per_key') is null then

@@ -81,7 +81,7 @@ begin
     end is not null
     returning q.parent_sync_job_id as job_id, q.chunk_index, q.has_failed, q.items_processed, q.items_counted, q.worker_id into chunk;
   else
-    select q.parent_sync_job_id as job_id, q.chunk_index, q.attempts, q.worker_id into chunk
+    select q.parent_sync_job_id as job_id, q.chunk_index, q.has_failed, q.items_processed, q.items_counted, q.worker_id, q.attempts into chunk
     from public.chunk_processing_queue q
     where q.id = chunk_id and q.claim_token = complete_chunk_job_safe.claim_token and q.completed_at is null
       and pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text is not null
