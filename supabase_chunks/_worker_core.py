@@ -1,4 +1,4 @@
-"""What both workers do without threads or tasks: slots, claims, reports, and what the answers mean."""
+"""What both workers do without threads or tasks: room, claims, reports, and what the answers mean."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class WorkerCore:
         """Take the worker's options."""
         self.worker_id = worker_id
         self.kinds = list(kinds)
-        self.slots = concurrency + prefetch
+        self.room = concurrency + prefetch
         self.holder = Holder(lease_seconds)
         self.make_chunk: Callable[[Claim], HeldChunk] = HeldChunk
         self.reported = 0
@@ -80,7 +80,7 @@ class WorkerCore:
     @property
     def free(self) -> int:
         """How many chunks may be claimed now."""
-        return self.slots - len(self._held)
+        return self.room - len(self._held)
 
     def held(self) -> list[HeldChunk]:
         """Return the chunks whose report has not been delivered."""
@@ -108,7 +108,7 @@ class WorkerCore:
     # Flows
 
     def round(self, *, until_idle: bool) -> Flow[Round]:
-        """Deliver what is reported, then claim for the free slots: what a worker does again and again.
+        """Deliver what is reported, then claim for the room that is left: what a worker does again and again.
 
         Raises:
             ChunksError: Something that will not pass by itself.
@@ -163,7 +163,7 @@ class WorkerCore:
         return float(self.holder.lease_seconds or min(kind.lease_seconds for kind in kinds))
 
     def claim(self) -> Flow[list[Claim]]:
-        """Claim for the free slots."""
+        """Claim for the room that is left."""
         return (
             yield from operations.claim_chunk_jobs_safe(
                 worker_id=self.worker_id,

@@ -79,13 +79,13 @@ class AsyncWorker:
         self._wake = asyncio.Event()
         lease = await self._driver.run(self._core.lease())
         started: dict[HeldChunk, asyncio.Task[None]] = {}
-        slots = asyncio.Semaphore(self._options.concurrency)
+        room = asyncio.Semaphore(self._options.concurrency)
         logger.info("worker %s runs chunks of %s", self.worker_id, ", ".join(self._core.kinds))
         sibling = self._client._sync_sibling()
         self._core.make_chunk = lambda claim: self._chunk(claim, sibling)
         with Heartbeat(sibling, self._core, lease), signals(self.stop):
             try:
-                await self._go_round(until_idle, started, slots)
+                await self._go_round(until_idle, started, room)
             finally:
                 await self._shut_down(started)
         return self._core.reported - before
@@ -97,7 +97,7 @@ class AsyncWorker:
         return Chunk(claim, self._core.holder, sibling._driver)
 
     async def _go_round(
-        self, until_idle: bool, started: dict[HeldChunk, asyncio.Task[None]], slots: asyncio.Semaphore
+        self, until_idle: bool, started: dict[HeldChunk, asyncio.Task[None]], room: asyncio.Semaphore
     ) -> None:
         while not self._stopping:
             self._wake.clear()
@@ -105,7 +105,7 @@ class AsyncWorker:
             if done.is_last:
                 return
             for chunk in done.chunks:
-                started[chunk] = asyncio.create_task(self._work(chunk, started, slots))
+                started[chunk] = asyncio.create_task(self._work(chunk, started, room))
             if self._core.reports:
                 continue
             await _wait(self._wake, done.wait)
@@ -113,9 +113,9 @@ class AsyncWorker:
                 await asyncio.sleep(LINGER)
 
     async def _work(
-        self, chunk: HeldChunk, started: dict[HeldChunk, asyncio.Task[None]], slots: asyncio.Semaphore
+        self, chunk: HeldChunk, started: dict[HeldChunk, asyncio.Task[None]], room: asyncio.Semaphore
     ) -> None:
-        async with slots:
+        async with room:
             chunk._life.start()
             try:
                 value = await self._call(chunk)

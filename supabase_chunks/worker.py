@@ -1,8 +1,8 @@
 """Workers run chunks in Python: `Worker` in threads; `AsyncWorker`, in its own file, in tasks.
 
-One loop claims for the free slots and reports in bulk; handlers run beside it, and a thread sends heartbeats.
-What is claimed and not started at the end is given back, what still runs after the grace time is left to its
-lease.
+One loop claims for the room that is left and reports in bulk; handlers run beside it, and a thread sends
+heartbeats. What is claimed and not started at the end is given back, what still runs after the grace time is
+left to its lease.
 """
 
 from __future__ import annotations

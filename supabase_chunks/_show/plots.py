@@ -91,21 +91,21 @@ def draw_timeline(spans: Sequence[SpanView], ax: Axes | None) -> Axes:
     workers: dict[str, list[list[SpanView]]] = {}
     for span in spans:
         _put(workers.setdefault(span.worker_id or "?", []), span)
-    lanes = [lane for worker in workers.values() for lane in worker]
+    lines = [line for worker in workers.values() for line in worker]
     named = len(workers) <= _NAMED_WORKERS
     if not named:  # such as an invocation a chunk: the lines are then who worked at the same time
-        lanes = []
+        lines = []
         for span in spans:
-            _put(lanes, span)
-    ax = _axes(ax, height=max(2.2, min(9.0, 1.2 + 0.34 * len(lanes))))
+            _put(lines, span)
+    ax = _axes(ax, height=max(2.2, min(9.0, 1.2 + 0.34 * len(lines))))
     if not spans:
         return _say(ax, "no chunk has started yet")
     start = min(span.start for span in spans)
     now = max(span.end or span.start for span in spans)
     whole = max((now - start).total_seconds(), 1e-6)
     drawn: dict[str, Artist] = {}  # what the legend names
-    for row, lane in enumerate(lanes):
-        for span in lane:
+    for row, line in enumerate(lines):
+        for span in line:
             left = (span.start - start).total_seconds()
             width = max(((span.end or now) - span.start).total_seconds(), whole * 0.002)
             colour, word = OF_STATE[span.status], _LEGEND[span.status]
@@ -116,8 +116,8 @@ def draw_timeline(spans: Sequence[SpanView], ax: Axes | None) -> Axes:
                 drawn.setdefault(_AGAIN, *ax.plot(left + width / 2, row, ls="", **ring))
             if span.status is ChunkStatus.FAILED:  # not by the colour alone
                 ax.plot(left + width / 2, row, marker="x", ms=6, mec="white", mew=1.8, ls="")
-    _label_rows(ax, workers if named else {"": lanes})
-    ax.set(xlim=(-0.01 * whole, 1.01 * whole), ylim=(len(lanes) - 0.4, -0.6), xlabel="seconds")
+    _label_rows(ax, workers if named else {"": lines})
+    ax.set(xlim=(-0.01 * whole, 1.01 * whole), ylim=(len(lines) - 0.4, -0.6), xlabel="seconds")
     ax.set_title(f"{len(spans):,} chunks in {whole:.1f} s", loc="left", color=INK, fontweight="bold")
     ax.xaxis.grid(visible=True, color=GRID)
     words = [*_LEGEND.values(), _AGAIN]
@@ -174,25 +174,25 @@ def _say(ax: Axes, text: str) -> Axes:
     return ax
 
 
-def _put(lanes: list[list[SpanView]], span: SpanView) -> None:
+def _put(lines: list[list[SpanView]], span: SpanView) -> None:
     """Put a span into the first line that is free at its start; spans come in the order of their start."""
-    for lane in lanes:
-        end = lane[-1].end
+    for line in lines:
+        end = line[-1].end
         if end is not None and end <= span.start:
-            lane.append(span)
+            line.append(span)
             return
-    lanes.append([span])
+    lines.append([span])
 
 
 def _label_rows(ax: Axes, workers: dict[str, list[list[SpanView]]]) -> None:
     """Write each worker's name beside the middle of its lines, with a thin line between workers."""
     ticks, names, row = [], [], 0
-    for worker, lanes in workers.items():
-        ticks.append(row + (len(lanes) - 1) / 2)
+    for worker, lines in workers.items():
+        ticks.append(row + (len(lines) - 1) / 2)
         names.append(_short(worker))
         if row:
             ax.axhline(row - 0.5, color=GRID, lw=0.8, zorder=0)
-        row += len(lanes)
+        row += len(lines)
     ax.set_yticks(ticks, names, fontsize="small")
     ax.tick_params(axis="y", length=0)
     if list(workers) == [""]:

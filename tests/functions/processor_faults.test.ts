@@ -36,7 +36,7 @@ Deno.test("cancelling the job ends the handler's call", async () => {
   assert.match(project.of("complete_chunk_job_safe")[0].args.error, /cancelled/);
 });
 
-Deno.test("a claim that is another's by now is neither reported nor released", async () => {
+Deno.test("a claim that is another's by now is neither reported nor given back", async () => {
   await using project = new LoopbackProject(
     oneChunk(chunkRow(), {
       extend_chunk_lease: () => ({ ok: false, cancel_requested: false, locked_until: null }),
@@ -66,10 +66,10 @@ Deno.test("a worker that is ended gives its chunk back with the reason and takes
   await using project = new LoopbackProject(oneChunk(), { "demo-handler": hanging });
   const test = new ProcessorUnderTest(project);
   await test.webhook();
-  await test.processor.release("wall_clock");
+  await test.processor.stop("wall_clock");
   await test.settled();
-  const [release] = project.of("release_chunk_job");
-  assert.equal(release.args.reason, "wall_clock");
+  const [given] = project.of("release_chunk_job");
+  assert.equal(given.args.reason, "wall_clock");
   assert.equal(project.of("complete_chunk_job_safe").length, 0);
   assert.equal((await test.webhook()).status, 503);
 });
@@ -87,7 +87,7 @@ Deno.test("a chunk whose claim arrives when the worker is ending is given back u
   const test = new ProcessorUnderTest(project);
   const webhook = test.webhook();
   await until(() => project.calls.length === 1, "the claim was asked for");
-  await test.processor.release("early_drop");
+  await test.processor.stop("early_drop");
   gate.resolve();
   assert.equal((await webhook).status, 202);
   await test.settled();

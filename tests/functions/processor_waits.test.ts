@@ -24,7 +24,7 @@ Deno.test("a worker that ends meanwhile claims nothing", async () => {
   await using project = new LoopbackProject(oneChunk(), { "demo-handler": ok });
   const test = new ProcessorUnderTest(project);
   await test.webhook({ parent_sync_job_id: JOB, wait_seconds: 0.3 });
-  await test.processor.release("wall clock");
+  await test.processor.stop("wall clock");
   await test.settled();
   assert.equal(project.calls.length, 0);
 });

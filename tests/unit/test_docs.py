@@ -132,6 +132,39 @@ def test_the_environment_that_the_package_reads_is_documented() -> None:
     assert {name for name in read - OF_THE_SYSTEM if f"`{name}`" not in texts} == set()
 
 
+@pytest.mark.parametrize("name", ["architecture.md", "words.md"])
+def test_names_of_what_is_inside_are_those_of_the_sources(name: str) -> None:
+    folders = ("supabase/schemas", "supabase/functions", "supabase_chunks", "tests")
+    kinds = {".sql", ".ts", ".py"}
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in kinds]
+    sources = "\n".join(
+        path.read_text(encoding="utf-8") for path in files if "node_modules" not in path.parts
+    )
+    written = set(re.findall(r"\w+", sources)) | {path.name for path in files}
+    named = set(re.findall(r"`(?:\w+\.)?([a-z]\w*_\w+)(?:\(.*?\)|<\w+>)?`", TEXTS[name]))
+    assert named
+    assert {item for item in named if item not in written and not item.endswith("_")} == set()
+
+
+def test_a_word_has_one_line_in_the_list() -> None:
+    words = re.findall(r"^\| ([a-z][a-z -]*) \|", TEXTS["words.md"], re.MULTILINE)[1:]
+    assert len(words) == len(set(words)) > 40
+
+
+def test_what_has_another_name_now_is_not_called_by_the_old_one() -> None:
+    gone = re.compile(
+        r"\bshards?\b|\breleased? (?:chunk|slot)s\b|\breleases? (?:no more|the next|next)\b", re.IGNORECASE
+    )
+    texts = [
+        *PAGES,
+        *(ROOT / "supabase" / "schemas").glob("*.sql"),
+        *(ROOT / "supabase_chunks").rglob("*.py"),
+    ]
+    texts += FUNCTIONS.glob("*/*.ts")
+    found = {str(path): gone.findall(path.read_text(encoding="utf-8")) for path in texts}
+    assert {path: words for path, words in found.items() if words} == {}
+
+
 def test_every_rpc_is_on_the_wall_under_its_file() -> None:
     shown = {row.name.partition(",")[0]: row.file for row in functions_on_the_wall()}
     public = {

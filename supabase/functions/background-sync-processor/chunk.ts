@@ -42,13 +42,13 @@ export interface Invocation {
 }
 
 /** Why a handler's call was ended before it answered. */
-type Ending = "cancelled" | "lost" | "released" | "time";
+type Ending = "cancelled" | "lost" | "given back" | "time";
 
 /** A heartbeat more often than this would only be load. */
 const MIN_HEARTBEAT_MS = 500;
 
-/** Milliseconds that a release may take: the worker is about to be ended. */
-const RELEASE_TIMEOUT_MS = 2000;
+/** Milliseconds that giving back may take: the worker is about to be ended. */
+const GIVE_BACK_TIMEOUT_MS = 2000;
 
 /** Works on one claim. Use: `run()`, then `report()` unless it returned null. */
 export class ChunkRun {
@@ -114,9 +114,9 @@ export class ChunkRun {
   }
 
   /** Gives the claim and its attempt back, unless its report is on the way. */
-  async release(reason: string): Promise<void> {
+  async stop(reason: string): Promise<void> {
     if (this.#reporting || this.#ending.signal.aborted) return;
-    this.#end("released");
+    this.#end("given back");
     await this.#giveBack(reason);
   }
 
@@ -156,7 +156,7 @@ export class ChunkRun {
     const report = await readAnswer(handler, response);
     // An answer that came whole in the last moment counts, unless the claim is no longer ours.
     const { aborted, reason } = this.#ending.signal;
-    if (aborted && (!report.success || reason === "released" || reason === "lost")) throw reason;
+    if (aborted && (!report.success || reason === "given back" || reason === "lost")) throw reason;
     // A handler that echoes its request must not put the key into a table.
     if (report.error) report.error = report.error.replaceAll(key, "[key]");
     return report;
@@ -178,7 +178,7 @@ export class ChunkRun {
           error: "the lease is another worker's by now",
         });
         return null;
-      case "released":
+      case "given back":
         return null;
       case "time": {
         const seconds = Math.round((performance.now() - this.started) / 1000);
@@ -194,12 +194,12 @@ export class ChunkRun {
     this.#finished.abort();
     try {
       await withRetries(
-        () => rpc("release_chunk_job", { ...this.#token(), reason }, { timeoutMs: RELEASE_TIMEOUT_MS }),
-        performance.now() + RELEASE_TIMEOUT_MS,
+        () => rpc("release_chunk_job", { ...this.#token(), reason }, { timeoutMs: GIVE_BACK_TIMEOUT_MS }),
+        performance.now() + GIVE_BACK_TIMEOUT_MS,
       );
-      log("released", { ...this.#where(), reason });
+      log("given_back", { ...this.#where(), reason });
     } catch (error) {
-      log("release_failed", { ...this.#where(), reason, error: messageOf(error) });
+      log("give_back_failed", { ...this.#where(), reason, error: messageOf(error) });
     }
   }
 

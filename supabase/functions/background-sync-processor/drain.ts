@@ -43,7 +43,7 @@ export async function drain(
     let completion: Completion | null = null;
     try {
       // The end of the worker was announced while this claim was on its way.
-      if (ending()) return await run.release("the worker is about to end");
+      if (ending()) return await run.stop("the worker is about to end");
       const report = await run.run();
       if (report === null) return;
       done += 1;

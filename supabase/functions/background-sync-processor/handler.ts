@@ -29,7 +29,7 @@ export interface Processor {
   /** Answers a webhook; `key` is the one that authorised it. */
   handle(request: Request, key: string): Promise<Response>;
   /** Gives back what is being worked on. */
-  release(reason: string): Promise<void>;
+  stop(reason: string): Promise<void>;
 }
 
 /** A body is a hint of some hundred bytes; more is not looked at. */
@@ -113,13 +113,13 @@ export function createProcessor(dependencies: Dependencies): Processor {
     return { rpc, url, key, log, handlerUntil: reportUntil - reserve, reportUntil, heartbeatMs };
   }
 
-  async function release(reason: string): Promise<void> {
+  async function stop(reason: string): Promise<void> {
     ending = true;
     log("ending", { reason, chunks: inWork.size });
-    await Promise.all([...inWork].map((run) => run.release(reason)));
+    await Promise.all([...inWork].map((run) => run.stop(reason)));
   }
 
-  return { handle, release };
+  return { handle, stop };
 }
 
 /** Claims a chunk of the job in the hint, or else any that an Edge Function handles. */

@@ -15,7 +15,7 @@ const processor = createProcessor({
   // The platform's limit counts from the worker's start, and a worker serves several requests.
   workerUntil: onPlatform() ? performance.now() + settings.wallClockMs : null,
 });
-onUnload(processor.release, log);
+onUnload(processor.stop, log);
 const serve = authorised(project, processor.handle);
 
 export default {
