@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID, uuid4
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _MOST_TRIES = 5
 _CLEANUP_EVERY = 30.0
+_LEASE = 45
 
 
 class Round(NamedTuple):
@@ -69,6 +71,8 @@ class WorkerCore:
         self.make_chunk: Callable[[Claim], HeldChunk] = HeldChunk
         self.reported = 0
         """How many reports the database has taken."""
+        self.outcomes: Counter[Outcome] = Counter()
+        """Of these, how many came to what."""
         self.reports: list[Report] = []
         """Those that are not delivered yet."""
         self._held: dict[UUID, HeldChunk] = {}
@@ -124,7 +128,7 @@ class WorkerCore:
                     self._next_claim = time.monotonic()
                     return Round(chunks, self._wait())
                 yield from self.cleanup()
-                if until_idle and not self.held():
+                if until_idle and not self.held() and not (yield from reads.any_pending(kinds=self.kinds)):
                     return Round(is_last=True)
                 self._next_claim = time.monotonic() + self._backoff.idle()
         except ChunksError as error:
@@ -160,7 +164,10 @@ class WorkerCore:
         missing = sorted(set(self.kinds) - {kind.kind for kind in kinds})
         if missing:
             raise UnknownKind(f"no such kind: {', '.join(missing)}; client.save_kind() adds one")
-        return float(self.holder.lease_seconds or min(kind.lease_seconds for kind in kinds))
+        if self.holder.lease_seconds is None:
+            # Heartbeats are frequent, so it may be short: a dead worker's chunks come back soon.
+            self.holder.lease_seconds = min(_LEASE, *(kind.lease_seconds for kind in kinds))
+        return float(self.holder.lease_seconds)
 
     def claim(self) -> Flow[list[Claim]]:
         """Claim for the room that is left."""
@@ -280,9 +287,26 @@ class WorkerCore:
                 )
             else:
                 self.reported += 1
-                logger.debug("%r: %s", chunk, answer.outcome, extra=log_fields(chunk, outcome=answer.outcome))
+                self.outcomes[answer.outcome] += 1
+                self._tell(report, answer.outcome)
             self.drop(chunk)
         return again
+
+    def _tell(self, report: Report, outcome: Outcome) -> None:
+        """Log what became of a chunk: a failure for good with its reason, a retry in a few words."""
+        chunk, fields = report.chunk, log_fields(report.chunk, outcome=outcome)
+        reason = str(report.item.get("error", "")).partition("\n")[0]
+        if outcome is Outcome.FAILED:
+            logger.error("%r failed for good: %s", chunk, reason, extra=fields)
+        elif outcome is Outcome.RETRYING:
+            logger.warning("%r will be tried again: %s", chunk, reason, extra=fields)
+        else:
+            logger.debug("%r: %s", chunk, outcome, extra=fields)
+
+    def summary(self) -> str:
+        """Return what the worker did so far, as in `3 completed, 5 failed`."""
+        counts = [f"{count:,} {outcome}" for outcome, count in sorted(self.outcomes.items()) if count]
+        return ", ".join(counts) or "nothing to do"
 
     def _refused(self, report: Report, error: ChunksError) -> Report:
         return failed(report.chunk, PermanentFailure(f"the result cannot be stored: {error.message}"))

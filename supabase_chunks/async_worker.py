@@ -59,12 +59,16 @@ class AsyncWorker:
         """What it is called in the queue."""
         return self._core.worker_id
 
+    def summary(self) -> str:
+        """Return what it did so far, as in `3 completed, 5 failed`."""
+        return self._core.summary()
+
     async def run(self) -> int:
         """Work until `stop()`, or SIGTERM or SIGINT in the main thread; return how many chunks it did."""
         return await self._work_through(until_idle=False)
 
     async def run_until_idle(self) -> int:
-        """Work until there is nothing to claim and nothing running; return how many chunks it did."""
+        """Work until the running jobs of its kinds have nothing pending; return how many chunks it did."""
         return await self._work_through(until_idle=True)
 
     def stop(self) -> None:
@@ -88,6 +92,7 @@ class AsyncWorker:
                 await self._go_round(until_idle, started, room)
             finally:
                 await self._shut_down(started)
+        logger.info("worker %s: %s", self.worker_id, self._core.summary())
         return self._core.reported - before
 
     def _chunk(self, claim: Claim, sibling: ChunksClient) -> AsyncChunk | Chunk:

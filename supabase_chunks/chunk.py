@@ -81,7 +81,7 @@ class HeldChunk:
     def cancel_requested(self) -> bool:
         """Whether the result is no longer wanted: the job was cancelled, or the lease was lost.
 
-        Known with the next heartbeat, so after a third of the lease at most.
+        Known with the next heartbeat, so after 15 seconds at most.
         """
         return self._life.is_cancelled or self._life.is_lost
 

@@ -20,6 +20,16 @@ def made_by(*, job_id: UUID, request_id: UUID) -> Flow[bool]:
     return bool((yield from send(Select("sync_jobs", columns="id", filters=filters))))
 
 
+def any_pending(*, kinds: Sequence[str]) -> Flow[bool]:
+    """Read whether running jobs of these kinds have pending chunks, claimable or not yet."""
+    which = (
+        ("kind", "in", f"({','.join(_quoted(kind) for kind in kinds)})"),
+        ("status", "in", "(pending,running)"),
+        ("pending_chunks", "gt", "0"),
+    )
+    return bool((yield from send(Select("chunk_processing_status", columns="id", filters=which, limit=1))))
+
+
 def job_key_of(*, job_id: UUID) -> Flow[str | None]:
     """Read a job's key; None when it has none, or is gone."""
     found = yield from send(Select("sync_jobs", columns="job_key", filters=(("id", "eq", str(job_id)),)))

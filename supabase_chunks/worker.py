@@ -61,7 +61,8 @@ class Worker:
             concurrency: How many at once.
             prefetch: How many to hold beyond those; more throughput for short chunks.
             worker_id: What to call it; host, process and a random part unless given.
-            lease_seconds: How long a claim holds without a heartbeat; as the kind says unless given.
+            lease_seconds: How long a claim holds without a heartbeat; unless given 45, or as a kind with
+                less says.
             grace: Seconds that running chunks get at the end.
         """
         if not isinstance(client, ChunksClient):
@@ -80,6 +81,10 @@ class Worker:
     def worker_id(self) -> str:
         """What it is called in the queue."""
         return self._core.worker_id
+
+    def summary(self) -> str:
+        """Return what it did so far, as in `3 completed, 5 failed`."""
+        return self._core.summary()
 
     def run(self) -> int:
         """Work until `stop()`, or SIGTERM or SIGINT in the main thread; return how many chunks it did.
@@ -100,7 +105,9 @@ class Worker:
         return self._work_through(until_idle=False)
 
     def run_until_idle(self) -> int:
-        """Work until there is nothing to claim and nothing running; return how many chunks it did.
+        """Work until the running jobs of its kinds have nothing pending; return how many chunks it did.
+
+        It waits for retries, and while other workers have all slots. Paused jobs are not waited for.
 
         Example:
             >>> Worker(client, lambda chunk: chunk.payload["page"], kinds=["reports"]).run_until_idle()
@@ -140,6 +147,7 @@ class Worker:
                 finally:
                     for _ in threads:
                         self._todo.put(None)
+        logger.info("worker %s: %s", self.worker_id, self._core.summary())
         return self._core.reported - before
 
     def _chunk(self, claim: Claim) -> Chunk:

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     "--prefetch", type=click.IntRange(0), default=0, show_default=True, help="How many to hold beyond those."
 )
 @click.option(
-    "--lease", type=Duration(), help="How long a claim holds without a heartbeat (as the kind says)."
+    "--lease",
+    type=Duration(),
+    help="How long a claim holds without a heartbeat (45s, or as a kind with less says).",
 )
 @click.option(
     "--grace",
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="How long running chunks get at the end.",
 )
-@click.option("--until-idle", is_flag=True, help="End when there is nothing left to do.")
+@click.option(
+    "--until-idle", is_flag=True, help="End when the running jobs of these kinds have nothing pending."
+)
 def worker(
     handler: str,
     kinds: tuple[str, ...],
@@ -72,8 +76,8 @@ def worker(
         lease_seconds=None if lease is None else max(1, round(lease.total_seconds())),
         grace=grace.total_seconds(),
     )
-    count = running.run_until_idle() if until_idle else running.run()
-    click.echo(f"{count:,} chunks done.", err=True)
+    _ = running.run_until_idle() if until_idle else running.run()
+    click.echo(f"{running.summary()}.", err=True)
 
 
 def _function(name: str) -> Callable[[Any], object]:

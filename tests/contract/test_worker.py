@@ -57,10 +57,12 @@ async def test_retry_later_and_permanent_failure_steer_the_retries(client: Any, 
             raise sc.RetryLater(3600, "the API asks for a pause")
         if chunk.index == 2 and chunk.attempt == 1:
             raise sc.RetryLater(0)
+        worker.stop()  # it would wait for the other one
         return chunk.idempotency_key
 
     job = await start(client, kind, 3)
-    await done(worker_for(client, handler, kinds=[kind]).run_until_idle())
+    worker = worker_for(client, handler, kinds=[kind])
+    await done(worker.run())
     assert runs == {0: 1, 1: 1, 2: 2}
     failed, waiting, again = await done(job.chunks())
     assert (failed.status, failed.error) == ("failed", "there is no such folder")
@@ -482,3 +484,65 @@ async def test_a_lost_reply_runs_no_chunk_twice_and_loses_none(
         assert await done(job.results()) == list(range(40))
     assert proxy.lost >= 2
     assert set(ran.values()) == {1}
+
+
+async def test_idle_waits_for_a_retry(client: Any, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(chunk: sc.Chunk) -> int:
+        if chunk.attempt == 1 and chunk.index == 1:
+            raise sc.RetryLater(1, "one hiccup")
+        if chunk.index == 2:
+            raise sc.PermanentFailure("there is no page 2")
+        return chunk.index
+
+    job = await start(client, kind, 3)
+    worker = worker_for(client, handler, kinds=[kind])
+    with caplog.at_level(logging.INFO, logger="supabase_chunks"):
+        await done(worker.run_until_idle())
+    assert [row.status for row in await done(job.chunks())] == ["completed", "completed", "failed"]
+    assert worker.summary() == "2 completed, 1 failed, 1 retrying"
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert ("ERROR", f"<Chunk 2 of {job.id}, attempt 1 of 4> failed for good: there is no page 2") in said
+    assert ("WARNING", f"<Chunk 1 of {job.id}, attempt 1 of 4> will be tried again: one hiccup") in said
+    assert said[-1] == ("INFO", f"worker {worker.worker_id}: 2 completed, 1 failed, 1 retrying")
+
+
+def test_idle_workers_stay_while_others_have_all_slots(stack: LocalStack, kind: str) -> None:
+    """Three workers, four slots, the first to come takes them all: the others get what follows."""
+    client = sc.ChunksClient(stack.url, stack.secret_key)
+    job = client.trigger_sync(kind, chunks=[{}] * 12, max_concurrency=4)
+    gate = threading.Event()
+    runs: list[int] = [0, 0, 0]
+
+    def run(number: int) -> None:
+        def handler(_: sc.Chunk) -> None:
+            runs[number] += 1
+            gate.wait(20)
+
+        sc.Worker(client, handler, kinds=[kind], concurrency=4).run_until_idle()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    until(lambda: sum(runs) == 4)
+    time.sleep(0.5)  # what they must outlast
+    assert all(thread.is_alive() for thread in threads)
+    gate.set()
+    for thread in threads:
+        thread.join(20)
+    assert job.progress().completed_chunks == 12
+
+
+def test_a_dead_worker_is_missed_in_a_minute(stack: LocalStack) -> None:
+    """Unless told otherwise: with a kind of ten minutes a claim holds 45 seconds, and a heartbeat comes every 15."""
+    client = sc.ChunksClient(stack.url, stack.secret_key)
+    seen: list[float] = []
+
+    def handler(chunk: sc.Chunk) -> None:
+        (row,) = client.job(chunk.job_id).chunks()
+        assert row.locked_until
+        assert row.updated_at
+        seen.append((row.locked_until - row.updated_at).total_seconds())
+
+    client.trigger_sync("custom")
+    sc.Worker(client, handler, kinds=["custom"]).run_until_idle()
+    assert seen == [45.0]

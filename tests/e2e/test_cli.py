@@ -89,7 +89,7 @@ def test_a_job_from_its_start_to_its_purge(shell: Shell, kind: str) -> None:
 
     done = shell.start("worker", "tasks:handler", "--kind", kind, "--until-idle")
     assert done.wait(30) == 0
-    assert "4 chunks done" in done.communicate()[1]
+    assert "4 completed." in done.communicate()[1]
 
     assert shell.json("status", job)["failed_chunks"] == 1
     listed = shell.run("status", "--kind", kind)
@@ -191,7 +191,7 @@ def test_nothing_on_this_machine_is_asked_through_a_proxy(shell: Shell, kind: st
     job = shell.run("trigger", kind, "--chunks", "-", stdin='{"n": 1}').strip()
     worker = shell.start("worker", "tasks:handler", "--kind", kind, "--until-idle")
     assert worker.wait(30) == 0
-    assert "1 chunks done" in worker.communicate()[1]
+    assert "1 completed." in worker.communicate()[1]
     assert shell.json("status", job)["status"] == "completed"
     assert {check["name"]: check["ok"] for check in shell.json("doctor")}["function sync-emails"]
 
