@@ -18,8 +18,8 @@ class Holder:
 
     def __init__(self, lease_seconds: int | None = None) -> None:
         """Take how long it claims for; None: as the kind says."""
-        self.lease_seconds = lease_seconds
-        self.ends_at = math.inf
+        self.lease_seconds: int | None = lease_seconds
+        self.ends_at: float = math.inf
         """When it ends, on the monotonic clock: known once it has been told to."""
 
 
@@ -28,17 +28,17 @@ class ClaimLife:
 
     def __init__(self, claim: Claim, holder: Holder) -> None:
         """Begin with the claim."""
-        self.claim = claim
-        self.holder = holder
+        self.claim: Claim = claim
+        self.holder: Holder = holder
         self.checkpoint: Any = claim.checkpoint
         """Where to go on: as claimed, then as saved."""
         self.items: int | None = None
         """How many items the handler has said are done."""
-        self.is_started = False
-        self.is_reported = False
-        self.is_lost = False
+        self.is_started: bool = False
+        self.is_reported: bool = False
+        self.is_lost: bool = False
         """Whether the lease ran out, and somebody else may have the chunk."""
-        self.is_cancelled = False
+        self.is_cancelled: bool = False
         """Whether its job was cancelled."""
 
     def start(self) -> None:

@@ -175,12 +175,13 @@ def checked_url(url: str) -> str:
     """
     text = url.strip()
     _refuse_quotes(text, "project's URL")
+    parts = None
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False
-    if not good:
+    if parts is None or not good:
         reason = ""
         if _KEY.match(text):
             reason = ", and this is a key; are the two swapped?"
