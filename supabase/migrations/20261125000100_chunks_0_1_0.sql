@@ -5,7 +5,7 @@ set local lock_timeout = '5s';
 
 -- 10_public_tables.sql
 
--- The tables of the chunk queue, and the state machine as named constraints.
+-- The tables of the chunk queue, and the state machine as constraints: their names are what an update by hand is told.
 --
 -- public         what people query by name: sync_kinds, sync_jobs, chunk_processing_queue
 -- chunk_private  what the Data API does not expose: settings, lanes, slots, counters, attempts, dispatches, helper functions
@@ -87,7 +87,7 @@ create table if not exists public.sync_jobs (
   started_at timestamptz,
   completed_at timestamptz,
   constraint sync_jobs_kind_fkey foreign key (kind) references public.sync_kinds (kind),
-  constraint sync_jobs_status_known check (status in ('pending', 'running', 'paused', 'completed', 'failed', 'cancelled')),
+  constraint job_is_pending_running_paused_completed_failed_or_cancelled check (status in ('pending', 'running', 'paused', 'completed', 'failed', 'cancelled')),
   constraint sync_jobs_ended_has_time check ((status in ('completed', 'failed', 'cancelled')) = (completed_at is not null)),
   constraint sync_jobs_completed_is_sealed check (sealed or status not in ('completed', 'failed')),
   constraint sync_jobs_payload_is_object check (jsonb_typeof(payload) = 'object'),
@@ -137,13 +137,25 @@ $$;
 
 -- Chunks --------------------------------------------------------------------------------------------------------------
 
+-- A type, since a constraint of the table is read anew for each write, and one of a type is kept.
+do $$
+begin
+  if to_regtype('chunk_private.chunk_status') is null then
+    create domain chunk_private.chunk_status as text
+      constraint chunk_is_pending_processing_completed_failed_or_cancelled
+      check (value = any ('{pending,processing,completed,failed,cancelled}'));
+  end if;
+end
+$$;
+comment on domain chunk_private.chunk_status is 'The states of a chunk.';
+
 create table if not exists public.chunk_processing_queue (
   id bigint generated always as identity primary key,
   parent_sync_job_id uuid not null,
   kind text not null,
   owner_id uuid,
   chunk_index bigint not null,
-  status text not null default 'pending',
+  status chunk_private.chunk_status not null default 'pending',
   payload jsonb not null default '{}',
   result jsonb,
   error text,
@@ -169,7 +181,7 @@ create table if not exists public.chunk_processing_queue (
   constraint chunk_processing_queue_parent_fkey foreign key (parent_sync_job_id) references public.sync_jobs (id) on delete cascade,
   constraint chunk_processing_queue_index_key unique (parent_sync_job_id, chunk_index),
   -- The state machine, in one short constraint, and with an array for `in`: the server reads it anew for each write.
-  constraint chunk_processing_queue_state_machine check (
+  constraint processing_has_lease_ended_has_time_attempts_within_retries check (
     (status = 'processing') = (locked_until is not null) and (status = any ('{pending,processing}')) = (completed_at is null)
     and attempts <= 1 + max_retries
   )
@@ -1694,6 +1706,34 @@ begin
 end
 $$;
 comment on function chunk_private.finish_if_done is 'Ends a sealed job that has no open chunk left; returns the job''s status.';
+
+create or replace function chunk_private.refuse_open_end()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (select from chunk_private.job_counters c where c.job_id = new.id and c.open_chunks > 0) then
+    raise exception using errcode = 'SC005',
+      message = format('the sync job %s has %s open chunks: it cannot be %s', new.id,
+        (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = new.id), new.status),
+      hint = 'cancel_sync_job() ends a job and its open chunks.';
+  end if;
+  return null;
+end
+$$;
+comment on function chunk_private.refuse_open_end is 'Trigger of sync_jobs: SC005 when somebody completes or fails a job by hand whose chunks have not ended. Cancelled by hand, the watchdog cancels them.';
+
+do $$
+begin
+  -- Asked first: making a trigger again would wait for all who write jobs.
+  if not exists (select from pg_trigger t where t.tgname = 'sync_jobs_refuse_open_end' and t.tgrelid = 'public.sync_jobs'::regclass) then
+    create trigger sync_jobs_refuse_open_end after update of status on public.sync_jobs
+      for each row when (new.completed_at is not null and old.completed_at is null and new.status <> 'cancelled')
+      execute function chunk_private.refuse_open_end();
+  end if;
+end
+$$;
 
 create or replace function chunk_private.backoff(retry_delay_seconds int, attempts int)
 returns interval
