@@ -96,7 +96,16 @@ def list_chunks(
         )
         return as_chunks((yield from send(request)), "chunk_processing_queue")
 
-    return (yield from paged(page, lambda chunk: chunk.chunk_index, limit=limit))
+    found = yield from paged(page, lambda chunk: chunk.chunk_index, limit=limit)
+    if not any(_has_its_jobs_payload(chunk) for chunk in found):
+        return found
+    job = (("id", "eq", str(parent_sync_job_id)),)
+    jobs = yield from send(Select("sync_jobs", columns="payload", filters=job))
+    payload = jobs[0].get("payload") if jobs else None
+    return [
+        chunk.model_copy(update={"payload": payload}) if _has_its_jobs_payload(chunk) else chunk
+        for chunk in found
+    ]
 
 
 def list_jobs(
@@ -123,6 +132,11 @@ def list_jobs(
         return as_jobs((yield from send(request)), "chunk_processing_status")
 
     return (yield from paged(page, lambda job: job, limit=limit))
+
+
+def _has_its_jobs_payload(chunk: ChunkRecord) -> bool:
+    """Return whether a chunk was made by a start without chunks: its payload is the job's."""
+    return chunk.payload is None and "payload" in chunk.model_fields_set
 
 
 def _quoted(value: str) -> str:
