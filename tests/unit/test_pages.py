@@ -97,25 +97,31 @@ def test_two_columns_of_one_name_are_refused_before_anything_is_given(names: lis
         next(iter(pages(frame)))
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        [1.5, float("nan")],
-        [1.5, float("inf")],
-        [1.5, -float("inf")],
-        ["a", None],
-        [datetime(2026, 1, 1), None],
-        [{"deep": 1}, None],
-        [True, None],
-    ],
-)
-def test_a_missing_value_far_down_is_named_before_anything_is_given(values: list[Any]) -> None:
+def columns_of(values: list[Any]) -> list[Any]:
+    """A column of a frame and a Series whose 2,501st value is the second of these."""
     pandas = pytest.importorskip("pandas")
     column = [values[0]] * 2500 + values[1:]
-    for data in (pandas.DataFrame({"n": range(2501), "score": column}), pandas.Series(column, name="score")):
-        with pytest.raises(PayloadError) as error:
+    return [pandas.DataFrame({"n": range(2501), "score": column}), pandas.Series(column, name="score")]
+
+
+@pytest.mark.parametrize("wrong", [float("inf"), -float("inf")])
+def test_an_infinite_value_far_down_is_named_before_anything_is_given(wrong: float) -> None:
+    for data in columns_of([1.5, wrong]):
+        with pytest.raises(PayloadError, match="infinite") as error:
             next(iter(pages(data)))
         assert error.value.path == "chunks[2500].score"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1.5, float("nan")], ["a", None], [datetime(2026, 1, 1), None], [{"deep": 1}, None], [True, None]],
+)
+def test_a_missing_value_becomes_null(values: list[Any]) -> None:
+    for data in columns_of(values):
+        *_, (page, _) = pages(data)
+        assert page is not None
+        assert page[-1]["score"] is None
+        assert page[-2].get("score", values[0]) is not None
 
 
 def test_a_frame_gives_the_values_of_its_types() -> None:
