@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Awaitable, Callable
@@ -46,6 +47,26 @@ def headers(key: str, token: str | None) -> dict[str, str]:
     """
     bearer = token or (None if key.startswith("sb_") else key)
     return {"apikey": key} if bearer is None else {"apikey": key, "Authorization": f"Bearer {bearer}"}
+
+
+def token_now(credentials: Credentials) -> str | None:
+    """Return the token of the moment, for a sync client.
+
+    Raises:
+        ConfigurationError: It would have to be awaited.
+    """
+    token = credentials.token()
+    if token is None or isinstance(token, str):
+        return token
+    if inspect.iscoroutine(token):
+        token.close()
+    raise ConfigurationError("a sync client needs a token as text, or a function that returns one")
+
+
+async def token_awaited(credentials: Credentials) -> str | None:
+    """Return the token of the moment, for an async client."""
+    token = credentials.token()
+    return token if token is None or isinstance(token, str) else await token
 
 
 def scrub(text: str, *secrets: str | None) -> str:

@@ -44,6 +44,8 @@ class Select:
     """Columns; a leading minus means descending."""
     limit: int | None = None
     timeout: float | None = None
+    for_service: bool = False
+    """Whether what it is read for needs a secret key, whoever may read it."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._flow import Call, Request
+from ._credentials import token_awaited, token_now
+from ._flow import Call, Request, Select
 from ._pool import DEFAULT_TIMEOUT, AsyncPool, Pool
+from ._roles import refuse_users
 
 if TYPE_CHECKING:
     from postgrest import AsyncPostgrestClient, SyncPostgrestClient
@@ -28,6 +30,8 @@ class HttpTransport:
 
     def send(self, request: Request) -> Any:
         """Return the decoded answer, or raise a ChunksError."""
+        if isinstance(request, Select) and request.for_service:
+            refuse_users("a worker", self._credentials.key, token_now(self._credentials))
         client = self._client(self._credentials.url, _time_limit(self._pool, request))
         return _build(client, request).execute().data
 
@@ -55,6 +59,8 @@ class AsyncHttpTransport:
 
     async def send(self, request: Request) -> Any:
         """Return the decoded answer, or raise a ChunksError."""
+        if isinstance(request, Select) and request.for_service:
+            refuse_users("a worker", self._credentials.key, await token_awaited(self._credentials))
         client = self._client(self._credentials.url, _time_limit(self._pool, request))
         return (await _build(client, request).execute()).data
 

@@ -8,16 +8,16 @@ repeats some failures by itself.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from ._credentials import headers, scrub
+from ._credentials import headers, scrub, token_awaited, token_now
 from ._pool import timeouts
+from ._roles import SERVICE_ONLY, refuse_users
 from ._rpc import not_json, response_error
-from .errors import ChunksError, ConfigurationError, ConnectionFailed, RequestTimeout, UnexpectedResponse
+from .errors import ChunksError, ConnectionFailed, RequestTimeout, UnexpectedResponse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ class ProjectClient(httpx.Client):
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request, and return its answer if that is a success."""
-        exchange = Exchange(request, self._credentials.key, self._token())
+        exchange = Exchange(request, self._credentials.key, token_now(self._credentials))
         exchange.sign(request)
         try:
             response = self._send(request, options)
@@ -74,14 +74,6 @@ class ProjectClient(httpx.Client):
             response.close()
         return response
 
-    def _token(self) -> str | None:
-        token = self._credentials.token()
-        if token is None or isinstance(token, str):
-            return token
-        if inspect.iscoroutine(token):
-            token.close()
-        raise ConfigurationError("a sync client needs a token as text, or a function that returns one")
-
 
 class AsyncProjectClient(httpx.AsyncClient):
     """Sends a project's requests on the running event loop."""
@@ -101,7 +93,7 @@ class AsyncProjectClient(httpx.AsyncClient):
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send a request, and return its answer if that is a success."""
-        exchange = Exchange(request, self._credentials.key, await self._token())
+        exchange = Exchange(request, self._credentials.key, await token_awaited(self._credentials))
         exchange.sign(request)
         try:
             async with asyncio.timeout(self._limit):
@@ -117,10 +109,6 @@ class AsyncProjectClient(httpx.AsyncClient):
             error = refusal
         raise error
 
-    async def _token(self) -> str | None:
-        token = self._credentials.token()
-        return token if token is None or isinstance(token, str) else await token
-
 
 class Exchange:
     """One request and its answer: who asks, and the error that an answer or a failure is."""
@@ -129,11 +117,18 @@ class Exchange:
         """Take the request, and whose it is."""
         self._key = key
         self._token = token
-        # The function or table that is asked.
+        # The function or table that is asked, and where.
         self._what = request.url.path.rpartition("/")[2]
+        self._host = request.url.netloc.decode("ascii")
 
     def sign(self, request: httpx.Request) -> None:
-        """Add the headers that say who asks."""
+        """Add the headers that say who asks.
+
+        Raises:
+            PermissionDenied: It is a user who does, and the function is one for the service.
+        """
+        if self._what in SERVICE_ONLY:
+            refuse_users(self._what, self._key, self._token)
         request.headers.update(headers(self._key, self._token))
 
     def refused(self, response: httpx.Response) -> ChunksError | None:
@@ -158,10 +153,11 @@ class Exchange:
         """Return the error that a failure of httpx is, without a reference to the request and its headers."""
         text = scrub(str(error) or type(error).__name__, self._key, self._token)
         if isinstance(error, httpx.TimeoutException):
-            return RequestTimeout(f"no answer to {self._what} in time ({type(error).__name__})")
+            reason = type(error).__name__
+            return RequestTimeout(f"{self._host} gave no answer to {self._what} in time ({reason})")
         if isinstance(error, httpx.DecodingError):
             return UnexpectedResponse(f"the answer of {self._what} could not be read: {text}")
-        failure = ConnectionFailed(f"no connection for {self._what}: {text}")
+        failure = ConnectionFailed(f"no connection to {self._host} for {self._what}: {text}")
         if "CERTIFICATE_VERIFY_FAILED" in text:
             failure.retryable = False
         return failure

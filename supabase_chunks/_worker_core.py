@@ -24,7 +24,6 @@ from .errors import (
     RequestTooLarge,
     ServerError,
     StatementTimeout,
-    UnknownKind,
 )
 from .states import Outcome
 
@@ -160,10 +159,9 @@ class WorkerCore:
         Raises:
             UnknownKind: One of the worker's kinds is not there.
         """
-        kinds = yield from reads.list_kinds(kinds=self.kinds)
-        missing = sorted(set(self.kinds) - {kind.kind for kind in kinds})
-        if missing:
-            raise UnknownKind(f"no such kind: {', '.join(missing)}; client.save_kind() adds one")
+        kinds = yield from reads.list_kinds(kinds=self.kinds, for_service=True)
+        if len(kinds) < len(set(self.kinds)):
+            yield from reads.check_kinds(self.kinds)
         if self.holder.lease_seconds is None:
             # Heartbeats are frequent, so it may be short: a dead worker's chunks come back soon.
             self.holder.lease_seconds = min(_LEASE, *(kind.lease_seconds for kind in kinds))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import supabase
 
     from .models import Kind
+    from .states import JobStatus, JobStatusName
 
 T = TypeVar("T")
 
@@ -149,7 +150,8 @@ class ChunksClient:
         Args:
             kind: What sort of sync; `save_kind` adds one.
             chunks: Any iterable of JSON objects (mappings, pydantic models, dataclasses), or a pandas Series
-                or DataFrame. Sent in pages, so it may be long and is never held whole.
+                or DataFrame, whose missing values become null. Sent in pages, so it may be long and is
+                never held whole.
             total_items: How many items there are to cut into chunks.
             chunk_size: How many of them a chunk gets.
             payload: What every chunk may need, a JSON object.
@@ -209,12 +211,16 @@ class ChunksClient:
     def jobs(
         self,
         *,
-        status: str | None = None,
+        status: JobStatus | JobStatusName | None = None,
         kind: str | None = None,
         job_key: str | None = None,
         limit: int | None = 100,
     ) -> list[Job]:
         """Read the jobs, newest first; each has its `snapshot`. A signed-in user sees their own.
+
+        Raises:
+            InvalidArgument: There is no such state.
+            UnknownKind: There is no such kind.
 
         Example:
             >>> for job in client.jobs(kind="reports", status="failed"):
@@ -370,6 +376,8 @@ class ChunksClient:
     def health(self) -> dict[str, Any]:
         """Read how the installation is: extensions, settings, webhooks and their outcomes, stalled jobs.
 
+        Needs a secret key.
+
         Example:
             >>> client.health()["configured"]["project_url"]
             True
@@ -521,7 +529,7 @@ class AsyncChunksClient:
     async def jobs(
         self,
         *,
-        status: str | None = None,
+        status: JobStatus | JobStatusName | None = None,
         kind: str | None = None,
         job_key: str | None = None,
         limit: int | None = 100,

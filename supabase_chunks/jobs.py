@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._driver import AsyncDriver, Driver
     from .models import ChunkRecord, Progress
     from .progress import ProgressOption
+    from .states import ChunkStatusName
     from .throughput import Throughput
     from .timeline import Timeline
 
@@ -197,8 +198,14 @@ class Job(_Handle):
         flow = operations.retry_failed_chunks(parent_sync_job_id=self.id, from_start=from_start or None)
         return self._seen(self._driver.run(flow))
 
-    def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
+    def chunks(
+        self, *, status: ChunkStatus | ChunkStatusName | None = None, limit: int | None = None
+    ) -> list[ChunkRecord]:
         """Read the chunks in their order, all of them or those in a state.
+
+        Raises:
+            JobNotFound: There is no such job, or it is not yours.
+            InvalidArgument: There is no such state.
 
         Example:
             >>> [chunk.payload for chunk in job.chunks(status="pending")]
@@ -217,6 +224,7 @@ class Job(_Handle):
         """Read the results of the completed chunks in their order, as JSON or as `model`.
 
         Raises:
+            JobNotFound: There is no such job, or it is not yours.
             UnexpectedResponse: A result is not a `model`.
 
         Example:
@@ -334,7 +342,9 @@ class AsyncJob(_Handle):
         flow = operations.retry_failed_chunks(parent_sync_job_id=self.id, from_start=from_start or None)
         return self._seen(await self._driver.run(flow))
 
-    async def chunks(self, *, status: str | None = None, limit: int | None = None) -> list[ChunkRecord]:
+    async def chunks(
+        self, *, status: ChunkStatus | ChunkStatusName | None = None, limit: int | None = None
+    ) -> list[ChunkRecord]:
         """Read the chunks in their order, all of them or those in a state."""
         from ._show.html import ChunkList
 

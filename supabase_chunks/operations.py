@@ -11,6 +11,7 @@ from ._answers import as_claims, as_completion, as_completions, as_kind, as_leas
 from ._flow import Call, Flow, send
 from ._rpc import call, decode, decode_uuid
 from .errors import UnexpectedResponse
+from .reads import check_job, check_kinds, of_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +90,7 @@ def start_sync_job(
         owner_id=_text(owner_id),
         sealed=sealed,
     )
-    return as_progress((yield from send(request)), "start_sync_job")
+    return as_progress((yield from of_kinds(send(request), [kind])), "start_sync_job")
 
 
 def append_sync_chunks(
@@ -159,7 +160,7 @@ def claim_next_chunk_job_safe(
         lease_seconds=lease_seconds,
         claim_id=_text(claim_id),
     )
-    claims = as_claims((yield from send(request)), "claim_next_chunk_job_safe")
+    claims = as_claims((yield from of_kinds(send(request), kinds)), "claim_next_chunk_job_safe")
     return claims[0] if claims else None
 
 
@@ -182,7 +183,7 @@ def claim_chunk_jobs_safe(
         lease_seconds=lease_seconds,
         claim_id=_text(claim_id),
     )
-    return as_claims((yield from send(request)), "claim_chunk_jobs_safe")
+    return as_claims((yield from of_kinds(send(request), kinds)), "claim_chunk_jobs_safe")
 
 
 def complete_chunk_job_safe(
@@ -273,7 +274,10 @@ def release_chunk_job(
 
 def get_sync_state(*, kind: str, job_key: str, owner_id: UUID | None = None) -> Flow[Any]:
     """Read what the next sync of that kind, key and owner starts from."""
-    return (yield from send(call("get_sync_state", kind=kind, job_key=job_key, owner_id=_text(owner_id))))
+    state = yield from send(call("get_sync_state", kind=kind, job_key=job_key, owner_id=_text(owner_id)))
+    if state is None:
+        yield from check_kinds([kind])
+    return state
 
 
 def save_sync_state(
@@ -282,13 +286,16 @@ def save_sync_state(
     """Set what the next sync of that kind, key and owner starts from; None forgets it."""
     # Not `call`: the null is what forgets.
     arguments = {"kind": kind, "job_key": job_key, "state": state, "owner_id": _text(owner_id)}
-    return (yield from send(Call("save_sync_state", arguments)))
+    return (yield from of_kinds(send(Call("save_sync_state", arguments)), [kind]))
 
 
 def trigger_next_chunk_processing(*, parent_sync_job_id: UUID | None = None) -> Flow[int]:
     """Send the webhooks that are due now."""
     request = call("trigger_next_chunk_processing", parent_sync_job_id=_text(parent_sync_job_id))
-    return decode(int, (yield from send(request)), "trigger_next_chunk_processing")
+    sent = decode(int, (yield from send(request)), "trigger_next_chunk_processing")
+    if not sent and parent_sync_job_id is not None:
+        yield from check_job(parent_sync_job_id)
+    return sent
 
 
 def cleanup_stuck_chunks(*, stuck_after: timedelta | None = None) -> Flow[int]:

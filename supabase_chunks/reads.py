@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ._answers import as_chunks, as_email_accounts, as_email_folders, as_jobs, as_kinds
 from ._flow import Flow, Select, paged, send
+from ._nearest import meant, no_such_kind
+from .errors import ChunksError, InvalidArgument, JobNotFound, UnknownKind
+from .states import ChunkStatus, JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from enum import StrEnum
     from uuid import UUID
 
     from .models import ChunkRecord, EmailAccount, EmailFolder, Kind, Progress
+
+
+T = TypeVar("T")
 
 
 def made_by(*, job_id: UUID, request_id: UUID) -> Flow[bool]:
@@ -36,11 +43,48 @@ def job_key_of(*, job_id: UUID) -> Flow[str | None]:
     return found[0]["job_key"] if found else None
 
 
-def list_kinds(*, kinds: Sequence[str] | None = None) -> Flow[list[Kind]]:
-    """Read the kinds, all or those named."""
+def list_kinds(*, kinds: Sequence[str] | None = None, for_service: bool = False) -> Flow[list[Kind]]:
+    """Read the kinds, all or those named; `for_service` refuses a user's key before anything is sent."""
     filters = () if kinds is None else (("kind", "in", f"({','.join(_quoted(kind) for kind in kinds)})"),)
-    answer = yield from send(Select("sync_kinds", filters=filters, order=("kind",)))
-    return as_kinds(answer, "sync_kinds")
+    request = Select("sync_kinds", filters=filters, order=("kind",), for_service=for_service)
+    return as_kinds((yield from send(request)), "sync_kinds")
+
+
+def check_kinds(kinds: Sequence[str]) -> Flow[None]:
+    """Read whether all these kinds are there.
+
+    Raises:
+        UnknownKind: One is not; the message has the nearest.
+    """
+    names = [kind.kind for kind in (yield from list_kinds())]
+    missing = [kind for kind in kinds if kind not in names]
+    if missing:
+        raise UnknownKind(no_such_kind(missing[0], names))
+
+
+def of_kinds(flow: Flow[T], kinds: Sequence[str] | None) -> Flow[T]:
+    """Run a flow that names kinds; where one of them is not there, say which is the nearest."""
+    try:
+        return (yield from flow)
+    except UnknownKind as error:
+        refusal = error
+    try:
+        yield from check_kinds(kinds or [])
+    except UnknownKind as better:
+        refusal = UnknownKind(better.message, status=refusal.status, code=refusal.code, body=refusal.body)
+    except ChunksError:  # the kinds cannot be read: what the database said has to do
+        pass
+    raise refusal
+
+
+def check_job(job_id: UUID) -> Flow[None]:
+    """Read whether there is a job that the caller may see.
+
+    Raises:
+        JobNotFound: There is none.
+    """
+    if not (yield from send(Select("sync_jobs", columns="id", filters=(("id", "eq", str(job_id)),)))):
+        raise JobNotFound(f"there is no sync job {job_id}, or it belongs to somebody else")
 
 
 def list_email_accounts() -> Flow[list[EmailAccount]]:
@@ -75,9 +119,15 @@ def list_email_folders(*, account: str, owner_id: UUID | None = None) -> Flow[li
 def list_chunks(
     *, parent_sync_job_id: UUID, status: str | None = None, limit: int | None = None
 ) -> Flow[list[ChunkRecord]]:
-    """Read a job's chunks in their order."""
+    """Read a job's chunks in their order.
+
+    Raises:
+        InvalidArgument: There is no such state.
+        JobNotFound: There is no such job, or it is not the caller's.
+    """
     from .models import ChunkRecord
 
+    _check_status(status, ChunkStatus)
     which: tuple[tuple[str, str, str], ...] = (("parent_sync_job_id", "eq", str(parent_sync_job_id)),)
     if status is not None:
         which = (*which, ("status", "eq", status))
@@ -97,15 +147,9 @@ def list_chunks(
         return as_chunks((yield from send(request)), "chunk_processing_queue")
 
     found = yield from paged(page, lambda chunk: chunk.chunk_index, limit=limit)
-    if not any(_has_its_jobs_payload(chunk) for chunk in found):
-        return found
-    job = (("id", "eq", str(parent_sync_job_id)),)
-    jobs = yield from send(Select("sync_jobs", columns="payload", filters=job))
-    payload = jobs[0].get("payload") if jobs else None
-    return [
-        chunk.model_copy(update={"payload": payload}) if _has_its_jobs_payload(chunk) else chunk
-        for chunk in found
-    ]
+    if not found:
+        yield from check_job(parent_sync_job_id)
+    return found
 
 
 def list_jobs(
@@ -115,7 +159,13 @@ def list_jobs(
     job_key: str | None = None,
     limit: int | None = None,
 ) -> Flow[list[Progress]]:
-    """Read the jobs, newest first."""
+    """Read the jobs, newest first.
+
+    Raises:
+        InvalidArgument: There is no such state.
+        UnknownKind: There is no such kind.
+    """
+    _check_status(status, JobStatus)
     which = tuple(
         (column, "eq", value)
         for column, value in (("status", status), ("kind", kind), ("job_key", job_key))
@@ -131,12 +181,18 @@ def list_jobs(
         request = Select("chunk_processing_status", filters=filters, order=("-created_at", "-id"), limit=size)
         return as_jobs((yield from send(request)), "chunk_processing_status")
 
-    return (yield from paged(page, lambda job: job, limit=limit))
+    found = yield from paged(page, lambda job: job, limit=limit)
+    if not found and kind is not None:
+        yield from check_kinds([kind])
+    return found
 
 
-def _has_its_jobs_payload(chunk: ChunkRecord) -> bool:
-    """Return whether a chunk was made by a start without chunks: its payload is the job's."""
-    return chunk.payload is None and "payload" in chunk.model_fields_set
+def _check_status(status: str | None, states: type[StrEnum]) -> None:
+    names = [str(state) for state in states]
+    if status is not None and status not in names:
+        raise InvalidArgument(
+            f"no status is named {status!r}: it is one of {', '.join(names)}{meant(str(status), names)}"
+        )
 
 
 def _quoted(value: str) -> str:

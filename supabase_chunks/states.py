@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
-__all__ = ["ChunkStatus", "JobStatus", "Outcome"]
+__all__ = ["ChunkStatus", "ChunkStatusName", "JobStatus", "JobStatusName", "Outcome"]
+
+JobStatusName: TypeAlias = Literal["pending", "running", "paused", "completed", "failed", "cancelled"]
+"""The states of a sync job as text, for type checkers."""
+ChunkStatusName: TypeAlias = Literal["pending", "processing", "completed", "failed", "cancelled"]
+"""The states of a chunk as text, for type checkers."""
 
 
 class JobStatus(StrEnum):

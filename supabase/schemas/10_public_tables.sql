@@ -1,4 +1,4 @@
--- The tables of the chunk queue, and the state machine as named constraints.
+-- The tables of the chunk queue, and the state machine as constraints: their names are what an update by hand is told.
 --
 -- public         what people query by name: sync_kinds, sync_jobs, chunk_processing_queue
 -- chunk_private  what the Data API does not expose: settings, lanes, slots, counters, attempts, dispatches, helper functions
@@ -80,7 +80,7 @@ create table if not exists public.sync_jobs (
   started_at timestamptz,
   completed_at timestamptz,
   constraint sync_jobs_kind_fkey foreign key (kind) references public.sync_kinds (kind),
-  constraint sync_jobs_status_known check (status in ('pending', 'running', 'paused', 'completed', 'failed', 'cancelled')),
+  constraint job_is_pending_running_paused_completed_failed_or_cancelled check (status in ('pending', 'running', 'paused', 'completed', 'failed', 'cancelled')),
   constraint sync_jobs_ended_has_time check ((status in ('completed', 'failed', 'cancelled')) = (completed_at is not null)),
   constraint sync_jobs_completed_is_sealed check (sealed or status not in ('completed', 'failed')),
   constraint sync_jobs_payload_is_object check (jsonb_typeof(payload) = 'object'),
@@ -130,14 +130,26 @@ $$;
 
 -- Chunks --------------------------------------------------------------------------------------------------------------
 
+-- A type, since a constraint of the table is read anew for each write, and one of a type is kept.
+do $$
+begin
+  if to_regtype('chunk_private.chunk_status') is null then
+    create domain chunk_private.chunk_status as text
+      constraint chunk_is_pending_processing_completed_failed_or_cancelled
+      check (value = any ('{pending,processing,completed,failed,cancelled}'));
+  end if;
+end
+$$;
+comment on domain chunk_private.chunk_status is 'The states of a chunk.';
+
 create table if not exists public.chunk_processing_queue (
   id bigint generated always as identity primary key,
   parent_sync_job_id uuid not null,
   kind text not null,
   owner_id uuid,
   chunk_index bigint not null,
-  status text not null default 'pending',
-  payload jsonb default '{}',
+  status chunk_private.chunk_status not null default 'pending',
+  payload jsonb not null default '{}',
   result jsonb,
   error text,
   attempts int not null default 0,
@@ -162,7 +174,7 @@ create table if not exists public.chunk_processing_queue (
   constraint chunk_processing_queue_parent_fkey foreign key (parent_sync_job_id) references public.sync_jobs (id) on delete cascade,
   constraint chunk_processing_queue_index_key unique (parent_sync_job_id, chunk_index),
   -- The state machine, in one short constraint, and with an array for `in`: the server reads it anew for each write.
-  constraint chunk_processing_queue_state_machine check (
+  constraint processing_has_lease_ended_has_time_attempts_within_retries check (
     (status = 'processing') = (locked_until is not null) and (status = any ('{pending,processing}')) = (completed_at is null)
     and attempts <= 1 + max_retries
   )
@@ -175,7 +187,6 @@ comment on column public.chunk_processing_queue.kind is 'The job''s kind, copied
 comment on column public.chunk_processing_queue.owner_id is 'The job''s owner, copied for row level security.';
 comment on column public.chunk_processing_queue.chunk_index is 'Its number in the job, from 0.';
 comment on column public.chunk_processing_queue.status is 'pending → processing → completed | failed | cancelled; processing → pending on retry, when given back, or taken back from a lost worker.';
-comment on column public.chunk_processing_queue.payload is 'What to do; null: what the payload of its job says, of which it is the only chunk so far.';
 comment on column public.chunk_processing_queue.attempts is 'Claims since the last progress (a new checkpoint, else the start) that were not given back; counted at the claim, so that a chunk that kills its worker cannot loop for ever.';
 comment on column public.chunk_processing_queue.error is 'Why the last attempt failed. All of them: chunk_private.chunk_attempts.';
 comment on column public.chunk_processing_queue.given_back is 'How often a worker gave the chunk back unfinished (release_chunk_job); bounded.';

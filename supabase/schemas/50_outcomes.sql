@@ -31,6 +31,34 @@ end
 $$;
 comment on function chunk_private.finish_if_done is 'Ends a sealed job that has no open chunk left; returns the job''s status.';
 
+create or replace function chunk_private.refuse_open_end()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (select from chunk_private.job_counters c where c.job_id = new.id and c.open_chunks > 0) then
+    raise exception using errcode = 'SC005',
+      message = format('the sync job %s has %s open chunks: it cannot be %s', new.id,
+        (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = new.id), new.status),
+      hint = 'cancel_sync_job() ends a job and its open chunks.';
+  end if;
+  return null;
+end
+$$;
+comment on function chunk_private.refuse_open_end is 'Trigger of sync_jobs: SC005 when somebody completes or fails a job by hand whose chunks have not ended. Cancelled by hand, the watchdog cancels them.';
+
+do $$
+begin
+  -- Asked first: making a trigger again would wait for all who write jobs.
+  if not exists (select from pg_trigger t where t.tgname = 'sync_jobs_refuse_open_end' and t.tgrelid = 'public.sync_jobs'::regclass) then
+    create trigger sync_jobs_refuse_open_end after update of status on public.sync_jobs
+      for each row when (new.completed_at is not null and old.completed_at is null and new.status <> 'cancelled')
+      execute function chunk_private.refuse_open_end();
+  end if;
+end
+$$;
+
 create or replace function chunk_private.backoff(retry_delay_seconds int, attempts int)
 returns interval
 language sql

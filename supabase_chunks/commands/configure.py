@@ -115,11 +115,12 @@ def _refuse(url: str, *, named: bool) -> None:
 
 def _summary(url: str, health: dict[str, Any]) -> list[str]:
     extensions, watchdog = health.get("extensions", {}), health.get("watchdog", {})
+    missing = "missing: create extension"
     return facts(
         [
             ("webhooks go to", url),
-            ("pg_net", extensions.get("pg_net") or "missing: create extension pg_net;"),
-            ("pg_cron", extensions.get("pg_cron") or "missing: create extension pg_cron;"),
+            ("pg_net", extensions.get("pg_net") or f"{missing} pg_net with schema extensions;"),
+            ("pg_cron", extensions.get("pg_cron") or f"{missing} pg_cron with schema pg_catalog;"),
             ("watchdog", str(watchdog.get("schedule") or "not scheduled")),
         ]
     )

@@ -58,15 +58,17 @@ def examine(
     yield Check("database", True, f"{url} answers, PostgreSQL {state['postgres']}")
     yield version_check("migrations", state["version"], version, PUSH)
     yield from reach.grants(url, key, http)
+    yield health.writes(state)
     yield from health.extensions(state)
     yield health.watchdog(state)
-    yield health.vault(state)
+    yield health.vault(state, url)
     limits = limits or Limits()
     handlers = sorted({kind.handler for kind in kinds if kind.handler} - {PROCESSOR})
     for name in [PROCESSOR, *handlers]:
         yield reach.function(name, url, key, http, version, limits)
     yield health.webhooks(state)
     yield from health.jobs(state, limits)
+    yield health.healed(state)
     yield from health.database(state, limits)
 
 

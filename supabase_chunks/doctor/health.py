@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 from supabase_chunks._show.words import duration
@@ -15,66 +16,120 @@ if TYPE_CHECKING:
 
 # What the database notes when pg_net neither sends a request nor has an answer to it.
 _LOST = "pg_net kept no answer"
+_RESTART_PG_NET = "select net.worker_restart();"
 _RUNS = "select * from cron.job_run_details where status = 'failed' order by runid desc limit 5;"
+_SWITCH_ON = (
+    "select cron.alter_job(job_id => (select jobid from cron.job where jobname = 'supabase-chunks-watchdog'),"
+    " active => true);"
+)
+_CANCEL_RUN = (
+    "select pg_cancel_backend(job_pid) from cron.job_run_details"
+    " where status = 'running' and command like '%cleanup_stuck_chunks%';"
+)
+# A pass is due each half minute, with an older pg_cron each minute, and takes a fraction of a second.
+_PASS_SECONDS = 180
+# pg_net sends once a second.
+_WEBHOOK_SECONDS = 60
 
 
 def extensions(health: dict[str, Any]) -> Iterator[Check]:
     """Check that the extensions are there."""
     extensions = health["extensions"]
-    for name, loss in (
-        ("pg_net", "without it no webhook is sent, and Edge Functions get no work"),
-        ("pg_cron", "without it no watchdog runs"),
-        ("supabase_vault", "without it the key for webhooks has no place"),
+    for name, schema, loss in (
+        ("pg_net", "extensions", "without it no webhook is sent, and Edge Functions get no work"),
+        ("pg_cron", "pg_catalog", "without it no watchdog runs"),
+        ("supabase_vault", "vault cascade", "without it the key for webhooks has no place"),
     ):
         found = extensions.get(name)
-        fix = f"create extension {name}{' cascade' if name == 'supabase_vault' else ''};"
+        fix = f"create extension {name} with schema {schema};"
         yield Check(name, found is not None, found or loss, "" if found else fix)
 
 
+def writes(health: dict[str, Any]) -> Check:
+    """Check that the database takes writes."""
+    if health["read_only"]:
+        fix = (
+            "set session characteristics as transaction read write;"
+            "  (and delete what is not needed; or get a larger disk: dashboard, Compute and Disk)"
+        )
+        return Check("writes", False, "the database is read-only, as when its disk is full", fix)
+    return Check("writes", True, "the database takes them")
+
+
 def watchdog(health: dict[str, Any]) -> Check:
-    """Check that the watchdog is scheduled and runs."""
+    """Check that the watchdog is scheduled and comes round."""
     watchdog = health["watchdog"]
     last = watchdog.get("last_run") or {}
+    silent = watchdog["seconds_without_pass"] or 0
+    running = last.get("running_seconds") or 0
     if not watchdog.get("scheduled"):
         fix = "supabase-chunks configure  (or, without pg_cron: supabase-chunks cleanup --every 30s)"
         return Check("watchdog", False, "it is not scheduled", fix)
     if not watchdog.get("active", True):
-        fix = "update cron.job set active = true where jobname = 'supabase-chunks-watchdog';"
-        return Check("watchdog", False, "its schedule is switched off", fix)
+        return Check("watchdog", False, "its schedule is switched off", _SWITCH_ON)
     if last.get("status") == "failed":
         return Check("watchdog", False, f"its last run failed: {last.get('message')}", _RUNS)
+    if silent > _PASS_SECONDS and running > _PASS_SECONDS:
+        return Check("watchdog", False, f"its run has been hanging for {duration(running)}", _CANCEL_RUN)
+    if silent > _PASS_SECONDS:
+        when = f"for {duration(silent)}" if watchdog["last_pass_at"] else "yet"
+        fix = "supabase-chunks cleanup --every 30s  (until pg_cron runs it again: restart the database)"
+        return Check("watchdog", False, f"it is scheduled and has not run {when}", fix)
     return Check("watchdog", True, f"every {watchdog['schedule']}")
 
 
-def vault(health: dict[str, Any]) -> Check:
-    """Check that webhooks have a URL and a key."""
+def vault(health: dict[str, Any], url: str) -> Check:
+    """Check that webhooks have a URL and a key, and that they come back to this project."""
     configured = health["configured"]
     missing = [name for name in ("project_url", "processor_key") if not configured.get(name)]
     if missing:
         return Check("vault", False, f"it has no {' and no '.join(missing)}", "supabase-chunks configure")
+    target = health["webhooks_go_to"] or {}
+    # An inner address is as good as another; a public one that is not this one is another project.
+    if target.get("place") == "public" and target.get("sha256") != _fingerprint(url):
+        fix = "supabase-chunks configure  (a copy of a project wakes the original until then)"
+        return Check("vault", False, f"webhooks do not go to {url}, but to another project", fix)
     return Check("vault", True, "it has the URL and the key for webhooks")
 
 
+def _fingerprint(url: str) -> str:
+    return hashlib.sha256(url.lower().rstrip("/").encode()).hexdigest()
+
+
 def webhooks(health: dict[str, Any]) -> Check:
-    """Check how the last webhook went."""
-    answered = [call for call in health["last_dispatches"] if call["status_code"] or call["error"]]
-    if not answered:
-        return Check("webhooks", True, "none answered yet")
-    last = answered[0]
-    status, error = last["status_code"], last["error"]
-    if not error and status < 400:
-        return Check("webhooks", True, f"the last one was answered with HTTP {status}")
+    """Check that webhooks are sent, and that none has failed for which a chunk still waits."""
+    waiting, oldest = health["webhooks_waiting"], health["oldest_webhook_seconds"] or 0
+    if oldest > _WEBHOOK_SECONDS:
+        detail = f"pg_net does not send: {waiting} wait, the oldest for {duration(oldest)}"
+        return Check("webhooks", False, detail, _RESTART_PG_NET)
+    failure = health["webhook_failure"]
+    if failure is None:
+        good = next((call for call in health["last_dispatches"] if call["status_code"]), None)
+        return Check("webhooks", True, "none has failed lately" if good else "none answered yet")
+    status, error = failure["status_code"], failure["error"]
+    return Check("webhooks", False, f"the last one failed: {error}", _after_failure(status, error))
+
+
+def _after_failure(status: int | None, error: str) -> str:
     if status in {401, 403}:
-        fix = "supabase-chunks configure  (with a key that the functions accept)"
-    elif status == 404:
-        fix = f"{deploy(PROCESSOR)}  (or, when it is there: supabase-chunks configure)"
-    elif error == _LOST:
-        fix = "select net.worker_restart();"
-    elif status is None:
-        fix = "supabase-chunks configure --project-url URL  (as the database reaches it)"
-    else:
-        fix = f"look at the logs of {PROCESSOR} in the dashboard"
-    return Check("webhooks", False, f"the last one failed: {error or f'HTTP {status}'}", fix)
+        return "supabase-chunks configure  (with a key that the functions accept)"
+    if status == 404:
+        return f"{deploy(PROCESSOR)}  (or, when it is there: supabase-chunks configure)"
+    if error == _LOST:
+        return _RESTART_PG_NET
+    if status is not None or "timeout" in error.lower() or "in time" in error:
+        return f"look at the logs of {PROCESSOR} in the dashboard"
+    return "supabase-chunks configure --project-url URL  (as the database reaches it)"
+
+
+def healed(health: dict[str, Any]) -> Check:
+    """Tell what the watchdog had to put right; by then it is."""
+    healed = health["healed"]
+    if not healed["times"]:
+        return Check("healed", True, "nothing had to be put right")
+    return Check(
+        "healed", True, f"{healed['times']} times, last on {healed['last_at'][:16]}: {healed['last']}"
+    )
 
 
 def jobs(health: dict[str, Any], limits: Limits) -> Iterator[Check]:

@@ -30,6 +30,7 @@ _CORE = frozenset(
         "extend_chunk_lease",
         "extend_chunk_leases",
         "get_sync_job_progress_safe",
+        "get_sync_state",
         "pause_sync_job",
         "purge_sync_jobs",
         "release_chunk_job",
@@ -37,6 +38,7 @@ _CORE = frozenset(
         "resume_sync_job",
         "retry_failed_chunks",
         "save_sync_kind",
+        "save_sync_state",
         "start_sync_job",
         "trigger_next_chunk_processing",
     }

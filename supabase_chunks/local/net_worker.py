@@ -84,14 +84,14 @@ class NetWorker:
 
     async def _work(self, connection: psycopg.AsyncConnection, session: aiohttp.ClientSession) -> None:
         await connection.execute("listen net_wake")
+        await connection.execute("listen net_restart")
         forgotten_at = 0.0
         while True:
             if time.monotonic() - forgotten_at > 60:
                 await connection.execute(_FORGET)
                 forgotten_at = time.monotonic()
             while await self._batch(connection, session):
-                if self.pace > 0:
-                    await asyncio.sleep(self.pace)
+                await _rest(connection, self.pace)
             async for _ in connection.notifies(timeout=_POLL_SECONDS, stop_after=1):
                 pass
 
@@ -108,6 +108,15 @@ class NetWorker:
         if outcomes:
             await connection.cursor().executemany(_STORE, [outcome.row() for outcome in outcomes])
         return True
+
+
+async def _rest(connection: psycopg.AsyncConnection, seconds: float) -> None:
+    """Sleep; `net.worker_restart()` ends it."""
+    ends = time.monotonic() + seconds
+    while (left := ends - time.monotonic()) > 0:
+        async for notification in connection.notifies(timeout=left, stop_after=1):
+            if notification.channel == "net_restart":
+                return
 
 
 async def _send(

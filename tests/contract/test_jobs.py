@@ -42,14 +42,6 @@ async def test_a_sync_is_started_worked_and_waited_for(client: Any, kind: str) -
     assert len(await done(job.timeline())) == 25
 
 
-async def test_a_sync_without_chunks_is_one_with_the_jobs_payload(client: Any, kind: str) -> None:
-    job = await done(client.trigger_sync(kind, payload={"n": 21}))
-    (chunk,) = await done(job.chunks())
-    assert chunk.payload == {"n": 21}
-    assert await done(worker_for(client, double, kinds=[kind]).run_until_idle()) == 1
-    assert await done(job.results()) == [{"doubled": 42}]
-
-
 async def test_watch_gives_snapshots_that_only_grow_until_the_end(client: Any, kind: str) -> None:
     job = await done(client.trigger_sync(kind, chunks=[{"n": n} for n in range(30)]))
     gate = threading.Semaphore(0)
@@ -232,8 +224,20 @@ async def test_watch_survives_a_crash(client: Any, kind: str, stack: LocalStack,
 async def test_the_errors_of_the_database_are_typed(client: Any, kind: str) -> None:
     with pytest.raises(sc.JobNotFound):
         await done(client.job(uuid.uuid4()).progress())
-    with pytest.raises(sc.UnknownKind):
+    for read in ("chunks", "results", "timeline", "throughput"):
+        with pytest.raises(sc.JobNotFound):
+            await done(getattr(client.job(uuid.uuid4()), read)())
+    with pytest.raises(sc.JobNotFound):
+        await done(client.trigger_next_chunk_processing(job_id=uuid.uuid4()))
+    with pytest.raises(sc.UnknownKind, match=r"there are .*custom"):
         await done(client.trigger_sync("no-such-kind"))
+    for call in (
+        client.trigger_sync,
+        lambda name: client.jobs(kind=name),
+        lambda name: client.sync_state(name, "k"),
+    ):
+        with pytest.raises(sc.UnknownKind, match="did you mean 'custom'"):
+            await done(call("cutsom"))
     with pytest.raises(sc.InvalidArgument, match="priority"):
         await done(client.trigger_sync(kind, priority=9))
     with pytest.raises(sc.LimitExceeded):

@@ -45,6 +45,13 @@ class Patient:
         for word in words:
             assert word in text
 
+    def type_fix(self, name: str) -> None:
+        """Type the SQL that a check advises, as it stands and as the project's owner."""
+        fix = self.examine()[1][name]["fix"]
+        assert "; " in f"{fix} ", fix
+        with psycopg.connect(self.stack.postgres_url, autocommit=True) as owner:
+            owner.execute(fix[: fix.rindex(";") + 1].encode())
+
     @contextmanager
     def ill(self, harm: str, cure: str) -> Iterator[None]:
         """With something changed in the database, as its superuser."""
@@ -53,6 +60,11 @@ class Patient:
             yield
         finally:
             self.execute(cure)
+
+    def rows(self, query: str) -> list[Any]:
+        """Run a query as the superuser."""
+        with psycopg.connect(self.stack.db_url) as database:
+            return database.execute(query.encode()).fetchall()
 
     def execute(self, sql: str) -> None:
         """Run statements as the superuser."""

@@ -22,6 +22,7 @@ from supabase_chunks.local import LocalStack
 from supabase_chunks.local.deno import find_deno
 from tests.documents import ALL, DOCS, ROOT, Block, run_blocks
 from tests.e2e.test_init import SUPABASE
+from tests.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,8 +103,13 @@ def used(stack: LocalStack) -> Iterator[ChunksClient]:
                 raise ValueError("once more, in a minute")
             return {"rows": 100}
 
-        Worker(client, handler, kinds=["docs"]).run_until_idle()
-        assert failed.progress().status == "failed"
+        worker = Worker(client, handler, kinds=["docs"])
+        thread = threading.Thread(target=worker.run)
+        thread.start()
+        until(lambda: failed.progress().status == "failed", "the worker has done its own")
+        until(lambda: client.jobs(kind="docs")[1].progress().retrying_chunks == 1, "one waits for a retry")
+        worker.stop()
+        thread.join()
         client.save_kind("sync-orders", handler="sync-orders")
         synced = client.trigger_sync("sync-orders", chunks=[{"page": 1}], payload={"shop": "books"})
         assert synced.wait(timeout=30).completed_chunks == 2

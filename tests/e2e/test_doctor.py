@@ -29,9 +29,19 @@ def test_a_healthy_project_passes_every_check(patient: Patient) -> None:
     code, checks = patient.examine()
     assert code == 0, checks
     assert set(checks) == {
-        *("database", "migrations", "grants", "pg_net", "pg_cron", "supabase_vault", "watchdog", "vault"),
+        *(
+            "database",
+            "writes",
+            "migrations",
+            "grants",
+            "pg_net",
+            "pg_cron",
+            "supabase_vault",
+            "watchdog",
+            "vault",
+        ),
         *("function background-sync-processor", "function sync-emails", "webhooks", "jobs", "claims"),
-        *("transactions", "dead rows"),
+        *("transactions", "dead rows", "healed"),
     }
     assert not [check for check in checks.values() if check["fix"]]
 
@@ -51,7 +61,7 @@ def test_people_get_a_line_a_check(patient: Patient) -> None:
     assert done.exit_code == 1
     assert "✗ vault: it has no project_url\n    supabase-chunks configure\n" in done.stdout
     assert "✓ pg_net: " in done.stdout
-    assert "1 of 15 checks failed." in done.stderr
+    assert "1 of 17 checks failed." in done.stderr
     assert CliRunner().invoke(cli, ["configure"], env=known).exit_code == 0
     assert CliRunner().invoke(cli, ["doctor"], env=known).exit_code == 0
 
@@ -128,7 +138,9 @@ def test_the_watchdog_is_not_scheduled(patient: Patient) -> None:
 def test_the_watchdog_is_switched_off(patient: Patient) -> None:
     switch = "update cron.job set active = {} where jobname = 'supabase-chunks-watchdog'"
     with patient.ill(switch.format("false"), switch.format("true")):
-        patient.finds("watchdog", "switched off", "active = true")
+        patient.finds("watchdog", "switched off", "cron.alter_job")
+        patient.type_fix("watchdog")
+        assert patient.examine()[1]["watchdog"]["ok"]
 
 
 def test_the_last_run_of_the_watchdog_failed(patient: Patient) -> None:

@@ -17,6 +17,7 @@ from supabase_chunks import (
     Chunk,
     ChunkRecord,
     ChunksClient,
+    ChunkStatus,
     Claim,
     Completion,
     EmailAccount,
@@ -55,6 +56,10 @@ def sync(client: ChunksClient) -> None:
     assert_type(client.trigger_sync("custom", chunks=[Page(rows=1)]), Job)
     assert_type(client.job("6f2c8d3e-0000-4000-8000-000000000000"), Job)
     assert_type(client.jobs(status=JobStatus.FAILED), list[Job])
+    assert_type(client.jobs(status="failed"), list[Job])
+    client.jobs(status="complete")  # type: ignore[arg-type]  # no state of a job
+    job.chunks(status="running")  # type: ignore[arg-type]  # a job's, and not a chunk's
+    assert_type(job.chunks(status=ChunkStatus.FAILED), list[ChunkRecord])
     assert_type(job.id, UUID)
     assert_type(job.created, bool)
     assert_type(job.progress(), Progress)

@@ -239,6 +239,7 @@ async def test_results_come_in_order_as_json_or_as_a_model(respx_mock: respx.Moc
 async def test_chunks_become_a_pandas_frame(respx_mock: respx.MockRouter) -> None:
     pytest.importorskip("pandas")
     table(respx_mock, "chunk_processing_queue").respond(json=[])
+    table(respx_mock, "sync_jobs").respond(json=[{"id": JOB}])
     for frame in await outcomes(lambda c: c.job(JOB).to_pandas()):
         assert list(frame.columns)[:2] == ["id", "parent_sync_job_id"]
 

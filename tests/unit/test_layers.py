@@ -18,10 +18,10 @@ NAME = PACKAGE.name
 
 # From the bottom to the top; a folder stands for all of its files. Within a line there may be arrows, no circles.
 LAYERS = [
-    {"states", "errors", "_bounds"},
+    {"states", "errors", "_bounds", "_hints", "_nearest"},
     {"_show"},
     {"models"},
-    {"_encode", "_flow", "_credentials", "_network", "assets"},
+    {"_encode", "_flow", "_credentials", "_roles", "_network", "assets"},
     {"_rpc", "_driver", "_frames", "_pages", "_pool"},
     {"_http", "_project_client", "_answers", "operations", "reads"},
     {"progress", "timeline", "throughput", "_trigger", "_watch", "_wait"},

@@ -69,6 +69,12 @@ language sql
 set search_path = ''
 as $$ select pg_notify('net_wake', '') $$;
 
+-- The worker begins anew, without waiting for what it is at.
+create or replace function net.worker_restart() returns boolean
+language sql
+set search_path = ''
+as $$ select pg_notify('net_restart', '') is not null $$;
+
 create or replace function net._enqueue(
     method text, url text, params jsonb, headers jsonb, body jsonb, timeout_milliseconds int
 ) returns bigint

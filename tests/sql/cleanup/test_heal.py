@@ -66,8 +66,10 @@ DAMAGE = BY_HAND | {
         "update public.chunk_processing_queue set claim_token = null"
         " where parent_sync_job_id = %s and status = 'processing'"
     ),
+    # As a restore does it: else the trigger refuses it.
     "it ends by hand": (
         "update public.sync_jobs set status = 'completed', completed_at = now() where id = %s"
+        " and set_config('session_replication_role', 'replica', true) is not null"
     ),
 }
 
