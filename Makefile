@@ -5,6 +5,7 @@ PYTHON ?= $(firstword $(shell for name in python3 python3.14 python3.13 python3.
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done) none)
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+SIDE_BY_SIDE := -n auto --dist worksteal
 
 .PHONY: help demo test quick lint migrations bench soak clean
 help:
@@ -20,11 +21,19 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/supabase-chunks demo $(ARGS)
 
+# The unit and sql tests side by side, the others, which watch clocks, one after another; with ARGS what these say.
 test: $(VENV)/.dev
+ifeq ($(strip $(ARGS)),)
+	@failed=0; \
+		$(PYTEST) -q $(SIDE_BY_SIDE) tests/unit tests/sql || failed=1; \
+		$(PYTEST) -q --ignore=tests/unit --ignore=tests/sql || failed=1; \
+		exit $$failed
+else
 	@$(PYTEST) -q $(ARGS)
+endif
 
 quick: $(VENV)/.dev
-	@$(PYTEST) -q -n auto --dist worksteal tests/unit tests/sql $(ARGS)
+	@$(PYTEST) -q $(SIDE_BY_SIDE) tests/unit tests/sql $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -67,6 +67,7 @@ def test_help_is_what_make_says_alone(clone: Path) -> None:
         "test",
         "quick",
         "lint",
+        "migrations",
         "bench",
         "soak",
         "clean",
