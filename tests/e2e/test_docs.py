@@ -21,6 +21,8 @@ from supabase_chunks import ChunksClient, PermanentFailure, Worker, assets
 from supabase_chunks.local import LocalStack
 from supabase_chunks.local.deno import find_deno
 from tests.documents import ALL, DOCS, ROOT, Block, run_blocks
+from tests.e2e.mail import certificate, pymap
+from tests.e2e.syncing import letter
 from tests.e2e.test_init import SUPABASE
 from tests.polling import until
 
@@ -118,9 +120,22 @@ def used(stack: LocalStack) -> Iterator[ChunksClient]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def mailbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What stands for the mail server of the documents: arguments of `save_account`."""
+    cert, key = certificate(tmp_path_factory.mktemp("mail"))
+    with pymap(cert, key, tls=False) as server:
+        server.deliver((letter(number) for number in range(3)), tls=False)
+        login = f"username={server.username!r}, password={server.password!r}"
+        yield f'host="127.0.0.1", port={server.port}, tls="none", {login}'
+
+
+MAIL_SERVER = 'host="imap.example.com", username="me", password="…"'
+
+
 @pytest.mark.parametrize("page", [path.stem for path in DOCS])
 def test_the_python_blocks_of_a_page(
-    page: str, used: ChunksClient, stack: LocalStack, tmp_path: Path
+    page: str, used: ChunksClient, stack: LocalStack, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     found = [block for block in run_blocks("python") if block.page == f"{page}.md"]
     # One program a page, as a reader would type it; a mark tells what each block has printed.
@@ -133,6 +148,8 @@ def test_the_python_blocks_of_a_page(
             "for name in [name for name in dir() if name.startswith('test_')]: globals()[name](client)",
         ]
     )
+    if MAIL_SERVER in program:
+        program = program.replace(MAIL_SERVER, request.getfixturevalue("mailbox"))
     (tmp_path / "page.py").write_text(program, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "page.py"],
