@@ -149,7 +149,15 @@ def list_chunks(
     found = yield from paged(page, lambda chunk: chunk.chunk_index, limit=limit)
     if not found:
         yield from check_job(parent_sync_job_id)
-    return found
+    if not any(_has_its_jobs_payload(chunk) for chunk in found):
+        return found
+    job = (("id", "eq", str(parent_sync_job_id)),)
+    jobs = yield from send(Select("sync_jobs", columns="payload", filters=job))
+    payload = jobs[0].get("payload") if jobs else None
+    return [
+        chunk.model_copy(update={"payload": payload}) if _has_its_jobs_payload(chunk) else chunk
+        for chunk in found
+    ]
 
 
 def list_jobs(
@@ -193,6 +201,11 @@ def _check_status(status: str | None, states: type[StrEnum]) -> None:
         raise InvalidArgument(
             f"no status is named {status!r}: it is one of {', '.join(names)}{meant(str(status), names)}"
         )
+
+
+def _has_its_jobs_payload(chunk: ChunkRecord) -> bool:
+    """Return whether a chunk was made by a start without chunks: its payload is the job's."""
+    return chunk.payload is None and "payload" in chunk.model_fields_set
 
 
 def _quoted(value: str) -> str:

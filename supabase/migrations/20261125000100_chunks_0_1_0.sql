@@ -156,7 +156,7 @@ create table if not exists public.chunk_processing_queue (
   owner_id uuid,
   chunk_index bigint not null,
   status chunk_private.chunk_status not null default 'pending',
-  payload jsonb not null default '{}',
+  payload jsonb default '{}',
   result jsonb,
   error text,
   attempts int not null default 0,
@@ -194,6 +194,7 @@ comment on column public.chunk_processing_queue.kind is 'The job''s kind, copied
 comment on column public.chunk_processing_queue.owner_id is 'The job''s owner, copied for row level security.';
 comment on column public.chunk_processing_queue.chunk_index is 'Its number in the job, from 0.';
 comment on column public.chunk_processing_queue.status is 'pending → processing → completed | failed | cancelled; processing → pending on retry, when given back, or taken back from a lost worker.';
+comment on column public.chunk_processing_queue.payload is 'What to do; null: what the payload of its job says, of which it is the only chunk so far.';
 comment on column public.chunk_processing_queue.attempts is 'Claims since the last progress (a new checkpoint, else the start) that were not given back; counted at the claim, so that a chunk that kills its worker cannot loop for ever.';
 comment on column public.chunk_processing_queue.error is 'Why the last attempt failed. All of them: chunk_private.chunk_attempts.';
 comment on column public.chunk_processing_queue.given_back is 'How often a worker gave the chunk back unfinished (release_chunk_job); bounded.';
@@ -236,19 +237,42 @@ comment on column public.sync_states.job_no is 'The number of the job, or of the
 
 create table if not exists chunk_private.settings (
   only_row boolean primary key default true,
-  user_max_chunks int not null default 10000,
-  user_max_active_jobs int not null default 20,
+  max_payload_bytes int not null default 16777216,
   max_given_back int not null default 10,
   max_checkpoints int not null default 10000,
+  user_max_payload_bytes int not null default 1048576,
+  user_max_chunk_bytes int not null default 262144,
+  user_max_chunks int not null default 10000,
+  user_max_kept_chunks int not null default 50000,
+  user_max_active_jobs int not null default 20,
+  user_max_requests int not null default 100,
+  user_max_webhooks int not null default 300,
+  user_max_email_accounts int not null default 20,
+  user_email_ports int[] not null default '{143,993}',
+  user_email_private_hosts boolean not null default false,
   constraint settings_one_row check (only_row),
-  constraint settings_limits_positive check (user_max_chunks > 0 and user_max_active_jobs > 0 and max_given_back >= 0)
+  constraint settings_limits_not_negative check (
+    least(max_payload_bytes, max_given_back, max_checkpoints, user_max_payload_bytes, user_max_chunk_bytes, user_max_chunks,
+      user_max_kept_chunks, user_max_active_jobs, user_max_requests, user_max_webhooks, user_max_email_accounts) >= 0
+  )
 );
-comment on table chunk_private.settings is 'Limits, one row.';
+comment on table chunk_private.settings is 'Limits, one row. Change them with save_chunk_settings(). Those that begin with user_ are for signed-in users only.';
 comment on column chunk_private.settings.only_row is 'Keeps it to one row.';
-comment on column chunk_private.settings.user_max_chunks is 'Chunks that a signed-in user''s job may have.';
-comment on column chunk_private.settings.user_max_active_jobs is 'Jobs that a signed-in user may have active at once.';
+comment on column chunk_private.settings.max_payload_bytes is 'Bytes of JSON that a payload of the service may have, of a job or of a chunk.';
 comment on column chunk_private.settings.max_given_back is 'How often a chunk can be given back without progress before it costs an attempt.';
 comment on column chunk_private.settings.max_checkpoints is 'How many checkpoints of a chunk count as progress; later ones are stored.';
+comment on column chunk_private.settings.user_max_payload_bytes is 'Bytes of JSON that the payload of a user''s job may have.';
+comment on column chunk_private.settings.user_max_chunk_bytes is 'Bytes of JSON that the payload of one chunk from a user may have.';
+comment on column chunk_private.settings.user_max_chunks is 'Chunks that a user''s job may have.';
+comment on column chunk_private.settings.user_max_kept_chunks is
+  'Chunks that all jobs of a user may have together, those that have ended too until they are purged; a job counts as one chunk at least.';
+comment on column chunk_private.settings.user_max_active_jobs is 'Jobs that a user may have active at once.';
+comment on column chunk_private.settings.user_max_requests is 'Request ids, the newest, that a user''s job remembers of starts and of appends.';
+comment on column chunk_private.settings.user_max_webhooks is 'Webhooks that what a user does may cause within a minute.';
+comment on column chunk_private.settings.user_max_email_accounts is 'Email accounts that a user may have.';
+comment on column chunk_private.settings.user_email_ports is 'Ports that a user''s email account may name.';
+comment on column chunk_private.settings.user_email_private_hosts is
+  'Whether a user''s email account may be at a loopback, private or link-local address, which the Edge Functions may reach and the user may not.';
 insert into chunk_private.settings (only_row) values (true) on conflict on constraint settings_pkey do nothing;
 
 create table if not exists chunk_private.lanes (
@@ -361,18 +385,21 @@ create table if not exists chunk_private.dispatches (
   request_id bigint,
   status_code int,
   error text,
+  by_user boolean not null default false,
   created_at timestamptz not null default now(),
   answered_at timestamptz,
   constraint dispatches_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
 );
 comment on table chunk_private.dispatches is 'Webhooks asked of pg_net, with their outcome once the watchdog has seen it. A dispatch is a hint, never the truth.';
 comment on column chunk_private.dispatches.request_id is 'pg_net''s id of the request; null: it could not even be asked for.';
+comment on column chunk_private.dispatches.by_user is 'Whether a user has caused it, by a start, an append, a resume or a retry.';
 comment on column chunk_private.dispatches.error is 'Why it failed: an exception of pg_net, no answer, or an HTTP status of 300 and more.';
 
 create table if not exists chunk_private.answered_requests (
   request_id uuid not null,
   job_id uuid not null,
   call text not null,
+  created_at timestamptz not null default now(),
   primary key (request_id, job_id, call),
   constraint answered_requests_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
   constraint answered_requests_call_known check (call in ('start', 'append'))
@@ -428,11 +455,14 @@ begin
   if to_regclass('chunk_private.dispatches_unanswered') is null then
     create index dispatches_unanswered on chunk_private.dispatches (request_id) where answered_at is null and request_id is not null;
   end if;
+  if to_regclass('chunk_private.dispatches_by_user') is null then
+    create index dispatches_by_user on chunk_private.dispatches (owner_id, created_at) where by_user;
+  end if;
   if to_regclass('chunk_private.dispatches_age') is null then
     create index dispatches_age on chunk_private.dispatches (created_at, chunk_id);
   end if;
   if to_regclass('chunk_private.answered_requests_job') is null then
-    create index answered_requests_job on chunk_private.answered_requests (job_id);
+    create index answered_requests_job on chunk_private.answered_requests (job_id, call, created_at);
   end if;
 end
 $$;
@@ -542,59 +572,12 @@ end
 $$;
 comment on function chunk_private.check_length is 'Raises SC004, naming the argument, when a JSON array is longer.';
 
-create or replace function chunk_private.check_chunks(argument text, chunks jsonb)
-returns void
-language plpgsql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  bad bigint;
-begin
-  if jsonb_typeof(chunks) <> 'array' then
-    raise exception using errcode = 'SC003', detail = argument,
-      message = format('%s must be an array of JSON objects, not %s', argument, jsonb_typeof(chunks));
-  end if;
-  if jsonb_array_length(chunks) > 100000 then
-    raise exception using errcode = 'SC004', detail = argument,
-      message = format('%s has %s chunks; one call may carry 100000', argument, jsonb_array_length(chunks)),
-      hint = 'Start the job with sealed => false and append the others with append_sync_chunks().';
-  end if;
-  select min(c.place) into bad from jsonb_array_elements(chunks) with ordinality c (payload, place)
-  where jsonb_typeof(c.payload) <> 'object';
-  if bad is not null then
-    raise exception using errcode = 'SC003', detail = argument,
-      message = format('%s[%s] must be a JSON object, not %s', argument, bad - 1, jsonb_typeof(chunks -> (bad - 1)::int));
-  end if;
-end
-$$;
-comment on function chunk_private.check_chunks is 'Raises SC003 or SC004, naming the argument, unless it is an array of at most 100,000 objects.';
-
-create or replace function chunk_private.check_object(argument text, value jsonb, most_bytes int)
-returns void
-language plpgsql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if jsonb_typeof(value) <> 'object' then
-    raise exception using errcode = 'SC003', detail = argument,
-      message = format('%s must be a JSON object, not %s', argument, jsonb_typeof(value));
-  elsif octet_length(value::text) > most_bytes then
-    raise exception using errcode = 'SC004', detail = argument,
-      message = format('%s has %s bytes of JSON; it may have %s', argument, octet_length(value::text), most_bytes);
-  end if;
-end
-$$;
-comment on function chunk_private.check_object is
-  'Raises SC003 or SC004, naming the argument, unless it is a JSON object of at most so many bytes, as PostgreSQL writes it; null passes.';
-
 create or replace function chunk_private.check_report(
   success boolean, retry_after_seconds int, next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb
 )
 returns boolean
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -611,7 +594,7 @@ begin
     end if;
   end if;
   if next_chunks is not null then
-    perform chunk_private.check_chunks('next_chunks', next_chunks);
+    perform chunk_private.check_chunks('next_chunks', next_chunks, (select s.max_payload_bytes from chunk_private.settings s));
     if not success and jsonb_array_length(next_chunks) > 0 then
       raise exception using errcode = 'SC003', detail = 'next_chunks', message = 'next_chunks goes with success only';
     end if;
@@ -706,6 +689,8 @@ end
 $$;
 comment on function chunk_private.refuse is 'Raises SC005: not possible in the job''s state.';
 
+-- The limits of a user. The caller holds the user's lock, or parallel calls could slip past them together.
+
 create or replace function chunk_private.check_active_jobs(owner_id uuid)
 returns void
 language plpgsql
@@ -716,12 +701,73 @@ declare
   most constant int := (select s.user_max_active_jobs from chunk_private.settings s);
 begin
   if most <= (select count(*) from public.sync_jobs j where j.owner_id = owner_id and j.status in ('pending', 'running', 'paused')) then
-    raise exception using errcode = 'SC004', message = format('a user may have %s active jobs', most),
-      hint = 'Wait for one to end, or cancel it.';
+    raise exception using errcode = 'SC004', detail = 'user_max_active_jobs',
+      message = format('a user may have %s active jobs (user_max_active_jobs)', most), hint = 'Wait for one to end, or cancel it.';
   end if;
 end
 $$;
 comment on function chunk_private.check_active_jobs is 'Raises SC004 when a user, whose lock the caller has, has as many active jobs as allowed.';
+
+create or replace function chunk_private.check_kept_chunks(owner_id uuid, more bigint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  most constant int := (select s.user_max_kept_chunks from chunk_private.settings s);
+  kept constant bigint := (select sum(greatest(j.total_chunks, 1)) from public.sync_jobs j where j.owner_id = owner_id);
+begin
+  if coalesce(kept, 0) + more > most then
+    raise exception using errcode = 'SC004', detail = 'user_max_kept_chunks',
+      message = format('all jobs of a user may have %s chunks together, the ended ones too (user_max_kept_chunks): there are %s, and %s would come',
+        most, coalesce(kept, 0), more),
+      hint = 'purge_sync_jobs() deletes jobs that have ended.';
+  end if;
+end
+$$;
+comment on function chunk_private.check_kept_chunks is 'Raises SC004 when a user''s jobs would have more chunks than may be kept.';
+
+create or replace function chunk_private.check_webhooks(owner_id uuid)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  most constant int := (select s.user_max_webhooks from chunk_private.settings s);
+begin
+  if most <= (
+    select count(*) from chunk_private.dispatches d
+    where d.by_user and d.owner_id = owner_id and d.created_at > now() - interval '1 minute'
+  ) then
+    raise exception using errcode = 'SC004', detail = 'user_max_webhooks',
+      message = format('what a user does may cause %s webhooks a minute (user_max_webhooks)', most), hint = 'Wait a minute.';
+  end if;
+end
+$$;
+comment on function chunk_private.check_webhooks is 'Raises SC004 when a user has caused as many webhooks within a minute as allowed.';
+
+create or replace function chunk_private.remember_request(job_id uuid, request_id uuid, call text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  insert into chunk_private.answered_requests (request_id, job_id, call) values (request_id, job_id, call) on conflict do nothing;
+  if not chunk_private.is_service() then
+    delete from chunk_private.answered_requests r
+    where r.job_id = job_id and r.call = call and r.created_at < (
+      select n.created_at from chunk_private.answered_requests n
+      where n.job_id = job_id and n.call = call
+      order by n.created_at desc offset (select greatest(s.user_max_requests, 1) - 1 from chunk_private.settings s) limit 1
+    );
+  end if;
+end
+$$;
+comment on function chunk_private.remember_request is
+  'Remembers that a job has answered a request, so that its repeat does nothing; of a user''s requests the newest only.';
 
 -- 22_locks.sql
 
@@ -734,10 +780,11 @@ comment on function chunk_private.check_active_jobs is 'Raises SC004 when a user
 -- The order in which every function takes its locks, so that no two wait for each other in a circle (function by function in
 -- docs/architecture.md, and tests/sql/deadlocks/test_order.py compares):
 --   1. of a claim: its claim id (advisory, second part of the key 1); of a user's start: the user (2)
---   2. gates by job id (0)   a user's retry takes the user's lock after its gate: a start, which has it before, waits for no gate
+--   2. gates by job id (0)   a user's append, resume and retry take the user's lock after their gate: a start, which has it before, waits for no gate
 --   3. slots that wait to be claimed   4. chunks by id   5. counters by (job, stripe)   6. jobs by id
 --   7. job by job what a freed slot goes to: that slot, a stripe, returned chunks, slots that wait
 --   8. of who sends webhooks for what waits: one lock for all (3), then slots with SKIP LOCKED
+--   9. of who changes settings: one lock for all (4), and nothing else
 -- A claim takes its slot with SKIP LOCKED, and then its chunk. One that was claimed before may be held by an outdated report: a
 -- claim waits for that if it has nothing but its slot, for which no report waits; else it passes the chunk over (hold_returned).
 -- The watchdog only tries for gates, and takes chunks with SKIP LOCKED, each with its slot, which is claimed; purge only tries
@@ -810,6 +857,13 @@ set search_path = pg_catalog, pg_temp
 as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 2)); $$;
 comment on function chunk_private.lock_user is 'One at a time a user, so that parallel calls cannot slip past the limits together.';
 
+create or replace function chunk_private.lock_settings()
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock(hashtextextended('supabase-chunks: settings', 4)); $$;
+comment on function chunk_private.lock_settings is 'One at a time changes settings.';
+
 create or replace function chunk_private.enter_own_job(job_id uuid, call text)
 returns public.sync_jobs
 language plpgsql
@@ -835,6 +889,114 @@ begin
 end
 $$;
 comment on function chunk_private.enter_own_job is 'Enters the gate of a job that the caller may steer alone, and returns the job; SC001 otherwise. Names the call where it is refused.';
+
+-- 23_payloads.sql
+
+-- What a payload, a checkpoint or a state may be: a JSON object that every reader can read, and not too large.
+--
+-- PostgreSQL takes JSON nested some thousand levels deep, and numbers of a hundred thousand digits. Python's parser and others do
+-- not: a worker would claim such a chunk, and die.
+
+create or replace function chunk_private.long_number(value jsonb)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive node (path, value) as (
+    select '', $1
+    union all
+    select n.path || i.step, i.value from node n
+    cross join lateral (
+      select '.' || o.key as step, o.value from jsonb_each(case jsonb_typeof(n.value) when 'object' then n.value end) o
+      union all
+      select format('[%s]', a.place - 1), a.value
+      from jsonb_array_elements(case jsonb_typeof(n.value) when 'array' then n.value end) with ordinality a (value, place)
+    ) i
+  )
+  select left(n.path, 200) from node n where jsonb_typeof(n.value) = 'number' and n.value::text ~ '[0-9]{200}[0-9]{201}' limit 1;
+$$;
+comment on function chunk_private.long_number is 'The path of a number with more than 400 digits before or after the point, or null.';
+
+create or replace function chunk_private.payload_flaw(payload jsonb, most_bytes int, out code text, out flaw text)
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  written constant text := payload::text;
+begin
+  code := 'SC003';
+  if jsonb_typeof(payload) <> 'object' then
+    flaw := ' must be a JSON object, not ' || jsonb_typeof(payload);
+  elsif octet_length(written) > most_bytes then
+    code := 'SC004';
+    flaw := format(' has %s bytes of JSON; it may have %s', octet_length(written), most_bytes);
+  elsif jsonb_path_exists(payload, 'strict $.**{100} ? (@.type() == "object" || @.type() == "array")') then
+    flaw := ' is nested deeper than 100 levels';
+  elsif octet_length(written) > 400 and written ~ '[0-9]{200}[0-9]{201}' then
+    flaw := chunk_private.long_number(payload) || ' is a number of more than 400 digits';
+  end if;
+end
+$$;
+comment on function chunk_private.payload_flaw is
+  'What is wrong with a payload, to be read after its name, and the SQLSTATE to say it with; null when nothing is.';
+
+create or replace function chunk_private.check_object(argument text, value jsonb, most_bytes int)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  found constant record := chunk_private.payload_flaw(value, most_bytes);
+begin
+  if found.flaw is not null then
+    raise exception using errcode = found.code, detail = argument, message = argument || found.flaw;
+  end if;
+end
+$$;
+comment on function chunk_private.check_object is
+  'Raises SC003 or SC004, naming the argument, unless it is a JSON object of at most so many bytes, as PostgreSQL writes it, that every reader can read; null passes.';
+
+create or replace function chunk_private.check_chunks(argument text, chunks jsonb, most_bytes int)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  bad record;
+begin
+  if jsonb_typeof(chunks) <> 'array' then
+    raise exception using errcode = 'SC003', detail = argument,
+      message = format('%s must be an array of JSON objects, not %s', argument, jsonb_typeof(chunks));
+  end if;
+  if jsonb_array_length(chunks) > 100000 then
+    raise exception using errcode = 'SC004', detail = argument,
+      message = format('%s has %s chunks; one call may carry 100000', argument, jsonb_array_length(chunks)),
+      hint = 'Start the job with sealed => false and append the others with append_sync_chunks().';
+  end if;
+  -- One look over all; only where something may be wrong, chunk by chunk.
+  if jsonb_path_exists(chunks, 'strict $.**{101} ? (@.type() == "object" || @.type() == "array")') or exists (
+    select from jsonb_array_elements(chunks) c (payload)
+    cross join lateral (select c.payload::text as written offset 0) w
+    where jsonb_typeof(c.payload) <> 'object' or octet_length(w.written) > most_bytes
+      or octet_length(w.written) > 400 and w.written ~ '[0-9]{200}[0-9]{201}'
+  ) then
+    select c.place - 1 as index, f.code, f.flaw into bad
+    from jsonb_array_elements(chunks) with ordinality c (payload, place)
+    cross join lateral chunk_private.payload_flaw(c.payload, most_bytes) f
+    where f.flaw is not null
+    order by c.place limit 1;
+    if found then
+      raise exception using errcode = bad.code, detail = argument, message = format('%s[%s]%s', argument, bad.index, bad.flaw);
+    end if;
+  end if;
+end
+$$;
+comment on function chunk_private.check_chunks is
+  'Raises SC003 or SC004, naming the argument and the index, unless it is an array of at most 100,000 objects of at most so many bytes each that every reader can read.';
 
 -- 30_fresh_and_returned.sql
 
@@ -998,7 +1160,8 @@ comment on function chunk_private.take_claimable is
 -- pg_net cannot send later. So the webhook of a retry that is due soon goes out at once, and the processor waits; else the
 -- last retries of a job, when no report follows that could start them, would wait for the watchdog.
 create or replace function chunk_private.hand_out(
-  job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], first_claim_id uuid, sent_until timestamptz
+  job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], first_claim_id uuid, sent_until timestamptz,
+  on_their_way bigint[] default '{}'
 )
 returns void
 language plpgsql
@@ -1024,13 +1187,16 @@ begin
   select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, case when n.place = 1 then first_claim_id end,
     case when n.chunk_index = any (to_dispatch) then now() end, (n.chunk_index = any (to_dispatch))::int
   from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place);
+  if on_their_way <> '{}' then
+    to_dispatch := array(select d.chunk_index from unnest(to_dispatch) d (chunk_index) where d.chunk_index <> all (on_their_way));
+  end if;
   if cardinality(to_dispatch) > 0 then
     perform chunk_private.dispatch(job, to_dispatch);
   end if;
 end
 $$;
 comment on function chunk_private.hand_out is
-  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook. With first_claim_id the first one is claimed at once.';
+  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook, unless one is on its way. With first_claim_id the first one is claimed at once.';
 
 -- What a report does with the slots it has freed, under a shared gate: each goes to at most one chunk, so the cap holds
 -- without counting.
@@ -1113,6 +1279,31 @@ $$;
 comment on function chunk_private.rest_slot is
   'Lets the slot of a chunk that has failed rest: until that chunk''s retry, or for as long as one would wait.';
 
+-- Or pausing and resuming a job again and again would send as many webhooks.
+create or replace function chunk_private.webhooks_on_their_way(job_id uuid)
+returns bigint[]
+language plpgsql
+stable
+security definer -- reads pg_net's queue, which service_role may not
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  if not exists (select from chunk_private.dispatches d where d.job_id = job_id) or to_regclass('net.http_request_queue') is null then
+    return array[]::bigint[];
+  end if;
+  return array(
+    select q.chunk_index from net.http_request_queue r
+    join chunk_private.dispatches d on d.request_id = r.id
+    join public.chunk_processing_queue q on q.id = d.chunk_id
+    where d.job_id = job_id and d.answered_at is null
+  );
+exception when others then
+  return array[]::bigint[]; -- a pg_net that cannot be looked into
+end
+$$;
+comment on function chunk_private.webhooks_on_their_way is 'Of which chunks of a job pg_net has a webhook that it has not sent yet.';
+
 -- Only alone in the job's gate: of two beside each other each would count the same free slot.
 create or replace function chunk_private.fill_slots(job_id uuid)
 returns int
@@ -1148,7 +1339,8 @@ begin
   later := chunk_private.take_returned(job_id, 'infinity', free - cardinality(next.chunk_indexes));
   next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
   -- What is not due yet was waited for since it failed, or is the watchdog's: no webhook.
-  perform chunk_private.hand_out(job, next.chunk_indexes, next.ready_ats || later.ready_ats, null, now());
+  perform chunk_private.hand_out(job, next.chunk_indexes, next.ready_ats || later.ready_ats, null, now(),
+    chunk_private.webhooks_on_their_way(job_id));
   return cardinality(next.chunk_indexes);
 end
 $$;
@@ -1321,7 +1513,7 @@ as $$
 #variable_conflict use_variable
 begin
   return array(
-    select row(q.id, q.parent_sync_job_id, q.kind, k.handler, q.chunk_index, q.attempts, 1 + q.max_retries, q.payload, j.payload,
+    select row(q.id, q.parent_sync_job_id, q.kind, k.handler, q.chunk_index, q.attempts, 1 + q.max_retries, coalesce(q.payload, j.payload), j.payload,
       q.owner_id, q.claim_token, q.locked_until, q.checkpoint)::chunk_private.claimed_chunk
     from chunk_private.slots s
     join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
@@ -1442,7 +1634,8 @@ begin
   if chunk.job_status = 'pending' then
     perform chunk_private.start_jobs(array[job_id]);
   end if;
-  return row(chunk.id, job_id, chunk.kind, handler, chunk_index, chunk.attempts, 1 + chunk.max_retries, chunk.payload, chunk.job_payload,
+  return row(chunk.id, job_id, chunk.kind, handler, chunk_index, chunk.attempts, 1 + chunk.max_retries, coalesce(chunk.payload, chunk.job_payload),
+    chunk.job_payload,
     chunk.owner_id, chunk.claim_token, chunk.locked_until, chunk.checkpoint);
 end
 $$;
@@ -1605,7 +1798,7 @@ begin
       q.owner_id, q.claim_token, q.locked_until, q.checkpoint, j.status as job_status, t.place
   )
   select
-    coalesce(array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, c.payload,
+    coalesce(array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, coalesce(c.payload, c.job_payload),
       c.job_payload, c.owner_id, c.claim_token, c.locked_until, c.checkpoint)::chunk_private.claimed_chunk order by c.place), '{}'),
     array_agg(c.parent_sync_job_id) filter (where c.job_status = 'pending')
   into claimed, starting
@@ -2763,7 +2956,7 @@ comment on function public.get_sync_job_progress_safe is 'A job''s row of chunk_
 -- Starting jobs. Users may call what is here and in the next two files for their own jobs, and write no table themselves:
 -- hence each is a definer function in chunk_private, which checks who calls, behind an invoker wrapper in public.
 
-create or replace function chunk_private.count_first_chunks(chunks jsonb, total_items bigint, chunk_size int)
+create or replace function chunk_private.count_first_chunks(chunks jsonb, total_items bigint, chunk_size int, most_bytes int)
 returns bigint
 language plpgsql
 immutable
@@ -2778,7 +2971,7 @@ begin
     if chunk_size is not null then
       raise exception using errcode = 'SC003', detail = 'chunk_size', message = 'chunk_size goes with total_items, not with chunks';
     end if;
-    perform chunk_private.check_chunks('chunks', chunks);
+    perform chunk_private.check_chunks('chunks', chunks, most_bytes);
     return jsonb_array_length(chunks);
   elsif total_items is null and chunk_size is null then
     return 1;
@@ -2844,8 +3037,7 @@ begin
     where j.kind = job.kind and j.job_key = job.job_key and j.owner_id is not distinct from job.owner_id
       and j.status in ('pending', 'running', 'paused');
     if found and job.request_id is not null then
-      insert into chunk_private.answered_requests (request_id, job_id, call) values (job.request_id, found_id, 'start')
-      on conflict do nothing;
+      perform chunk_private.remember_request(found_id, job.request_id, 'start');
     end if;
   end if;
   return found_id;
@@ -2873,7 +3065,7 @@ begin
       from generate_series(1, job.total_chunks) g (place)
     ) s where chunks is null and chunk_size is not null
     union all
-    select 1, job.payload, null where chunks is null and chunk_size is null
+    select 1, null, null where chunks is null and chunk_size is null -- it reads the job's, which is stored once
   ) c;
   perform chunk_private.line_up(job, 0, job.total_chunks);
   insert into chunk_private.lanes (kind, priority)
@@ -2897,6 +3089,7 @@ as $$
 #variable_conflict use_variable
 declare
   by_service constant boolean := chunk_private.is_service();
+  limits constant chunk_private.settings := (select s from chunk_private.settings s);
   rules public.sync_kinds;
   job public.sync_jobs;
   found_id uuid;
@@ -2913,10 +3106,13 @@ begin
   elsif length(job_key) not between 1 and 500 then
     raise exception using errcode = 'SC003', detail = 'job_key', message = 'job_key must be a text of 1 to 500 characters, or null';
   end if;
+  perform chunk_private.check_object('payload', payload, case when by_service then limits.max_payload_bytes else limits.user_max_payload_bytes end);
   perform chunk_private.check_range('priority', priority, -3, 3);
   perform chunk_private.check_range('max_concurrency', max_concurrency, 1, 1000);
   perform chunk_private.check_range('max_retries', max_retries, 0, 100);
-  job.total_chunks := chunk_private.count_first_chunks(chunks, total_items, chunk_size);
+  job.total_chunks := chunk_private.count_first_chunks(
+    chunks, total_items, chunk_size, case when by_service then limits.max_payload_bytes else limits.user_max_chunk_bytes end
+  );
   job.kind := kind;
   job.owner_id := chunk_private.owner_meant(owner_id);
   job.payload := payload;
@@ -2943,6 +3139,8 @@ begin
     end if;
     if not by_service then
       perform chunk_private.check_active_jobs(job.owner_id);
+      perform chunk_private.check_kept_chunks(job.owner_id, greatest(job.total_chunks, 1));
+      perform chunk_private.check_webhooks(job.owner_id);
     end if;
     insert into public.sync_jobs (kind, owner_id, status, payload, job_key, request_id, priority, max_concurrency, max_retries, sealed,
       total_chunks, items_total, job_no, stripes, completed_at)
@@ -3026,11 +3224,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
+  by_service constant boolean := chunk_private.is_service();
+  limits constant chunk_private.settings := (select s from chunk_private.settings s);
   job public.sync_jobs;
-  most bigint;
 begin
   chunks := coalesce(chunks, '[]');
-  perform chunk_private.check_chunks('chunks', chunks);
+  perform chunk_private.check_chunks('chunks', chunks, case when by_service then limits.max_payload_bytes else limits.user_max_chunk_bytes end);
   perform chunk_private.check_items('items_total', items_total);
   job := chunk_private.enter_own_job(parent_sync_job_id, 'append_sync_chunks');
   if request_id is not null and exists (
@@ -3042,17 +3241,20 @@ begin
   if job.status not in ('pending', 'running', 'paused') then
     perform chunk_private.refuse(job, 'appended to');
   end if;
-  if not chunk_private.is_service() then
+  if not by_service then
     if job.sealed then
       raise exception using errcode = 'SC005', message = format('the sync job %s is sealed: only an unsealed job can be appended to', job.id);
     end if;
-    select s.user_max_chunks into most from chunk_private.settings s;
-    if job.total_chunks + jsonb_array_length(chunks) > most then
-      raise exception using errcode = 'SC004', detail = 'chunks', message = format('a user''s job may have %s chunks', most);
+    if job.total_chunks + jsonb_array_length(chunks) > limits.user_max_chunks then
+      raise exception using errcode = 'SC004', detail = 'chunks',
+        message = format('a user''s job may have %s chunks (user_max_chunks)', limits.user_max_chunks);
     end if;
+    perform chunk_private.lock_user(job.owner_id);
+    perform chunk_private.check_kept_chunks(job.owner_id, jsonb_array_length(chunks));
+    perform chunk_private.check_webhooks(job.owner_id);
   end if;
   if request_id is not null then
-    insert into chunk_private.answered_requests (request_id, job_id, call) values (append_sync_chunks.request_id, job.id, 'append');
+    perform chunk_private.remember_request(job.id, request_id, 'append');
   end if;
   perform chunk_private.add_chunks(job.id, chunks, items_total);
   if seal and not job.sealed then
@@ -3189,6 +3391,10 @@ begin
   if job.status in ('completed', 'failed', 'cancelled') then
     perform chunk_private.refuse(job, 'resumed');
   elsif job.status = 'paused' then
+    if not chunk_private.is_service() then
+      perform chunk_private.lock_user(job.owner_id);
+      perform chunk_private.check_webhooks(job.owner_id);
+    end if;
     update public.sync_jobs j
     set status = case when j.started_at is null then 'pending' else 'running' end
     where j.id = job.id;
@@ -3212,9 +3418,12 @@ declare
 begin
   if job.status in ('completed', 'cancelled') then
     perform chunk_private.refuse(job, 'retried');
-  elsif job.status = 'failed' and not chunk_private.is_service() then
+  elsif not chunk_private.is_service() then
     perform chunk_private.lock_user(job.owner_id);
-    perform chunk_private.check_active_jobs(job.owner_id);
+    perform chunk_private.check_webhooks(job.owner_id);
+    if job.status = 'failed' then
+      perform chunk_private.check_active_jobs(job.owner_id);
+    end if;
   end if;
   if from_start then
     update chunk_private.job_counters c
@@ -3361,8 +3570,8 @@ begin
     request_ids := request_ids || request_id;
     problems := problems || problem;
   end loop;
-  insert into chunk_private.dispatches (job_id, owner_id, chunk_id, request_id, error)
-  select job.id, job.owner_id, d.chunk_id, d.request_id, d.problem
+  insert into chunk_private.dispatches (job_id, owner_id, chunk_id, request_id, error, by_user)
+  select job.id, job.owner_id, d.chunk_id, d.request_id, d.problem, not chunk_private.is_service()
   from unnest(chunk_ids, request_ids, problems) d (chunk_id, request_id, problem);
   return cardinality(array_remove(request_ids, null));
 end
@@ -4235,6 +4444,78 @@ as $$ select chunk_private.configure_chunk_processing($1, $2); $$;
 comment on function public.configure_chunk_processing is
   'Writes into the Vault where webhooks go (the project''s URL as the database reaches it) and which key they carry; schedules the watchdog. Returns chunk_system_health(), never the key.';
 
+-- 82_settings.sql
+
+-- Settings: the limits, which the service may change.
+
+create or replace function chunk_private.check_setting(name text, value jsonb, present jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  wanted constant text := case jsonb_typeof(present)
+    when 'number' then 'a whole number from 0 to 2147483647'
+    when 'boolean' then 'true or false'
+    else 'an array of at most 20 ports from 1 to 65535'
+  end;
+begin
+  if jsonb_typeof(value) is distinct from jsonb_typeof(present)
+    or (case jsonb_typeof(value)
+      when 'number' then value::numeric not between 0 and 2147483647 or value::numeric <> trunc(value::numeric)
+      when 'array' then jsonb_array_length(value) > 20
+        or jsonb_path_exists(value, 'strict $[*] ? (!(@.type() == "number" && @ >= 1 && @ <= 65535 && @ == @.floor()))')
+      else false
+    end)
+  then
+    raise exception using errcode = 'SC003', detail = name, message = format('%s must be %s, or null for the default', name, wanted);
+  end if;
+end
+$$;
+comment on function chunk_private.check_setting is 'Raises SC003, naming it, for a value that a setting cannot have: of another type than the present one, or out of range.';
+
+create or replace function public.save_chunk_settings(settings jsonb)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
+as $$
+#variable_conflict use_variable
+declare
+  present jsonb;
+  defaults jsonb;
+  allowed text;
+  unknown text;
+begin
+  perform chunk_private.check_isolation('save_chunk_settings');
+  if jsonb_typeof(settings) is distinct from 'object' then
+    raise exception using errcode = 'SC003', detail = 'settings', message = 'settings must be a JSON object';
+  end if;
+  -- Of two calls the second begins when the first has ended, or it would undo what that one has saved.
+  perform chunk_private.lock_settings();
+  select to_jsonb(s) - 'only_row' into present from chunk_private.settings s;
+  select min(n.name) into unknown from jsonb_object_keys(settings) n (name) where not present ? n.name;
+  if unknown is not null then
+    select string_agg(n.name, ', ' order by n.name) into allowed from jsonb_object_keys(present) n (name);
+    raise exception using errcode = 'SC003', detail = 'settings',
+      message = format('settings has no %s; there are %s', quote_ident(left(unknown, 100)), allowed);
+  end if;
+  perform chunk_private.check_setting(n.key, n.value, present -> n.key) from jsonb_each(settings) n where n.value <> 'null';
+  -- The defaults are those of the table.
+  delete from chunk_private.settings;
+  insert into chunk_private.settings as s (only_row) values (true) returning to_jsonb(s) into defaults;
+  delete from chunk_private.settings;
+  insert into chunk_private.settings
+  select (jsonb_populate_record(null::chunk_private.settings, defaults || (present - array(
+    select n.key from jsonb_each(settings) n where n.value = 'null'
+  )) || jsonb_strip_nulls(settings))).*;
+  return (select to_jsonb(s) - 'only_row' from chunk_private.settings s);
+end
+$$;
+comment on function public.save_chunk_settings is
+  'Changes the settings that are named, null meaning the default, and returns all: the columns of chunk_private.settings, whose comments say what each is. {} only reads.';
+
 -- 83_health.sql
 
 -- Health: what an operator wants to know.
@@ -4560,7 +4841,7 @@ select chunk_private.set_reading_policy('chunk_private.watchdog', 'No user sees 
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;
 revoke execute on function
-  public.save_sync_kind, public.remove_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
+  public.save_sync_kind, public.remove_sync_kind, public.save_chunk_settings, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
@@ -4579,7 +4860,7 @@ grant execute on function
 to authenticated;
 
 grant execute on function
-  public.save_sync_kind, public.remove_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
+  public.save_sync_kind, public.remove_sync_kind, public.save_chunk_settings, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,

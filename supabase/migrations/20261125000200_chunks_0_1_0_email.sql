@@ -126,6 +126,25 @@ $$;
 
 -- Saving and removing email accounts, and what the handler sync-emails logs in with.
 
+create or replace function chunk_private.check_email_port(owner_id uuid, port int)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  allowed constant int[] := (select s.user_email_ports from chunk_private.settings s);
+begin
+  if owner_id is not null and port <> all (allowed) then
+    raise exception using errcode = 'SC003', detail = 'port',
+      message = format('port of a user''s email account must be one of %s (user_email_ports), not %s', array_to_string(allowed, ', '), port);
+  end if;
+end
+$$;
+comment on function chunk_private.check_email_port is
+  'Raises SC003 for a port that a user''s account may not name: what else listens there is none of the user''s business.';
+
 create or replace function chunk_private.save_email_account(
   name text, host text, username text, password text, port int, tls text, owner_id uuid
 )
@@ -137,6 +156,8 @@ as $$
 #variable_conflict use_variable
 declare
   owner constant uuid := chunk_private.owner_meant(owner_id);
+  by_service constant boolean := chunk_private.is_service();
+  limits constant chunk_private.settings := (select s from chunk_private.settings s);
   account_id uuid;
 begin
   if coalesce(length(name), 0) not between 1 and 100 then
@@ -153,6 +174,16 @@ begin
     raise exception using errcode = 'SC003', detail = 'port', message = 'port must be a number, not null';
   end if;
   perform chunk_private.check_range('port', port, 1, 65535);
+  perform chunk_private.check_email_port(owner, port);
+  if not by_service then
+    perform chunk_private.lock_user(owner);
+    if not exists (select from public.email_accounts a where a.owner_id = owner and a.name = name)
+      and limits.user_max_email_accounts <= (select count(*) from public.email_accounts a where a.owner_id = owner) then
+      raise exception using errcode = 'SC004', detail = 'user_max_email_accounts',
+        message = format('a user may have %s email accounts (user_max_email_accounts)', limits.user_max_email_accounts),
+        hint = 'remove_email_account() removes one.';
+    end if;
+  end if;
   if to_regproc('vault.create_secret') is null then
     raise exception using errcode = 'SC006', message = 'the extension supabase_vault is not installed',
       hint = 'create extension supabase_vault cascade;';
@@ -251,6 +282,7 @@ begin
   if not found then
     return null;
   end if;
+  perform chunk_private.check_email_port(owner_id, found_account.port); -- it may have been saved when more were allowed, or by the service
   if to_regclass('vault.decrypted_secrets') is not null then
     select s.decrypted_secret into password from vault.decrypted_secrets s where s.name = 'email_account_' || found_account.id;
   end if;
@@ -260,7 +292,8 @@ begin
   end if;
   return jsonb_build_object(
     'account_id', found_account.id, 'host', found_account.host, 'port', found_account.port, 'tls', found_account.tls,
-    'username', found_account.username, 'password', password
+    'username', found_account.username, 'password', password,
+    'public_only', owner_id is not null and not (select s.user_email_private_hosts from chunk_private.settings s)
   );
 end
 $$;
@@ -273,7 +306,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$ select chunk_private.get_email_account_secret($1, $2); $$;
 comment on function public.get_email_account_secret is
-  'For the handler sync-emails only: how to log in to that owner''s account of that name, or null when there is none.';
+  'For the handler sync-emails only: how to log in to that owner''s account of that name, or null when there is none. public_only: a host on a private network is refused.';
 
 -- 87_synced_emails.sql
 
@@ -654,7 +687,7 @@ select chunk_private.set_reading_policy('public.email_folders', 'Users see the f
 revoke execute on function
   public.save_email_account, public.remove_email_account, public.get_email_account_secret, public.plan_email_folder,
   public.save_synced_emails, public.save_email_flags, chunk_private.save_email_account,
-  chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.forget_email_password,
+  chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.check_email_port, chunk_private.forget_email_password,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
   public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails
 from public, anon, authenticated, service_role;
@@ -663,7 +696,7 @@ grant execute on function
 to authenticated, service_role;
 grant execute on function
   public.get_email_account_secret, public.plan_email_folder, public.save_synced_emails, public.save_email_flags,
-  chunk_private.get_email_account_secret,
+  chunk_private.get_email_account_secret, chunk_private.check_email_port,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
   public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails
 to service_role;

@@ -149,7 +149,7 @@ create table if not exists public.chunk_processing_queue (
   owner_id uuid,
   chunk_index bigint not null,
   status chunk_private.chunk_status not null default 'pending',
-  payload jsonb not null default '{}',
+  payload jsonb default '{}',
   result jsonb,
   error text,
   attempts int not null default 0,
@@ -187,6 +187,7 @@ comment on column public.chunk_processing_queue.kind is 'The job''s kind, copied
 comment on column public.chunk_processing_queue.owner_id is 'The job''s owner, copied for row level security.';
 comment on column public.chunk_processing_queue.chunk_index is 'Its number in the job, from 0.';
 comment on column public.chunk_processing_queue.status is 'pending → processing → completed | failed | cancelled; processing → pending on retry, when given back, or taken back from a lost worker.';
+comment on column public.chunk_processing_queue.payload is 'What to do; null: what the payload of its job says, of which it is the only chunk so far.';
 comment on column public.chunk_processing_queue.attempts is 'Claims since the last progress (a new checkpoint, else the start) that were not given back; counted at the claim, so that a chunk that kills its worker cannot loop for ever.';
 comment on column public.chunk_processing_queue.error is 'Why the last attempt failed. All of them: chunk_private.chunk_attempts.';
 comment on column public.chunk_processing_queue.given_back is 'How often a worker gave the chunk back unfinished (release_chunk_job); bounded.';

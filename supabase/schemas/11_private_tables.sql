@@ -2,19 +2,42 @@
 
 create table if not exists chunk_private.settings (
   only_row boolean primary key default true,
-  user_max_chunks int not null default 10000,
-  user_max_active_jobs int not null default 20,
+  max_payload_bytes int not null default 16777216,
   max_given_back int not null default 10,
   max_checkpoints int not null default 10000,
+  user_max_payload_bytes int not null default 1048576,
+  user_max_chunk_bytes int not null default 262144,
+  user_max_chunks int not null default 10000,
+  user_max_kept_chunks int not null default 50000,
+  user_max_active_jobs int not null default 20,
+  user_max_requests int not null default 100,
+  user_max_webhooks int not null default 300,
+  user_max_email_accounts int not null default 20,
+  user_email_ports int[] not null default '{143,993}',
+  user_email_private_hosts boolean not null default false,
   constraint settings_one_row check (only_row),
-  constraint settings_limits_positive check (user_max_chunks > 0 and user_max_active_jobs > 0 and max_given_back >= 0)
+  constraint settings_limits_not_negative check (
+    least(max_payload_bytes, max_given_back, max_checkpoints, user_max_payload_bytes, user_max_chunk_bytes, user_max_chunks,
+      user_max_kept_chunks, user_max_active_jobs, user_max_requests, user_max_webhooks, user_max_email_accounts) >= 0
+  )
 );
-comment on table chunk_private.settings is 'Limits, one row.';
+comment on table chunk_private.settings is 'Limits, one row. Change them with save_chunk_settings(). Those that begin with user_ are for signed-in users only.';
 comment on column chunk_private.settings.only_row is 'Keeps it to one row.';
-comment on column chunk_private.settings.user_max_chunks is 'Chunks that a signed-in user''s job may have.';
-comment on column chunk_private.settings.user_max_active_jobs is 'Jobs that a signed-in user may have active at once.';
+comment on column chunk_private.settings.max_payload_bytes is 'Bytes of JSON that a payload of the service may have, of a job or of a chunk.';
 comment on column chunk_private.settings.max_given_back is 'How often a chunk can be given back without progress before it costs an attempt.';
 comment on column chunk_private.settings.max_checkpoints is 'How many checkpoints of a chunk count as progress; later ones are stored.';
+comment on column chunk_private.settings.user_max_payload_bytes is 'Bytes of JSON that the payload of a user''s job may have.';
+comment on column chunk_private.settings.user_max_chunk_bytes is 'Bytes of JSON that the payload of one chunk from a user may have.';
+comment on column chunk_private.settings.user_max_chunks is 'Chunks that a user''s job may have.';
+comment on column chunk_private.settings.user_max_kept_chunks is
+  'Chunks that all jobs of a user may have together, those that have ended too until they are purged; a job counts as one chunk at least.';
+comment on column chunk_private.settings.user_max_active_jobs is 'Jobs that a user may have active at once.';
+comment on column chunk_private.settings.user_max_requests is 'Request ids, the newest, that a user''s job remembers of starts and of appends.';
+comment on column chunk_private.settings.user_max_webhooks is 'Webhooks that what a user does may cause within a minute.';
+comment on column chunk_private.settings.user_max_email_accounts is 'Email accounts that a user may have.';
+comment on column chunk_private.settings.user_email_ports is 'Ports that a user''s email account may name.';
+comment on column chunk_private.settings.user_email_private_hosts is
+  'Whether a user''s email account may be at a loopback, private or link-local address, which the Edge Functions may reach and the user may not.';
 insert into chunk_private.settings (only_row) values (true) on conflict on constraint settings_pkey do nothing;
 
 create table if not exists chunk_private.lanes (
@@ -127,18 +150,21 @@ create table if not exists chunk_private.dispatches (
   request_id bigint,
   status_code int,
   error text,
+  by_user boolean not null default false,
   created_at timestamptz not null default now(),
   answered_at timestamptz,
   constraint dispatches_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
 );
 comment on table chunk_private.dispatches is 'Webhooks asked of pg_net, with their outcome once the watchdog has seen it. A dispatch is a hint, never the truth.';
 comment on column chunk_private.dispatches.request_id is 'pg_net''s id of the request; null: it could not even be asked for.';
+comment on column chunk_private.dispatches.by_user is 'Whether a user has caused it, by a start, an append, a resume or a retry.';
 comment on column chunk_private.dispatches.error is 'Why it failed: an exception of pg_net, no answer, or an HTTP status of 300 and more.';
 
 create table if not exists chunk_private.answered_requests (
   request_id uuid not null,
   job_id uuid not null,
   call text not null,
+  created_at timestamptz not null default now(),
   primary key (request_id, job_id, call),
   constraint answered_requests_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
   constraint answered_requests_call_known check (call in ('start', 'append'))
@@ -194,11 +220,14 @@ begin
   if to_regclass('chunk_private.dispatches_unanswered') is null then
     create index dispatches_unanswered on chunk_private.dispatches (request_id) where answered_at is null and request_id is not null;
   end if;
+  if to_regclass('chunk_private.dispatches_by_user') is null then
+    create index dispatches_by_user on chunk_private.dispatches (owner_id, created_at) where by_user;
+  end if;
   if to_regclass('chunk_private.dispatches_age') is null then
     create index dispatches_age on chunk_private.dispatches (created_at, chunk_id);
   end if;
   if to_regclass('chunk_private.answered_requests_job') is null then
-    create index answered_requests_job on chunk_private.answered_requests (job_id);
+    create index answered_requests_job on chunk_private.answered_requests (job_id, call, created_at);
   end if;
 end
 $$;

@@ -52,59 +52,12 @@ end
 $$;
 comment on function chunk_private.check_length is 'Raises SC004, naming the argument, when a JSON array is longer.';
 
-create or replace function chunk_private.check_chunks(argument text, chunks jsonb)
-returns void
-language plpgsql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  bad bigint;
-begin
-  if jsonb_typeof(chunks) <> 'array' then
-    raise exception using errcode = 'SC003', detail = argument,
-      message = format('%s must be an array of JSON objects, not %s', argument, jsonb_typeof(chunks));
-  end if;
-  if jsonb_array_length(chunks) > 100000 then
-    raise exception using errcode = 'SC004', detail = argument,
-      message = format('%s has %s chunks; one call may carry 100000', argument, jsonb_array_length(chunks)),
-      hint = 'Start the job with sealed => false and append the others with append_sync_chunks().';
-  end if;
-  select min(c.place) into bad from jsonb_array_elements(chunks) with ordinality c (payload, place)
-  where jsonb_typeof(c.payload) <> 'object';
-  if bad is not null then
-    raise exception using errcode = 'SC003', detail = argument,
-      message = format('%s[%s] must be a JSON object, not %s', argument, bad - 1, jsonb_typeof(chunks -> (bad - 1)::int));
-  end if;
-end
-$$;
-comment on function chunk_private.check_chunks is 'Raises SC003 or SC004, naming the argument, unless it is an array of at most 100,000 objects.';
-
-create or replace function chunk_private.check_object(argument text, value jsonb, most_bytes int)
-returns void
-language plpgsql
-immutable
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if jsonb_typeof(value) <> 'object' then
-    raise exception using errcode = 'SC003', detail = argument,
-      message = format('%s must be a JSON object, not %s', argument, jsonb_typeof(value));
-  elsif octet_length(value::text) > most_bytes then
-    raise exception using errcode = 'SC004', detail = argument,
-      message = format('%s has %s bytes of JSON; it may have %s', argument, octet_length(value::text), most_bytes);
-  end if;
-end
-$$;
-comment on function chunk_private.check_object is
-  'Raises SC003 or SC004, naming the argument, unless it is a JSON object of at most so many bytes, as PostgreSQL writes it; null passes.';
-
 create or replace function chunk_private.check_report(
   success boolean, retry_after_seconds int, next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb
 )
 returns boolean
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -121,7 +74,7 @@ begin
     end if;
   end if;
   if next_chunks is not null then
-    perform chunk_private.check_chunks('next_chunks', next_chunks);
+    perform chunk_private.check_chunks('next_chunks', next_chunks, (select s.max_payload_bytes from chunk_private.settings s));
     if not success and jsonb_array_length(next_chunks) > 0 then
       raise exception using errcode = 'SC003', detail = 'next_chunks', message = 'next_chunks goes with success only';
     end if;

@@ -57,6 +57,8 @@ end
 $$;
 comment on function chunk_private.refuse is 'Raises SC005: not possible in the job''s state.';
 
+-- The limits of a user. The caller holds the user's lock, or parallel calls could slip past them together.
+
 create or replace function chunk_private.check_active_jobs(owner_id uuid)
 returns void
 language plpgsql
@@ -67,9 +69,70 @@ declare
   most constant int := (select s.user_max_active_jobs from chunk_private.settings s);
 begin
   if most <= (select count(*) from public.sync_jobs j where j.owner_id = owner_id and j.status in ('pending', 'running', 'paused')) then
-    raise exception using errcode = 'SC004', message = format('a user may have %s active jobs', most),
-      hint = 'Wait for one to end, or cancel it.';
+    raise exception using errcode = 'SC004', detail = 'user_max_active_jobs',
+      message = format('a user may have %s active jobs (user_max_active_jobs)', most), hint = 'Wait for one to end, or cancel it.';
   end if;
 end
 $$;
 comment on function chunk_private.check_active_jobs is 'Raises SC004 when a user, whose lock the caller has, has as many active jobs as allowed.';
+
+create or replace function chunk_private.check_kept_chunks(owner_id uuid, more bigint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  most constant int := (select s.user_max_kept_chunks from chunk_private.settings s);
+  kept constant bigint := (select sum(greatest(j.total_chunks, 1)) from public.sync_jobs j where j.owner_id = owner_id);
+begin
+  if coalesce(kept, 0) + more > most then
+    raise exception using errcode = 'SC004', detail = 'user_max_kept_chunks',
+      message = format('all jobs of a user may have %s chunks together, the ended ones too (user_max_kept_chunks): there are %s, and %s would come',
+        most, coalesce(kept, 0), more),
+      hint = 'purge_sync_jobs() deletes jobs that have ended.';
+  end if;
+end
+$$;
+comment on function chunk_private.check_kept_chunks is 'Raises SC004 when a user''s jobs would have more chunks than may be kept.';
+
+create or replace function chunk_private.check_webhooks(owner_id uuid)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  most constant int := (select s.user_max_webhooks from chunk_private.settings s);
+begin
+  if most <= (
+    select count(*) from chunk_private.dispatches d
+    where d.by_user and d.owner_id = owner_id and d.created_at > now() - interval '1 minute'
+  ) then
+    raise exception using errcode = 'SC004', detail = 'user_max_webhooks',
+      message = format('what a user does may cause %s webhooks a minute (user_max_webhooks)', most), hint = 'Wait a minute.';
+  end if;
+end
+$$;
+comment on function chunk_private.check_webhooks is 'Raises SC004 when a user has caused as many webhooks within a minute as allowed.';
+
+create or replace function chunk_private.remember_request(job_id uuid, request_id uuid, call text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  insert into chunk_private.answered_requests (request_id, job_id, call) values (request_id, job_id, call) on conflict do nothing;
+  if not chunk_private.is_service() then
+    delete from chunk_private.answered_requests r
+    where r.job_id = job_id and r.call = call and r.created_at < (
+      select n.created_at from chunk_private.answered_requests n
+      where n.job_id = job_id and n.call = call
+      order by n.created_at desc offset (select greatest(s.user_max_requests, 1) - 1 from chunk_private.settings s) limit 1
+    );
+  end if;
+end
+$$;
+comment on function chunk_private.remember_request is
+  'Remembers that a job has answered a request, so that its repeat does nothing; of a user''s requests the newest only.';

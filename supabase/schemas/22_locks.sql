@@ -7,10 +7,11 @@
 -- The order in which every function takes its locks, so that no two wait for each other in a circle (function by function in
 -- docs/architecture.md, and tests/sql/deadlocks/test_order.py compares):
 --   1. of a claim: its claim id (advisory, second part of the key 1); of a user's start: the user (2)
---   2. gates by job id (0)   a user's retry takes the user's lock after its gate: a start, which has it before, waits for no gate
+--   2. gates by job id (0)   a user's append, resume and retry take the user's lock after their gate: a start, which has it before, waits for no gate
 --   3. slots that wait to be claimed   4. chunks by id   5. counters by (job, stripe)   6. jobs by id
 --   7. job by job what a freed slot goes to: that slot, a stripe, returned chunks, slots that wait
 --   8. of who sends webhooks for what waits: one lock for all (3), then slots with SKIP LOCKED
+--   9. of who changes settings: one lock for all (4), and nothing else
 -- A claim takes its slot with SKIP LOCKED, and then its chunk. One that was claimed before may be held by an outdated report: a
 -- claim waits for that if it has nothing but its slot, for which no report waits; else it passes the chunk over (hold_returned).
 -- The watchdog only tries for gates, and takes chunks with SKIP LOCKED, each with its slot, which is claimed; purge only tries
@@ -82,6 +83,13 @@ language sql
 set search_path = pg_catalog, pg_temp
 as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 2)); $$;
 comment on function chunk_private.lock_user is 'One at a time a user, so that parallel calls cannot slip past the limits together.';
+
+create or replace function chunk_private.lock_settings()
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock(hashtextextended('supabase-chunks: settings', 4)); $$;
+comment on function chunk_private.lock_settings is 'One at a time changes settings.';
 
 create or replace function chunk_private.enter_own_job(job_id uuid, call text)
 returns public.sync_jobs

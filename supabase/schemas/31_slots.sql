@@ -3,7 +3,8 @@
 -- pg_net cannot send later. So the webhook of a retry that is due soon goes out at once, and the processor waits; else the
 -- last retries of a job, when no report follows that could start them, would wait for the watchdog.
 create or replace function chunk_private.hand_out(
-  job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], first_claim_id uuid, sent_until timestamptz
+  job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], first_claim_id uuid, sent_until timestamptz,
+  on_their_way bigint[] default '{}'
 )
 returns void
 language plpgsql
@@ -29,13 +30,16 @@ begin
   select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, case when n.place = 1 then first_claim_id end,
     case when n.chunk_index = any (to_dispatch) then now() end, (n.chunk_index = any (to_dispatch))::int
   from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place);
+  if on_their_way <> '{}' then
+    to_dispatch := array(select d.chunk_index from unnest(to_dispatch) d (chunk_index) where d.chunk_index <> all (on_their_way));
+  end if;
   if cardinality(to_dispatch) > 0 then
     perform chunk_private.dispatch(job, to_dispatch);
   end if;
 end
 $$;
 comment on function chunk_private.hand_out is
-  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook. With first_claim_id the first one is claimed at once.';
+  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook, unless one is on its way. With first_claim_id the first one is claimed at once.';
 
 -- What a report does with the slots it has freed, under a shared gate: each goes to at most one chunk, so the cap holds
 -- without counting.
@@ -118,6 +122,31 @@ $$;
 comment on function chunk_private.rest_slot is
   'Lets the slot of a chunk that has failed rest: until that chunk''s retry, or for as long as one would wait.';
 
+-- Or pausing and resuming a job again and again would send as many webhooks.
+create or replace function chunk_private.webhooks_on_their_way(job_id uuid)
+returns bigint[]
+language plpgsql
+stable
+security definer -- reads pg_net's queue, which service_role may not
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  if not exists (select from chunk_private.dispatches d where d.job_id = job_id) or to_regclass('net.http_request_queue') is null then
+    return array[]::bigint[];
+  end if;
+  return array(
+    select q.chunk_index from net.http_request_queue r
+    join chunk_private.dispatches d on d.request_id = r.id
+    join public.chunk_processing_queue q on q.id = d.chunk_id
+    where d.job_id = job_id and d.answered_at is null
+  );
+exception when others then
+  return array[]::bigint[]; -- a pg_net that cannot be looked into
+end
+$$;
+comment on function chunk_private.webhooks_on_their_way is 'Of which chunks of a job pg_net has a webhook that it has not sent yet.';
+
 -- Only alone in the job's gate: of two beside each other each would count the same free slot.
 create or replace function chunk_private.fill_slots(job_id uuid)
 returns int
@@ -153,7 +182,8 @@ begin
   later := chunk_private.take_returned(job_id, 'infinity', free - cardinality(next.chunk_indexes));
   next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
   -- What is not due yet was waited for since it failed, or is the watchdog's: no webhook.
-  perform chunk_private.hand_out(job, next.chunk_indexes, next.ready_ats || later.ready_ats, null, now());
+  perform chunk_private.hand_out(job, next.chunk_indexes, next.ready_ats || later.ready_ats, null, now(),
+    chunk_private.webhooks_on_their_way(job_id));
   return cardinality(next.chunk_indexes);
 end
 $$;

@@ -32,7 +32,7 @@ as $$
 #variable_conflict use_variable
 begin
   return array(
-    select row(q.id, q.parent_sync_job_id, q.kind, k.handler, q.chunk_index, q.attempts, 1 + q.max_retries, q.payload, j.payload,
+    select row(q.id, q.parent_sync_job_id, q.kind, k.handler, q.chunk_index, q.attempts, 1 + q.max_retries, coalesce(q.payload, j.payload), j.payload,
       q.owner_id, q.claim_token, q.locked_until, q.checkpoint)::chunk_private.claimed_chunk
     from chunk_private.slots s
     join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
@@ -153,7 +153,8 @@ begin
   if chunk.job_status = 'pending' then
     perform chunk_private.start_jobs(array[job_id]);
   end if;
-  return row(chunk.id, job_id, chunk.kind, handler, chunk_index, chunk.attempts, 1 + chunk.max_retries, chunk.payload, chunk.job_payload,
+  return row(chunk.id, job_id, chunk.kind, handler, chunk_index, chunk.attempts, 1 + chunk.max_retries, coalesce(chunk.payload, chunk.job_payload),
+    chunk.job_payload,
     chunk.owner_id, chunk.claim_token, chunk.locked_until, chunk.checkpoint);
 end
 $$;

@@ -66,7 +66,7 @@ begin
       q.owner_id, q.claim_token, q.locked_until, q.checkpoint, j.status as job_status, t.place
   )
   select
-    coalesce(array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, c.payload,
+    coalesce(array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, coalesce(c.payload, c.job_payload),
       c.job_payload, c.owner_id, c.claim_token, c.locked_until, c.checkpoint)::chunk_private.claimed_chunk order by c.place), '{}'),
     array_agg(c.parent_sync_job_id) filter (where c.job_status = 'pending')
   into claimed, starting

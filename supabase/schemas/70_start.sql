@@ -1,7 +1,7 @@
 -- Starting jobs. Users may call what is here and in the next two files for their own jobs, and write no table themselves:
 -- hence each is a definer function in chunk_private, which checks who calls, behind an invoker wrapper in public.
 
-create or replace function chunk_private.count_first_chunks(chunks jsonb, total_items bigint, chunk_size int)
+create or replace function chunk_private.count_first_chunks(chunks jsonb, total_items bigint, chunk_size int, most_bytes int)
 returns bigint
 language plpgsql
 immutable
@@ -16,7 +16,7 @@ begin
     if chunk_size is not null then
       raise exception using errcode = 'SC003', detail = 'chunk_size', message = 'chunk_size goes with total_items, not with chunks';
     end if;
-    perform chunk_private.check_chunks('chunks', chunks);
+    perform chunk_private.check_chunks('chunks', chunks, most_bytes);
     return jsonb_array_length(chunks);
   elsif total_items is null and chunk_size is null then
     return 1;
@@ -82,8 +82,7 @@ begin
     where j.kind = job.kind and j.job_key = job.job_key and j.owner_id is not distinct from job.owner_id
       and j.status in ('pending', 'running', 'paused');
     if found and job.request_id is not null then
-      insert into chunk_private.answered_requests (request_id, job_id, call) values (job.request_id, found_id, 'start')
-      on conflict do nothing;
+      perform chunk_private.remember_request(found_id, job.request_id, 'start');
     end if;
   end if;
   return found_id;
@@ -111,7 +110,7 @@ begin
       from generate_series(1, job.total_chunks) g (place)
     ) s where chunks is null and chunk_size is not null
     union all
-    select 1, job.payload, null where chunks is null and chunk_size is null
+    select 1, null, null where chunks is null and chunk_size is null -- it reads the job's, which is stored once
   ) c;
   perform chunk_private.line_up(job, 0, job.total_chunks);
   insert into chunk_private.lanes (kind, priority)
@@ -135,6 +134,7 @@ as $$
 #variable_conflict use_variable
 declare
   by_service constant boolean := chunk_private.is_service();
+  limits constant chunk_private.settings := (select s from chunk_private.settings s);
   rules public.sync_kinds;
   job public.sync_jobs;
   found_id uuid;
@@ -151,10 +151,13 @@ begin
   elsif length(job_key) not between 1 and 500 then
     raise exception using errcode = 'SC003', detail = 'job_key', message = 'job_key must be a text of 1 to 500 characters, or null';
   end if;
+  perform chunk_private.check_object('payload', payload, case when by_service then limits.max_payload_bytes else limits.user_max_payload_bytes end);
   perform chunk_private.check_range('priority', priority, -3, 3);
   perform chunk_private.check_range('max_concurrency', max_concurrency, 1, 1000);
   perform chunk_private.check_range('max_retries', max_retries, 0, 100);
-  job.total_chunks := chunk_private.count_first_chunks(chunks, total_items, chunk_size);
+  job.total_chunks := chunk_private.count_first_chunks(
+    chunks, total_items, chunk_size, case when by_service then limits.max_payload_bytes else limits.user_max_chunk_bytes end
+  );
   job.kind := kind;
   job.owner_id := chunk_private.owner_meant(owner_id);
   job.payload := payload;
@@ -181,6 +184,8 @@ begin
     end if;
     if not by_service then
       perform chunk_private.check_active_jobs(job.owner_id);
+      perform chunk_private.check_kept_chunks(job.owner_id, greatest(job.total_chunks, 1));
+      perform chunk_private.check_webhooks(job.owner_id);
     end if;
     insert into public.sync_jobs (kind, owner_id, status, payload, job_key, request_id, priority, max_concurrency, max_retries, sealed,
       total_chunks, items_total, job_no, stripes, completed_at)

@@ -45,11 +45,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
+  by_service constant boolean := chunk_private.is_service();
+  limits constant chunk_private.settings := (select s from chunk_private.settings s);
   job public.sync_jobs;
-  most bigint;
 begin
   chunks := coalesce(chunks, '[]');
-  perform chunk_private.check_chunks('chunks', chunks);
+  perform chunk_private.check_chunks('chunks', chunks, case when by_service then limits.max_payload_bytes else limits.user_max_chunk_bytes end);
   perform chunk_private.check_items('items_total', items_total);
   job := chunk_private.enter_own_job(parent_sync_job_id, 'append_sync_chunks');
   if request_id is not null and exists (
@@ -61,17 +62,20 @@ begin
   if job.status not in ('pending', 'running', 'paused') then
     perform chunk_private.refuse(job, 'appended to');
   end if;
-  if not chunk_private.is_service() then
+  if not by_service then
     if job.sealed then
       raise exception using errcode = 'SC005', message = format('the sync job %s is sealed: only an unsealed job can be appended to', job.id);
     end if;
-    select s.user_max_chunks into most from chunk_private.settings s;
-    if job.total_chunks + jsonb_array_length(chunks) > most then
-      raise exception using errcode = 'SC004', detail = 'chunks', message = format('a user''s job may have %s chunks', most);
+    if job.total_chunks + jsonb_array_length(chunks) > limits.user_max_chunks then
+      raise exception using errcode = 'SC004', detail = 'chunks',
+        message = format('a user''s job may have %s chunks (user_max_chunks)', limits.user_max_chunks);
     end if;
+    perform chunk_private.lock_user(job.owner_id);
+    perform chunk_private.check_kept_chunks(job.owner_id, jsonb_array_length(chunks));
+    perform chunk_private.check_webhooks(job.owner_id);
   end if;
   if request_id is not null then
-    insert into chunk_private.answered_requests (request_id, job_id, call) values (append_sync_chunks.request_id, job.id, 'append');
+    perform chunk_private.remember_request(job.id, request_id, 'append');
   end if;
   perform chunk_private.add_chunks(job.id, chunks, items_total);
   if seal and not job.sealed then

@@ -81,6 +81,10 @@ begin
   if job.status in ('completed', 'failed', 'cancelled') then
     perform chunk_private.refuse(job, 'resumed');
   elsif job.status = 'paused' then
+    if not chunk_private.is_service() then
+      perform chunk_private.lock_user(job.owner_id);
+      perform chunk_private.check_webhooks(job.owner_id);
+    end if;
     update public.sync_jobs j
     set status = case when j.started_at is null then 'pending' else 'running' end
     where j.id = job.id;
@@ -104,9 +108,12 @@ declare
 begin
   if job.status in ('completed', 'cancelled') then
     perform chunk_private.refuse(job, 'retried');
-  elsif job.status = 'failed' and not chunk_private.is_service() then
+  elsif not chunk_private.is_service() then
     perform chunk_private.lock_user(job.owner_id);
-    perform chunk_private.check_active_jobs(job.owner_id);
+    perform chunk_private.check_webhooks(job.owner_id);
+    if job.status = 'failed' then
+      perform chunk_private.check_active_jobs(job.owner_id);
+    end if;
   end if;
   if from_start then
     update chunk_private.job_counters c

@@ -60,8 +60,8 @@ begin
     request_ids := request_ids || request_id;
     problems := problems || problem;
   end loop;
-  insert into chunk_private.dispatches (job_id, owner_id, chunk_id, request_id, error)
-  select job.id, job.owner_id, d.chunk_id, d.request_id, d.problem
+  insert into chunk_private.dispatches (job_id, owner_id, chunk_id, request_id, error, by_user)
+  select job.id, job.owner_id, d.chunk_id, d.request_id, d.problem, not chunk_private.is_service()
   from unnest(chunk_ids, request_ids, problems) d (chunk_id, request_id, problem);
   return cardinality(array_remove(request_ids, null));
 end

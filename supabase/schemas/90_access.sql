@@ -52,7 +52,7 @@ select chunk_private.set_reading_policy('chunk_private.watchdog', 'No user sees 
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;
 revoke execute on function
-  public.save_sync_kind, public.remove_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
+  public.save_sync_kind, public.remove_sync_kind, public.save_chunk_settings, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
@@ -71,7 +71,7 @@ grant execute on function
 to authenticated;
 
 grant execute on function
-  public.save_sync_kind, public.remove_sync_kind, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
+  public.save_sync_kind, public.remove_sync_kind, public.save_chunk_settings, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
@@ -100,7 +100,7 @@ select chunk_private.set_reading_policy('public.email_folders', 'Users see the f
 revoke execute on function
   public.save_email_account, public.remove_email_account, public.get_email_account_secret, public.plan_email_folder,
   public.save_synced_emails, public.save_email_flags, chunk_private.save_email_account,
-  chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.forget_email_password,
+  chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.check_email_port, chunk_private.forget_email_password,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
   public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails
 from public, anon, authenticated, service_role;
@@ -109,7 +109,7 @@ grant execute on function
 to authenticated, service_role;
 grant execute on function
   public.get_email_account_secret, public.plan_email_folder, public.save_synced_emails, public.save_email_flags,
-  chunk_private.get_email_account_secret,
+  chunk_private.get_email_account_secret, chunk_private.check_email_port,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
   public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails
 to service_role;

@@ -42,6 +42,14 @@ async def test_a_sync_is_started_worked_and_waited_for(client: Any, kind: str) -
     assert len(await done(job.timeline())) == 25
 
 
+async def test_a_sync_without_chunks_is_one_with_the_jobs_payload(client: Any, kind: str) -> None:
+    job = await done(client.trigger_sync(kind, payload={"n": 21}))
+    (chunk,) = await done(job.chunks())
+    assert chunk.payload == {"n": 21}
+    assert await done(worker_for(client, double, kinds=[kind]).run_until_idle()) == 1
+    assert await done(job.results()) == [{"doubled": 42}]
+
+
 async def test_watch_gives_snapshots_that_only_grow_until_the_end(client: Any, kind: str) -> None:
     job = await done(client.trigger_sync(kind, chunks=[{"n": n} for n in range(30)]))
     gate = threading.Semaphore(0)

@@ -1,6 +1,6 @@
 /** The email handler under test: beside an IMAP server, with a table that is a map. */
 
-import type { Answer, Chunk } from "../../supabase/functions/_shared/serve.ts";
+import type { Answer, Chunk, Context } from "../../supabase/functions/_shared/serve.ts";
 import { createSyncEmails } from "../../supabase/functions/sync-emails/handler.ts";
 import { connect } from "../../supabase/functions/sync-emails/mailbox.ts";
 import type { EmailRow } from "../../supabase/functions/sync-emails/message.ts";
@@ -44,10 +44,13 @@ export class MailSync implements AsyncDisposable {
       owner_id: null,
       payload,
       job_payload: { account: "work" },
+      checkpoint: null,
+      claim_token: crypto.randomUUID(),
+      time_left_ms: 100_000,
       ...over,
     };
     const rpc = (name: string, args: Args) => Promise.resolve(this.#answer(name, args));
-    return await this.#work(chunk, { signal, rpc, log: () => {} });
+    return await this.#work(chunk, { signal, rpc, log: () => {} } as unknown as Context);
   }
 
   /** Runs a chunk and all that follow from it; returns their answers. */

@@ -24,6 +24,7 @@ export function chunkRow(over: Partial<ClaimedChunk> & Record<string, unknown> =
     job_payload: {},
     owner_id: null,
     claim_token: crypto.randomUUID(),
+    checkpoint: null,
     locked_until: new Date(Date.now() + 600_000).toISOString(),
     ...over,
   };

@@ -75,13 +75,22 @@ Deno.test("the handler gets the chunk, its job's payload and the key", async () 
     body = await request.json();
     return ok();
   };
-  const chunk = chunkRow({ attempt: 2, owner_id: JOB, job_payload: { account: "work" } });
+  const chunk = chunkRow({
+    attempt: 2,
+    owner_id: JOB,
+    job_payload: { account: "work" },
+    checkpoint: { page: 7 },
+  });
   await using project = new LoopbackProject(oneChunk(chunk), { "demo-handler": handler });
   const test = new ProcessorUnderTest(project);
   await test.webhook();
   await test.settled();
   assert.equal(apikey, KEY);
-  assert.deepEqual(body, {
+  const { time_left_ms, ...said } = body;
+  assert.ok(Number.isInteger(time_left_ms));
+  // Of the ten seconds a tenth is kept for the report.
+  assert.ok(Number(time_left_ms) > 5000 && Number(time_left_ms) <= 9000, String(time_left_ms));
+  assert.deepEqual(said, {
     job_id: JOB,
     chunk_id: 11,
     chunk_index: 0,
@@ -90,6 +99,8 @@ Deno.test("the handler gets the chunk, its job's payload and the key", async () 
     owner_id: JOB,
     payload: { page: 1 },
     job_payload: { account: "work" },
+    checkpoint: { page: 7 },
+    claim_token: chunk.claim_token,
   });
 });
 

@@ -1,11 +1,11 @@
 /**
- * A project on loopback for the functions' tests: a gateway whose `/rest/v1/rpc/*` and `/functions/v1/*` are plain
- * functions of the test, over real HTTP, and that keeps what was asked.
+ * A project on loopback for the functions' tests: a gateway whose `/rest/v1/rpc/*`, `/rest/v1/*` and `/functions/v1/*`
+ * are plain functions of the test, over real HTTP, and that keeps what was asked.
  */
 
 export const KEY = "sb_secret_for_tests_only";
 
-/** One call of an SQL function, its body as it was sent. */
+/** One call of an SQL function, its body as it was sent; or a read of a table, `args` its filters. */
 export interface RpcCall {
   name: string;
   text: string;
@@ -16,7 +16,7 @@ export interface RpcCall {
 
 type Answer = (args: Record<string, unknown>, call: RpcCall) => unknown;
 
-/** SQL functions by name: what each answers; a `Response` is sent as it is. */
+/** SQL functions, and tables, by name: what each answers; a `Response` is sent as it is. */
 export type SqlFunctions = Record<string, Answer>;
 
 export class LoopbackProject implements AsyncDisposable {
@@ -45,15 +45,16 @@ export class LoopbackProject implements AsyncDisposable {
   }
 
   async #answer(request: Request): Promise<Response> {
-    const path = new URL(request.url).pathname;
+    const { pathname: path, searchParams } = new URL(request.url);
     const functionName = /^\/functions\/v1\/([^/]+)$/.exec(path)?.[1];
     if (functionName !== undefined) {
       return await this.functions[functionName]?.(request) ??
         new Response("no such function", { status: 404 });
     }
-    const name = /^\/rest\/v1\/rpc\/([^/]+)$/.exec(path)?.[1] ?? "";
+    const name = /^\/rest\/v1\/(?:rpc\/)?([^/]+)$/.exec(path)?.[1] ?? "";
     const text = await request.text();
-    const call = { name, text, args: JSON.parse(text || "{}"), headers: request.headers };
+    const args = request.method === "GET" ? Object.fromEntries(searchParams) : JSON.parse(text || "{}");
+    const call = { name, text, args, headers: request.headers };
     this.calls.push(call);
     const answer = await this.sql[name]?.(call.args, call);
     if (answer instanceof Response) return answer;

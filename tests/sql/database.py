@@ -24,7 +24,7 @@ NEVER = datetime.max.replace(tzinfo=UTC)
 # The arguments that are jsonb.
 _JSON = {
     *("chunks", "payload", "result", "next_chunks", "completions", "leases"),
-    *("checkpoint", "next_state", "state"),
+    *("checkpoint", "next_state", "state", "settings"),
 }
 # What `pass_time` moves.
 _TIMESTAMPS = {

@@ -95,6 +95,17 @@ export function whyNotStorable(value: unknown, name: string): string | null {
   return null;
 }
 
+/** Why a value is no number of items, as the database counts them, or `null` when it is one. */
+export function whyNotCount(value: unknown, name: string): string | null {
+  if (Number.isSafeInteger(value) && (value as number) >= 0) return null;
+  return `${name} is not a whole number from 0 to ${Number.MAX_SAFE_INTEGER}`;
+}
+
+/** Whether a value is written as a JSON object: no list, and nothing with a form of its own such as a date or a map. */
+export function isJsonObject(value: unknown): value is Record<string, unknown> {
+  return Object.prototype.toString.call(value) === "[object Object]";
+}
+
 /** Text that `text` and `jsonb` columns take: `\u0000` dropped, lone surrogates replaced by U+FFFD. */
 export function storableText(text: string): string {
   return text.replaceAll("\u0000", "").toWellFormed();

@@ -1,4 +1,4 @@
-/** Calls of the project's SQL functions through its Data API. */
+/** Calls of the project's SQL functions, and reads of its tables, through its Data API. */
 
 import { keyHeaders } from "./auth.ts";
 import { parseJson, stringifyJson } from "./json.ts";
@@ -23,6 +23,12 @@ export class RpcError extends Error {
     if (this.status === 400 && this.code === null) return true;
     return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
   }
+
+  /** Whether what was sent is at fault (too large, too deep, an invalid value), and not the key or the address. */
+  get refused(): boolean {
+    return this.status >= 400 && this.status < 500 && ![401, 403, 404].includes(this.status) &&
+      !this.retryable;
+  }
 }
 
 /** How long one call may take, and what ends it early. */
@@ -40,35 +46,65 @@ export type Rpc = (name: string, args: Record<string, unknown>, options?: RpcOpt
  * @throws RpcError from every call that fails; its message never holds the key.
  */
 export function createRpc(url: string, key: string): Rpc {
-  return async (name, args, { timeoutMs = 10_000, signal } = {}) => {
-    const timeout = AbortSignal.timeout(timeoutMs);
-    let response: Response;
-    let text: string;
-    try {
-      response = await fetch(`${url}/rest/v1/rpc/${name}`, {
-        method: "POST",
-        headers: { ...keyHeaders(key), "content-type": "application/json" },
-        body: stringifyJson(args),
-        redirect: "manual",
-        signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
-      });
-      text = await response.text();
-    } catch (error) {
-      const why = timeout.aborted ? `no answer within ${timeoutMs / 1000} s` : messageOf(error);
-      throw new RpcError(0, null, `${name}: ${why}`);
-    }
-    if (response.ok) {
-      if (text === "") return null;
-      try {
-        return parseJson(text, { exactDecimals: true });
-      } catch {
-        // A proxy's page with status 200 says nothing about whether the call arrived.
-        throw new RpcError(502, null, `${name}: the answer is not JSON`);
-      }
-    }
-    const { code, message } = readError(text);
-    throw new RpcError(response.status, code, `${name}: ${message ?? `HTTP ${response.status}`}`);
+  const headers = { ...keyHeaders(key), "content-type": "application/json" };
+  return (name, args, options) => {
+    const call = { method: "POST", headers, body: stringifyJson(args) };
+    return exchange(name, `${url}/rest/v1/rpc/${name}`, call, options);
   };
+}
+
+/** Reads rows of a table; `filters` are PostgREST's, as in `{ id: "eq.7", select: "status" }`. */
+export type Select = (
+  table: string,
+  filters: Record<string, string>,
+  options?: RpcOptions,
+) => Promise<Record<string, unknown>[]>;
+
+/**
+ * A {@link Select} bound to a project and a key.
+ *
+ * @throws RpcError from every read that fails.
+ */
+export function createSelect(url: string, key: string): Select {
+  return async (table, filters, options) => {
+    const address = `${url}/rest/v1/${table}?${new URLSearchParams(filters)}`;
+    const rows = await exchange(table, address, { headers: keyHeaders(key) }, options);
+    if (!Array.isArray(rows)) throw new RpcError(502, null, `${table}: the answer is not a list`);
+    return rows;
+  };
+}
+
+async function exchange(
+  name: string,
+  address: string,
+  request: RequestInit,
+  { timeoutMs = 10_000, signal }: RpcOptions = {},
+): Promise<unknown> {
+  const timeout = AbortSignal.timeout(timeoutMs);
+  let response: Response;
+  let text: string;
+  try {
+    response = await fetch(address, {
+      ...request,
+      redirect: "manual",
+      signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+    });
+    text = await response.text();
+  } catch (error) {
+    const why = timeout.aborted ? `no answer within ${timeoutMs / 1000} s` : messageOf(error);
+    throw new RpcError(0, null, `${name}: ${why}`);
+  }
+  if (response.ok) {
+    if (text === "") return null;
+    try {
+      return parseJson(text, { exactDecimals: true });
+    } catch {
+      // A proxy's page with status 200 says nothing about whether the call arrived.
+      throw new RpcError(502, null, `${name}: the answer is not JSON`);
+    }
+  }
+  const { code, message } = readError(text);
+  throw new RpcError(response.status, code, `${name}: ${message ?? `HTTP ${response.status}`}`);
 }
 
 function readError(text: string): { code: string | null; message: string | null } {

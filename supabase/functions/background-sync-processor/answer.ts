@@ -3,7 +3,8 @@
  *
  * | answer | outcome |
  * |---|---|
- * | 200 with `{result?, items_processed?, items_total?, next_chunks?}` | completed |
+ * | 200 with `{result?, items_processed?, items_total?, next_chunks?, next_state?}` | completed |
+ * | 200 with `{continue: true, checkpoint?, items_processed?}` | given back, to go on from its checkpoint at once |
  * | 204 | completed, without a result |
  * | 200 with other JSON, an unknown field, a wrong type, or what `jsonb` refuses | failed for good: a bug, not a mishap |
  * | 200 with more than {@link MAX_ANSWER_BYTES} | failed for good |
@@ -15,7 +16,7 @@
  * 5xx and no answer at all say more about the handler than about the chunk: `handler_down`.
  */
 
-import { parseJson, storableText, whyNotStorable } from "../_shared/json.ts";
+import { isJsonObject, parseJson, storableText, whyNotCount, whyNotStorable } from "../_shared/json.ts";
 import { messageOf } from "../_shared/log.ts";
 
 /** Arguments of `complete_chunk_job_safe` that an answer decides. */
@@ -28,8 +29,24 @@ export interface Report {
   next_chunks?: unknown[] | null;
   items_processed?: number | null;
   items_total?: number | null;
+  next_state?: Record<string, unknown> | null;
   /** The failure is the handler's, not the chunk's. */
   handler_down?: boolean;
+}
+
+/** Arguments of `release_chunk_job` that an answer decides: the chunk goes on in another invocation. */
+export interface Continuation {
+  /** Where; null: at what the handler has saved last. */
+  checkpoint: Record<string, unknown> | null;
+  items_processed: number | null;
+}
+
+/** What becomes of a chunk by its handler's answer. */
+export type Outcome = Report | Continuation;
+
+/** Whether the chunk has not ended. */
+export function continues(outcome: Outcome): outcome is Continuation {
+  return "checkpoint" in outcome;
 }
 
 /** A larger answer is refused unread: results of that size belong in a table of the handler's own. */
@@ -43,12 +60,11 @@ const MAX_RETRY_AFTER_SECONDS = 604_800;
 
 /** 4xx that may go away by itself. */
 const TEMPORARY_4XX = new Set([408, 425, 429]);
-/** What `isCount` asks for; the database takes no more. */
-const A_COUNT = `a whole number from 0 to ${Number.MAX_SAFE_INTEGER}`;
-const ANSWER_FIELDS = new Set(["result", "items_processed", "items_total", "next_chunks"]);
+const REPORT_FIELDS = ["result", "items_processed", "items_total", "next_chunks", "next_state"];
+const CONTINUATION_FIELDS = ["continue", "checkpoint", "items_processed"];
 
 /** Reads a handler's answer, never more of it than is needed, and decides. */
-export async function readAnswer(handler: string, response: Response): Promise<Report> {
+export async function readAnswer(handler: string, response: Response): Promise<Outcome> {
   if (response.status === 204) return { success: true };
   const limit = response.status === 200 ? MAX_ANSWER_BYTES : MAX_ERROR_BYTES;
   let body: { text: string; complete: boolean };
@@ -83,7 +99,7 @@ export function failure(error: string, retryable: boolean): Report {
   return { success: false, error: storableText(error), retryable };
 }
 
-function readResult(handler: string, text: string): Report {
+function readResult(handler: string, text: string): Outcome {
   let answer: unknown;
   try {
     answer = parseJson(text, { exactDecimals: true });
@@ -96,28 +112,52 @@ function readResult(handler: string, text: string): Report {
     return failure(`${handler} answered 200 without JSON${said ? `: ${said}` : ": an empty body"}`, true);
   }
   const refuse = (why: string) => failure(`${handler} answered 200, but ${why}`, false);
-  if (typeof answer !== "object" || answer === null || Array.isArray(answer)) {
+  if (!isJsonObject(answer)) {
     return refuse("the body is not an object {result, items_processed, next_chunks}");
   }
-  const fields = answer as Record<string, unknown>;
-  const unknown = Object.keys(fields).find((field) => !ANSWER_FIELDS.has(field));
-  if (unknown !== undefined) return refuse(`the field ${JSON.stringify(unknown.slice(0, 100))} is unknown`);
-  const { result, items_processed = null, items_total = null, next_chunks = null } = fields;
-  if (!isCount(items_processed)) return refuse(`items_processed is not ${A_COUNT}`);
-  if (!isCount(items_total)) return refuse(`items_total is not ${A_COUNT}`);
-  if (!isChunkList(next_chunks)) return refuse("next_chunks is not a list of objects");
-  const flaw = whyNotStorable(result, "result") ?? whyNotStorable(next_chunks, "next_chunks");
+  const flaw = flawOf(answer);
   if (flaw !== null) return refuse(flaw);
-  return { success: true, result, items_processed, items_total, next_chunks };
+  const { result, items_processed = null, items_total = null, next_chunks = null, next_state = null } =
+    answer;
+  if (answer.continue === true) {
+    return { checkpoint: answer.checkpoint ?? null, items_processed } as Continuation;
+  }
+  return { success: true, result, items_processed, items_total, next_chunks, next_state } as Report;
 }
 
-function isCount(value: unknown): value is number | null {
-  return value === null || (Number.isSafeInteger(value) && (value as number) >= 0);
+/** What is wrong with an answer, null: nothing. A field that is null counts as left out. */
+function flawOf(answer: Record<string, unknown>): string | null {
+  const goesOn = answer.continue === true;
+  for (const [field, value] of Object.entries(answer)) {
+    const isOfReport = REPORT_FIELDS.includes(field);
+    const isOfContinuation = CONTINUATION_FIELDS.includes(field);
+    if (!isOfReport && !isOfContinuation) {
+      return `the field ${JSON.stringify(field.slice(0, 100))} is unknown`;
+    }
+    if (value === null) continue;
+    const flaw = flawOfField(field, value);
+    if (flaw !== null) return flaw;
+    if (goesOn && !isOfContinuation) return `${field} does not go with continue: true`;
+    if (!goesOn && field === "checkpoint") return "checkpoint goes with continue: true only";
+  }
+  return null;
 }
 
-function isChunkList(value: unknown): value is unknown[] | null {
-  const isObject = (item: unknown) => typeof item === "object" && item !== null && !Array.isArray(item);
-  return value === null || (Array.isArray(value) && value.every(isObject));
+function flawOfField(field: string, value: unknown): string | null {
+  switch (field) {
+    case "continue":
+      return typeof value === "boolean" ? null : "continue is neither true nor false";
+    case "items_processed":
+    case "items_total":
+      return whyNotCount(value, field);
+    case "next_chunks":
+      if (!Array.isArray(value) || !value.every(isJsonObject)) return "next_chunks is not a list of objects";
+      break;
+    case "checkpoint":
+    case "next_state":
+      if (!isJsonObject(value)) return `${field} is not an object`;
+  }
+  return whyNotStorable(value, field);
 }
 
 /** Reads at most `limit` bytes; the rest is never fetched. */

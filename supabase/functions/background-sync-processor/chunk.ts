@@ -3,8 +3,9 @@
 import { keyHeaders } from "../_shared/auth.ts";
 import { stringifyJson } from "../_shared/json.ts";
 import { type Log, messageOf } from "../_shared/log.ts";
-import { type Rpc, RpcError, withRetries } from "../_shared/rpc.ts";
-import { failure, readAnswer, type Report, unreachable } from "./answer.ts";
+import { type Rpc, RpcError, type Select, withRetries } from "../_shared/rpc.ts";
+import { continues, failure, type Outcome, readAnswer, type Report, unreachable } from "./answer.ts";
+import { keepLease } from "./lease.ts";
 
 /** A row of `claim_next_chunk_job_safe`; `next` of a completion has the same shape. */
 export interface ClaimedChunk {
@@ -19,9 +20,10 @@ export interface ClaimedChunk {
   owner_id: string | null;
   claim_token: string;
   locked_until: string;
+  checkpoint?: unknown;
 }
 
-/** The answer of `complete_chunk_job_safe`. */
+/** The answer of `complete_chunk_job_safe`, or of `release_chunk_job`. */
 export interface Completion {
   outcome: string;
   next?: ClaimedChunk | null;
@@ -30,6 +32,7 @@ export interface Completion {
 /** What a chunk needs of the invocation that works on it. Times are `performance.now()`. */
 export interface Invocation {
   rpc: Rpc;
+  select: Select;
   url: string;
   key: string;
   log: Log;
@@ -44,11 +47,10 @@ export interface Invocation {
 /** Why a handler's call was ended before it answered. */
 type Ending = "cancelled" | "lost" | "given back" | "time";
 
-/** A heartbeat more often than this would only be load. */
-const MIN_HEARTBEAT_MS = 500;
-
 /** Milliseconds that giving back may take: the worker is about to be ended. */
 const GIVE_BACK_TIMEOUT_MS = 2000;
+/** Milliseconds to ask whether the handler has saved: its time is over, and that of the report is short. */
+const HAS_SAVED_TIMEOUT_MS = 1000;
 
 /** Works on one claim. Use: `run()`, then `report()` unless it returned null. */
 export class ChunkRun {
@@ -65,7 +67,7 @@ export class ChunkRun {
   ) {}
 
   /** Calls the handler. Null: there is nothing to report, the claim was given back or is another's by now. */
-  async run(): Promise<Report | null> {
+  async run(): Promise<Outcome | null> {
     const { handler } = this.chunk;
     if (!handler) return failure(`the kind ${this.chunk.kind} has no handler`, false);
     const heartbeats = this.#keepLease();
@@ -84,29 +86,32 @@ export class ChunkRun {
   /**
    * Reports until it is heard or the time is over. Repeating is safe: the token makes it one report.
    *
-   * @param claimNext ask for the job's next chunk, already claimed.
+   * @param claimNext ask for the job's next chunk, already claimed, when this one has ended.
    * @returns null when nobody heard it; the lease will then expire and the watchdog take over.
    */
-  async report(report: Report, claimNext: boolean): Promise<Completion | null> {
+  async report(outcome: Outcome, claimNext: boolean): Promise<Completion | null> {
     this.#reporting = true;
     const { rpc, log, reportUntil } = this.invocation;
-    const send = (what: Report) =>
+    const send = (what: Outcome) =>
       withRetries(
         async () => {
           const timeoutMs = Math.min(Math.max(reportUntil - performance.now(), 1000), 10_000);
-          const args = { ...this.#token(), ...what, claim_next: claimNext };
-          return await rpc("complete_chunk_job_safe", args, { timeoutMs }) as Completion;
+          const [name, more] = continues(what)
+            ? ["release_chunk_job", { reason: "goes on from its checkpoint" }]
+            : ["complete_chunk_job_safe", { claim_next: claimNext }];
+          return await rpc(name, { ...this.#token(), ...what, ...more }, { timeoutMs }) as Completion;
         },
         reportUntil,
         (error, attempt) =>
           log("report_retry", { ...this.#where(), attempt_to_report: attempt, error: error.message }),
       );
     try {
-      return await send(report);
+      return await send(outcome);
     } catch (error) {
       log("report_failed", { ...this.#where(), error: messageOf(error) });
-      if (!report.success || !(error instanceof RpcError) || !isRefusal(error)) return null;
-      const why = failure(`the database refused the result: ${error.message}`.slice(0, 500), false);
+      const what = continues(outcome) ? "checkpoint" : outcome.success ? "result" : null;
+      if (what === null || !(error instanceof RpcError) || !error.refused) return null;
+      const why = failure(`the database refused the ${what}: ${error.message}`.slice(0, 500), false);
       return await send(why).catch(() => null);
     } finally {
       this.#finished.abort();
@@ -133,7 +138,7 @@ export class ChunkRun {
     this.#ending.abort(why);
   }
 
-  async #call(handler: string): Promise<Report> {
+  async #call(handler: string): Promise<Outcome> {
     const { url, key } = this.invocation;
     const { chunk } = this;
     const response = await fetch(`${url}/functions/v1/${encodeURIComponent(handler)}`, {
@@ -148,18 +153,22 @@ export class ChunkRun {
         owner_id: chunk.owner_id,
         payload: chunk.payload,
         job_payload: chunk.job_payload,
+        checkpoint: chunk.checkpoint ?? null,
+        claim_token: chunk.claim_token,
+        time_left_ms: Math.max(0, Math.floor(this.invocation.handlerUntil - performance.now())),
       }),
       // Following a redirect would carry the key to wherever it points.
       redirect: "manual",
       signal: this.#ending.signal,
     });
-    const report = await readAnswer(handler, response);
+    const outcome = await readAnswer(handler, response);
     // An answer that came whole in the last moment counts, unless the claim is no longer ours.
     const { aborted, reason } = this.#ending.signal;
-    if (aborted && (!report.success || reason === "given back" || reason === "lost")) throw reason;
+    const isWhole = continues(outcome) || outcome.success;
+    if (aborted && (!isWhole || reason === "given back" || reason === "lost")) throw reason;
     // A handler that echoes its request must not put the key into a table.
-    if (report.error) report.error = report.error.replaceAll(key, "[key]");
-    return report;
+    if (!continues(outcome) && outcome.error) outcome.error = outcome.error.replaceAll(key, "[key]");
+    return outcome;
   }
 
   async #explain(handler: string, error: unknown): Promise<Report | null> {
@@ -182,10 +191,27 @@ export class ChunkRun {
         return null;
       case "time": {
         const seconds = Math.round((performance.now() - this.started) / 1000);
-        if (this.hasFullTime) return failure(`${handler} did not answer within ${seconds} s`, true);
+        if (this.hasFullTime && !await this.#hasSaved()) {
+          return failure(`${handler} did not answer within ${seconds} s`, true);
+        }
         await this.#giveBack("the invocation's time was over");
         return null;
       }
+    }
+  }
+
+  /** Whether the handler has saved a new checkpoint in this attempt: giving back costs none then, however often. */
+  async #hasSaved(): Promise<boolean> {
+    const { chunk_id, claim_token } = this.#token();
+    const columns = "started_at,checkpoint_at";
+    const filters = { id: `eq.${chunk_id}`, claim_token: `eq.${claim_token}`, select: columns };
+    try {
+      const options = { timeoutMs: HAS_SAVED_TIMEOUT_MS };
+      const [row] = await this.invocation.select("chunk_processing_queue", filters, options);
+      return Date.parse(String(row?.checkpoint_at)) >= Date.parse(String(row?.started_at));
+    } catch (error) {
+      this.invocation.log("read_failed", { ...this.#where(), error: messageOf(error) });
+      return false;
     }
   }
 
@@ -203,47 +229,14 @@ export class ChunkRun {
     }
   }
 
-  /** Extends the lease every third of it until the chunk is reported; ends the handler's call when it is in vain. */
+  /** Keeps the lease until the chunk is reported; ends the handler's call when it is in vain. */
   async #keepLease(): Promise<void> {
     const { rpc, log, heartbeatMs } = this.invocation;
     const { signal } = this.#finished;
-    let lockedUntil = this.chunk.locked_until;
-    while (!signal.aborted) {
-      // Our clock may differ from the database's; the bounds keep the pause sensible whatever it says.
-      const third = (Date.parse(lockedUntil) - Date.now()) / 3;
-      await pause(Math.max(Math.min(third || heartbeatMs, heartbeatMs), MIN_HEARTBEAT_MS), signal);
-      if (signal.aborted) return;
-      try {
-        const answer = await rpc("extend_chunk_lease", this.#token(), { timeoutMs: heartbeatMs, signal }) as {
-          ok: boolean;
-          cancel_requested?: boolean;
-          locked_until?: string | null;
-        };
-        lockedUntil = answer.locked_until ?? lockedUntil;
-        if (answer.cancel_requested) this.#end("cancelled");
-        else if (!answer.ok) this.#end("lost");
-        if (answer.cancel_requested || !answer.ok) return;
-      } catch (error) {
-        if (!signal.aborted) log("heartbeat_failed", { ...this.#where(), error: messageOf(error) });
-      }
-    }
+    const extend = () => rpc("extend_chunk_lease", this.#token(), { timeoutMs: heartbeatMs, signal });
+    const onFailure = (error: unknown) =>
+      log("heartbeat_failed", { ...this.#where(), error: messageOf(error) });
+    const end = await keepLease(extend, this.chunk.locked_until, heartbeatMs, signal, onFailure);
+    if (end !== null) this.#end(end);
   }
-}
-
-/** Whether the report itself is at fault (too large, too deep, an invalid next chunk), and not the key or the address. */
-function isRefusal({ status, retryable }: RpcError): boolean {
-  return status >= 400 && status < 500 && ![401, 403, 404].includes(status) && !retryable;
-}
-
-/** Waits, at most until the signal. */
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", done);
-  });
 }

@@ -2,10 +2,12 @@
  * One invocation's work: the chunk that it has claimed and, while there is time, those after it.
  *
  * Each report brings the job's next chunk, already claimed; when the job has none left, any other that waits is
- * claimed. The last report leaves the next chunk to a fresh webhook from the database.
+ * claimed. The last report leaves the next chunk to a fresh webhook from the database. So does a chunk that goes on from its
+ * checkpoint: its handler has found the time that is left too short.
  */
 
 import { type Log, messageOf } from "../_shared/log.ts";
+import { continues, type Outcome } from "./answer.ts";
 import { ChunkRun, type ClaimedChunk, type Completion, type Invocation } from "./chunk.ts";
 import type { Settings } from "./settings.ts";
 
@@ -44,15 +46,19 @@ export async function drain(
     try {
       // The end of the worker was announced while this claim was on its way.
       if (ending()) return await run.stop("the worker is about to end");
-      const report = await run.run();
-      if (report === null) return;
+      const outcome: Outcome | null = await run.run();
+      if (outcome === null) return;
+      if (continues(outcome)) {
+        completion = await run.report(outcome, false);
+        return logOutcome(log, chunk, performance.now() - begun, completion);
+      }
       done += 1;
       slowest = Math.max(slowest, performance.now() - begun);
-      handlerFailures = report.handler_down ? handlerFailures + 1 : 0;
+      handlerFailures = outcome.handler_down ? handlerFailures + 1 : 0;
       const handlerDown = handlerFailures >= FAILURES_OF_A_HANDLER;
       goesOn = !ending() && !handlerDown && hasTimeForMore(slowest, done, invocation, settings);
-      completion = await run.report({ ...report, handler_down: handlerDown || undefined }, goesOn);
-      logOutcome(log, chunk, performance.now() - begun, completion, report.error);
+      completion = await run.report({ ...outcome, handler_down: handlerDown || undefined }, goesOn);
+      logOutcome(log, chunk, performance.now() - begun, completion, outcome.error);
       if (handlerDown) log("handler_down", { kind: chunk.kind, job: chunk.parent_sync_job_id });
     } finally {
       inWork.delete(run);

@@ -6,7 +6,7 @@
  */
 
 import { type Log, messageOf } from "../_shared/log.ts";
-import { createRpc, type Rpc, RpcError, withRetries } from "../_shared/rpc.ts";
+import { createRpc, createSelect, type Rpc, RpcError, withRetries } from "../_shared/rpc.ts";
 import { VERSION } from "../_shared/version.ts";
 import type { ChunkRun, ClaimedChunk, Invocation } from "./chunk.ts";
 import { drain } from "./drain.ts";
@@ -110,7 +110,8 @@ export function createProcessor(dependencies: Dependencies): Processor {
       : Math.max(Math.min(ends, workerUntil), started + LEAST_TIME_MS);
     const reserve = Math.min(settings.wallClockMs / 10, 5000);
     const { heartbeatMs } = settings;
-    return { rpc, url, key, log, handlerUntil: reportUntil - reserve, reportUntil, heartbeatMs };
+    const select = createSelect(url, key);
+    return { rpc, select, url, key, log, handlerUntil: reportUntil - reserve, reportUntil, heartbeatMs };
   }
 
   async function stop(reason: string): Promise<void> {

@@ -29,6 +29,7 @@ FOR_THE_SERVICE = {
     *(
         "save_sync_kind",
         "remove_sync_kind",
+        "save_chunk_settings",
         "configure_chunk_processing",
         "claim_next_chunk_job_safe",
         "claim_chunk_jobs_safe",

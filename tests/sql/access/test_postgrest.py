@@ -19,6 +19,7 @@ CHUNK = {"chunk_id": 1, "claim_token": NOBODY}
 CALLS: dict[str, tuple[dict[str, Any], int]] = {
     "save_sync_kind": ({"kind": "api"}, 200),
     "remove_sync_kind": ({"kind": "nobody's"}, 200),
+    "save_chunk_settings": ({"settings": {}}, 200),
     "configure_chunk_processing": (
         {"project_url": "http://a.example", "processor_key": "sb_secret_abcdefgh"},
         200,

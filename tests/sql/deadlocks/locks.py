@@ -15,6 +15,7 @@ KEYS = {
     "claim id": "uuid_hash_extended(%s, 1)",
     "user": "uuid_hash_extended(%s, 2)",
     "webhooks": "hashtextextended(%s, 3)",
+    "settings": "hashtextextended(%s, 4)",
 }
 # The rows of a job, and how they are locked. Foreign keys lock rows too, but only against being deleted: FOR KEY SHARE,
 # which gets along with these.
@@ -41,7 +42,7 @@ class Subject(NamedTuple):
     def name(self, lock: str) -> str:
         """What a lock is named after, or its rows are found by."""
         named = {"claim id": self.claim_id, "user": self.user, "state": self.job_key}
-        return "supabase-chunks: webhooks" if lock == "webhooks" else named.get(lock, self.job)
+        return f"supabase-chunks: {lock}" if lock in ("webhooks", "settings") else named.get(lock, self.job)
 
 
 def held(admin: Session, pid: int, subject: Subject) -> set[str]:

@@ -132,6 +132,14 @@ def paused(session: Session) -> Scene:
     return scene
 
 
+def of_a_user(session: Session) -> Scene:
+    """A user's paused job, not sealed."""
+    user = str(uuid.uuid4())
+    scene = Scene(session, session.start(chunks=[{}], owner_id=user, sealed=False)["id"], user=user)
+    session.control("pause_sync_job", scene.job)
+    return scene
+
+
 def failed(session: Session) -> Scene:
     """A user's job that has failed."""
     user = str(uuid.uuid4())
@@ -178,7 +186,7 @@ def of_scene(scene: Scene) -> dict[str, Any]:
 Trial = tuple[Act, list[Callable[[Session], Scene]]]
 TRIED: dict[str, Trial] = {
     "start_sync_job": (lambda s, scene: s.start(chunks=[{}]), [failed]),
-    "append_sync_chunks": (append, [with_free_slots, not_sealed]),
+    "append_sync_chunks": (append, [with_free_slots, not_sealed, of_a_user]),
     "enqueue_chunks_from_rows": (insert_rows, [with_free_slots]),
     "claim_next_chunk_job_safe": (
         lambda s, scene: s.call_rows("claim_next_chunk_job_safe", **of_scene(scene)),
@@ -210,7 +218,7 @@ TRIED: dict[str, Trial] = {
     "get_sync_job_progress_safe": (lambda s, scene: s.progress(scene.job), [busy]),
     "cancel_sync_job": (lambda s, scene: control(s, scene, "cancel_sync_job"), [busy]),
     "pause_sync_job": (lambda s, scene: control(s, scene, "pause_sync_job"), [busy]),
-    "resume_sync_job": (lambda s, scene: control(s, scene, "resume_sync_job"), [paused]),
+    "resume_sync_job": (lambda s, scene: control(s, scene, "resume_sync_job"), [paused, of_a_user]),
     "retry_failed_chunks": (
         lambda s, scene: control(s, scene, "retry_failed_chunks"),
         [with_free_slots, failed],
@@ -227,6 +235,7 @@ TRIED: dict[str, Trial] = {
         lambda s, scene: s.call("configure_chunk_processing", project_url=URL, processor_key=KEY),
         [busy],
     ),
+    "save_chunk_settings": (lambda s, _scene: s.call("save_chunk_settings", settings={}), [busy]),
     "chunk_system_health": (lambda s, scene: s.call("chunk_system_health"), [busy]),
 }
 ON_THE_WALL = {row.name: row.locks for row in functions_on_the_wall()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
@@ -43,8 +44,18 @@ def test_items_are_cut_into_chunks_and_the_last_one_is_short(service: Session) -
 
 
 def test_with_neither_the_jobs_payload_is_the_one_chunk(service: Session) -> None:
-    job = service.start(payload={"account": "work"})
-    assert [row["payload"] for row in service.chunks(job["id"])] == [{"account": "work"}]
+    """It is stored once, in the job: the chunk says null, and every sort of claim gives it out."""
+    job = service.start(payload={"account": "work"})["id"]
+    assert [row["payload"] for row in service.chunks(job)] == [None]
+    claim_id = str(uuid.uuid4())
+    chunk = service.claimed(job, claim_id=claim_id)
+    assert service.claimed(job, claim_id=claim_id) == chunk
+    assert chunk["payload"] == chunk["job_payload"] == {"account": "work"}
+    service.give_back(chunk)
+    (chunk,) = service.call(
+        "claim_chunk_jobs_safe", worker_id="w", batch_size=5, parent_sync_job_id=job, kinds=["plain"]
+    )
+    assert chunk["payload"] == {"account": "work"}
 
 
 @pytest.mark.parametrize("arguments", [{"chunks": []}, {"total_items": 0, "chunk_size": 10}])
