@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from types import coroutine
 from typing import Any, TypeAlias, TypeVar
 
-from .errors import ChunksError, RequestTimeout, ResponseError
+from .errors import ChunksError, RequestTimeout, ResponseError, StatementTimeout
 
 T = TypeVar("T")
 
@@ -30,6 +30,8 @@ class Call:
     arguments: dict[str, Any] = field(repr=False)
     timeout: float | None = None
     """Seconds, when it must be shorter than the client's own."""
+    is_stopped_once: bool = False
+    """Whether the caller wants to hear of a `StatementTimeout` at once, instead of a repetition."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ def sleep(seconds: float) -> Flow[None]:
 class Retry:
     """How often and how patiently a failed request is repeated.
 
-    Repeated are lost connections and the statuses 429, 502, 503 and 504 (and Cloudflare's 520 to 524);
-    everything this package sends is safe to repeat. The pause doubles from `first_delay` up to `max_delay`
+    Repeated are lost connections, the statuses 429, 502, 503 and 504 (and Cloudflare's 520 to 524), and what
+    the database has stopped, refused while it is read-only, or undone for the sake of others; everything this
+    package sends is safe to repeat. The pause doubles from `first_delay` up to `max_delay`
     seconds, less a random part of up to a half; a Retry-After of the server counts instead, unless it is
     longer than `max_retry_after`.
 
@@ -124,6 +127,8 @@ def persist(request: Request, retry: Retry, *, deadline: float | None = None) ->
             return (yield from send(request))
         except ChunksError as error:
             delay = retry.delay(attempt, error)
+            if isinstance(error, StatementTimeout) and isinstance(request, Call) and request.is_stopped_once:
+                delay = None
             if delay is None:
                 raise
             if deadline is not None and time.monotonic() + delay >= deadline:
@@ -165,6 +170,16 @@ def retried(flow: Flow[T], retry: Retry, *, deadline: float | None = None) -> Fl
         return (yield from persist(step, retry, deadline=deadline))
 
     return (yield from each_step(flow, repeated).__await__())
+
+
+def stopped_once(flow: Flow[T]) -> Flow[T]:
+    """Run `flow` so that none of its calls is repeated when the database stops it."""
+
+    @coroutine
+    def marked(step: Request | Sleep) -> Flow[Any]:
+        return (yield replace(step, is_stopped_once=True) if isinstance(step, Call) else step)
+
+    return (yield from each_step(flow, marked).__await__())
 
 
 def paged(

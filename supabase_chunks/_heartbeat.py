@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from . import operations
 from ._bounds import MOST_EXTENDED
-from ._flow import logger
-from .errors import ChunksError
+from ._flow import logger, stopped_once
+from .errors import ChunksError, StatementTimeout
 
 if TYPE_CHECKING:
     from ._encode import JSON
@@ -68,9 +68,23 @@ class Heartbeat:
                     logger.exception("a heartbeat failed unexpectedly")
 
     def _beat(self, held: list[HeldChunk]) -> None:
+        """Extend leases; where somebody holds a job's lock for long, those of the other jobs all the same."""
+        try:
+            self._extend(held)
+        except StatementTimeout as error:
+            jobs = {chunk.job_id for chunk in held}
+            if len(jobs) == 1:
+                raise
+            for job_id in jobs:
+                try:
+                    self._extend([chunk for chunk in held if chunk.job_id == job_id])
+                except StatementTimeout:
+                    logger.warning("the leases of the job %s could not be extended: %s", job_id, error)
+
+    def _extend(self, held: list[HeldChunk]) -> None:
         leases: list[JSON] = [chunk._life.heartbeat() for chunk in held]
         flow = operations.extend_chunk_leases(leases=leases, lease_seconds=self._core.holder.lease_seconds)
-        for chunk, answer in zip(held, self._client._driver.run(flow), strict=True):
+        for chunk, answer in zip(held, self._client._driver.run(stopped_once(flow)), strict=True):
             news = chunk._life.heard(answer)
             if news is not None:
                 logger.log(logging.WARNING if chunk._life.is_lost else logging.INFO, "%r: %s", chunk, news)

@@ -61,7 +61,7 @@ class AsyncWorker:
 
     def summary(self) -> str:
         """Return what it did so far, as in `3 completed, 5 failed`."""
-        return self._core.summary()
+        return self._core.outbox.summary()
 
     async def run(self) -> int:
         """Work until `stop()`, or SIGTERM or SIGINT in the main thread; return how many chunks it did."""
@@ -78,7 +78,7 @@ class AsyncWorker:
             self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _work_through(self, *, until_idle: bool) -> int:
-        before = self._core.reported
+        before = self._core.outbox.reported
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         lease = await self._driver.run(self._core.lease())
@@ -92,8 +92,8 @@ class AsyncWorker:
                 await self._go_round(until_idle, started, room)
             finally:
                 await self._shut_down(started)
-        logger.info("worker %s: %s", self.worker_id, self._core.summary())
-        return self._core.reported - before
+        logger.info("worker %s: %s", self.worker_id, self._core.outbox.summary())
+        return self._core.outbox.reported - before
 
     def _chunk(self, claim: Claim, sibling: ChunksClient) -> AsyncChunk | Chunk:
         """Return what suits the handler: a function runs in a thread, where nothing can be awaited."""
@@ -111,10 +111,10 @@ class AsyncWorker:
                 return
             for chunk in done.chunks:
                 started[chunk] = asyncio.create_task(self._work(chunk, started, room))
-            if self._core.reports:
+            if self._core.outbox.reports:
                 continue
             await _wait(self._wake, done.wait)
-            if self._core.reports and len(self._core.reports) < len(self._core.held()):
+            if self._core.outbox.reports and len(self._core.outbox.reports) < len(self._core.held()):
                 await asyncio.sleep(LINGER)
 
     async def _work(
@@ -132,7 +132,7 @@ class AsyncWorker:
             except BaseException as error:
                 report = failed(chunk, error)
         started.pop(chunk, None)
-        self._core.reports.append(report)
+        self._core.outbox.reports.append(report)
         self._wake.set()
 
     async def _call(self, chunk: HeldChunk) -> Any:
@@ -150,8 +150,8 @@ class AsyncWorker:
                 await self._driver.run(self._core.release(chunk))
         deadline = self._core.holder.ends_at = time.monotonic() + self._options.grace
         while self._core.held() and time.monotonic() < deadline:
-            if self._core.reports:
-                await self._driver.run(self._core.deliver_until(deadline))
+            if self._core.outbox.reports:
+                await self._driver.run(self._core.outbox.deliver_until(deadline))
                 continue
             self._wake.clear()
             await _wait(self._wake, deadline - time.monotonic())

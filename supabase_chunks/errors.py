@@ -26,7 +26,8 @@
         ├── ServerError              5xx
         │   └── ServerUnavailable    502 to 504, 520 to 524: the next try may go through
         ├── UnexpectedResponse       a success that is not what was asked for: HTML, cut JSON, another shape
-        ├── StatementTimeout         57014: the database stopped the statement at its time limit
+        ├── StatementTimeout         57014, 55P03: the database stopped the call: it, or a lock, took too long
+        ├── DatabaseReadOnly         25006: the database takes no writes, as when its disk is full
         ├── JobNotFound              SC001
         ├── UnknownKind              SC002
         ├── InvalidArgument          SC003
@@ -55,6 +56,7 @@ __all__ = [
     "ChunksError",
     "ConfigurationError",
     "ConnectionFailed",
+    "DatabaseReadOnly",
     "DemoError",
     "FunctionsNotInstalled",
     "InstallError",
@@ -282,8 +284,16 @@ class UnexpectedResponse(ResponseError):
     """The server's answer is not what was asked for."""
 
 
-class StatementTimeout(ResponseError, codes=["57014"]):
-    """The database stopped the statement at its time limit."""
+class StatementTimeout(ResponseError, codes=["57014", "55P03"]):
+    """The database stopped the call at its time limit, or while it waited for a lock that somebody holds."""
+
+    retryable = True
+
+
+class DatabaseReadOnly(ResponseError, codes=["25006"]):
+    """The database takes no writes at the moment; Supabase sets it so when the disk is full."""
+
+    retryable = True
 
 
 class JobNotFound(ResponseError, codes=["SC001"]):

@@ -84,7 +84,7 @@ class Worker:
 
     def summary(self) -> str:
         """Return what it did so far, as in `3 completed, 5 failed`."""
-        return self._core.summary()
+        return self._core.outbox.summary()
 
     def run(self) -> int:
         """Work until `stop()`, or SIGTERM or SIGINT in the main thread; return how many chunks it did.
@@ -129,7 +129,7 @@ class Worker:
         self._done.put(None)
 
     def _work_through(self, *, until_idle: bool) -> int:
-        before = self._core.reported
+        before = self._core.outbox.reported
         lease = self._driver.run(self._core.lease())
         threads = [
             threading.Thread(target=self._work, name=f"supabase-chunks-{number}", daemon=True)
@@ -147,8 +147,8 @@ class Worker:
                 finally:
                     for _ in threads:
                         self._todo.put(None)
-        logger.info("worker %s: %s", self.worker_id, self._core.summary())
-        return self._core.reported - before
+        logger.info("worker %s: %s", self.worker_id, self._core.outbox.summary())
+        return self._core.outbox.reported - before
 
     def _chunk(self, claim: Claim) -> Chunk:
         return Chunk(claim, self._core.holder, self._driver)
@@ -160,7 +160,7 @@ class Worker:
                 return
             for chunk in done.chunks:
                 self._todo.put(chunk)
-            self._core.reports += self._collect(done.wait)
+            self._core.outbox.reports += self._collect(done.wait)
 
     def _collect(self, wait: float | None) -> list[Report]:
         """Return the reports that come within `wait` seconds; None means until there is one, or `stop`.
@@ -211,8 +211,8 @@ class Worker:
                 self._driver.run(self._core.release(chunk))
         deadline = self._core.holder.ends_at = time.monotonic() + self._options.grace
         while self._core.held() and time.monotonic() < deadline:
-            if self._core.reports:
-                self._driver.run(self._core.deliver_until(deadline))
+            if self._core.outbox.reports:
+                self._driver.run(self._core.outbox.deliver_until(deadline))
             else:
-                self._core.reports += self._collect(deadline - time.monotonic())
+                self._core.outbox.reports += self._collect(deadline - time.monotonic())
         self._core.abandon()

@@ -10,6 +10,7 @@ import pytest
 from supabase_chunks import (
     ChunksError,
     ConnectionFailed,
+    DatabaseReadOnly,
     InvalidArgument,
     RateLimited,
     RequestTimeout,
@@ -28,6 +29,7 @@ from supabase_chunks._flow import (
     retried,
     send,
     sleep,
+    stopped_once,
 )
 
 
@@ -80,15 +82,31 @@ async def both(flow_of: Any, *answers: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "error", [ConnectionFailed(), ServerUnavailable(status=503), RateLimited(status=429)]
+    "error",
+    [
+        ConnectionFailed(),
+        ServerUnavailable(status=503),
+        RateLimited(status=429),
+        StatementTimeout(),
+        DatabaseReadOnly(),
+    ],
 )
 async def test_a_passing_failure_is_repeated(error: ChunksError) -> None:
     assert await both(lambda: retried(one_call(), QUICK), error, error, "done") == ["done", "done"]
 
 
-@pytest.mark.parametrize("error", [InvalidArgument(), StatementTimeout(), RequestTimeout()])
+@pytest.mark.parametrize("error", [InvalidArgument(), RequestTimeout()])
 async def test_other_errors_are_raised_at_once(error: ChunksError) -> None:
     assert await both(lambda: retried(one_call(), QUICK), error, "never") == [error, error]
+
+
+async def test_who_wants_to_hear_of_a_stop_at_once_does() -> None:
+    stopped = StatementTimeout()
+    lost = ConnectionFailed()
+    assert await both(lambda: retried(stopped_once(one_call()), QUICK), lost, stopped, "never") == [
+        stopped,
+        stopped,
+    ]
 
 
 async def test_the_last_error_is_raised_when_the_tries_are_used_up() -> None:

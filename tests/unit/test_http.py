@@ -77,6 +77,8 @@ async def test_arguments_left_out_are_left_to_the_database(respx_mock: respx.Moc
         (400, {"code": "SC005", "message": "state"}, sc.InvalidState),
         (400, {"code": "SC006", "message": "set up"}, sc.NotConfigured),
         (500, {"code": "57014", "message": "canceling statement"}, sc.StatementTimeout),
+        (500, {"code": "55P03", "message": "canceling statement"}, sc.StatementTimeout),
+        (405, {"code": "25006", "message": "read-only"}, sc.DatabaseReadOnly),
         (401, {"code": "PGRST301", "message": "JWT expired"}, sc.AuthenticationError),
         (401, {"message": "Invalid API key"}, sc.AuthenticationError),
         (403, {"code": "42501", "message": "permission denied"}, sc.PermissionDenied),

@@ -25,6 +25,7 @@ PINNED = [
     "ConfigurationError",
     "ConnectionFailed",
     "Continue",
+    "DatabaseReadOnly",
     "DemoError",
     "EmailAccount",
     "EmailFolder",

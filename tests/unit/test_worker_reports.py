@@ -20,11 +20,11 @@ def core() -> WorkerCore:
     return WorkerCore(worker_id="w", kinds=["k"], concurrency=100, prefetch=100, lease_seconds=None)
 
 
-def claim(number: int) -> sc.Claim:
+def claim(number: int, job: str = JOB) -> sc.Claim:
     return sc.Claim.model_validate(
         {
             "chunk_id": number,
-            "parent_sync_job_id": JOB,
+            "parent_sync_job_id": job,
             "kind": "k",
             "chunk_index": number,
             "attempt": 1,
@@ -37,7 +37,7 @@ def claim(number: int) -> sc.Claim:
 
 
 class Database:
-    """Takes reports of at most so many bytes, and cannot do those of some chunks."""
+    """Takes reports of at most so many bytes, and cannot do those of some chunks, or not while they are locked."""
 
     def __init__(
         self,
@@ -45,10 +45,12 @@ class Database:
         most_bytes: float = float("inf"),
         broken: set[int] = frozenset(),
         refused: set[int] = frozenset(),  # type: ignore[assignment]  # read only
+        locked: set[int] = frozenset(),  # type: ignore[assignment]  # read only
     ) -> None:
         self.most_bytes = most_bytes
         self.broken = broken
         self.refused = refused
+        self.locked = locked
         self.taken: dict[int, dict[str, Any]] = {}
         self.calls: list[int] = []
 
@@ -58,6 +60,8 @@ class Database:
         self.calls.append(len(items))
         if len(str(items)) > self.most_bytes:
             raise sc.RequestTooLarge(status=413)
+        if self.locked & {item["chunk_id"] for item in items}:
+            raise sc.StatementTimeout("canceling statement due to lock timeout", status=500, code="55P03")
         if self.broken & {item["chunk_id"] for item in items}:
             raise sc.ServerError("internal error", status=500)
         return [self._one(item) for item in items]
@@ -71,9 +75,10 @@ class Database:
 
 def deliver(to: WorkerCore, reports: list[Report], database: Database, tries: int = 1) -> None:
     """Deliver as a worker does: again after an error, so many times at most."""
+    to.outbox.reports = reports
     for _ in range(tries):
         try:
-            Driver(database, Retry()).run_once(to.deliver(reports))
+            Driver(database, Retry()).run(to.outbox.deliver())
         except sc.ServerError:
             continue
         return
@@ -84,7 +89,7 @@ def test_reports_go_out_a_hundred_at_a_time() -> None:
     reports = [succeeded(chunk, "ok") for chunk in holder.take([claim(n) for n in range(150)])]
     deliver(holder, reports, database)
     assert database.calls == [100, 50]
-    assert (reports, holder.held(), holder.reported) == ([], [], 150)
+    assert (reports, holder.held(), holder.outbox.reported) == ([], [], 150)
 
 
 def test_a_batch_has_at_most_a_megabyte() -> None:
@@ -112,6 +117,48 @@ def test_a_report_that_the_database_cannot_do_does_not_keep_the_others_waiting()
     deliver(holder, reports, database, tries=10)
     assert sorted(database.taken) == [0, 2, 3]
     assert holder.held() == [], "it is left to its lease, and not turned into a failure"
+
+
+def test_where_a_job_is_locked_the_others_go_through_and_its_reports_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("supabase_chunks._outbox._AFTER_STOP", 0.0)
+    holder, database = core(), Database(locked={1})
+    jobs = [JOB, str(uuid.uuid4()), str(uuid.uuid4())]
+    chunks = holder.take([claim(n, jobs[n % 3]) for n in range(12)])
+    reports = [succeeded(chunk, "ok") for chunk in chunks]
+    deliver(holder, reports, database)
+    assert database.calls == [12, 4, 4, 4], "all at once, then each job by itself, and no call is repeated"
+    assert sorted(database.taken) == [0, 2, 3, 5, 6, 8, 9, 11]
+    for _ in range(20):
+        deliver(holder, reports, database)
+    assert {report.item["chunk_id"] for report in reports} == {1}, "of its job less and less at once"
+    assert len(holder.held()) == 1, "its lease is kept"
+    database.locked = set()
+    deliver(holder, reports, database)
+    assert sorted(database.taken) == list(range(12))
+    assert (reports, holder.held()) == ([], [])
+
+
+def test_a_chunk_that_goes_on_later_waits_for_its_job_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supabase_chunks._outbox._AFTER_STOP", 0.0)
+    holder = core()
+    (chunk,) = holder.take([claim(1)])
+    holder.outbox.reports = [succeeded(chunk, sc.Continue({"page": 2}))]
+    answers: list[object] = [sc.StatementTimeout(), {"chunk_id": 1, "outcome": "released"}]
+
+    class Locked:
+        def send(self, request: Request) -> Any:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    driver = Driver(Locked(), Retry())
+    driver.run(holder.outbox.deliver())
+    assert holder.held() == [chunk]
+    driver.run(holder.outbox.deliver())
+    assert (holder.held(), holder.outbox.reports) == ([], [])
 
 
 def test_a_refused_result_fails_its_chunk_with_the_reason() -> None:

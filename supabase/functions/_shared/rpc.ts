@@ -4,6 +4,12 @@ import { keyHeaders } from "./auth.ts";
 import { parseJson, stringifyJson } from "./json.ts";
 import { messageOf } from "./log.ts";
 
+/**
+ * SQLSTATEs of what passes: a statement stopped at its time limit or waiting for a lock, a transaction undone for the
+ * sake of others, and a database that takes no writes, as when its disk is full.
+ */
+const PASSING = new Set(["57014", "55P03", "40P01", "40001", "25006"]);
+
 /** A call that did not succeed. `status` 0: no answer came at all. */
 export class RpcError extends Error {
   override name = "RpcError";
@@ -16,9 +22,9 @@ export class RpcError extends Error {
     super(message);
   }
 
-  /** Whether the same call can succeed later: nobody answered, a gateway did, or the database was overtaken. */
+  /** Whether the same call can succeed later: nobody answered, a gateway did, or the database could not just then. */
   get retryable(): boolean {
-    if (this.code === "40P01" || this.code === "57014" || this.code === "55P03") return true;
+    if (this.code !== null && PASSING.has(this.code)) return true;
     // PostgREST's answer to a query in the middle of which PostgreSQL was killed: 400 with an empty code.
     if (this.status === 400 && this.code === null) return true;
     return this.status === 0 || this.status === 408 || this.status === 429 || this.status >= 500;
