@@ -100,6 +100,20 @@ as $$ select chunk_private.append_sync_chunks($1, $2, $3, $4, $5); $$;
 comment on function public.append_sync_chunks is
   'Appends chunks (a JSON array of objects) to an active job; for users: to an unsealed job of their own. The same request_id again adds nothing. seal => true says that these were the last.';
 
+-- All gates before the first append: that takes a user's lock, for which others wait in a gate.
+create or replace function chunk_private.enter_own_jobs(job_ids uuid[])
+returns void
+language plpgsql
+security definer -- users may append to their own jobs, and call no gate
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform chunk_private.enter_own_job(i.id, 'enqueue_chunks_from_rows')
+  from (select distinct u.id from unnest(job_ids) u (id) order by 1) i;
+end
+$$;
+comment on function chunk_private.enter_own_jobs is 'Enters the gates of jobs that the caller may steer, alone and in their order; SC001 when there is another.';
+
 create or replace function public.enqueue_chunks_from_rows()
 returns trigger
 language plpgsql
@@ -109,17 +123,18 @@ declare
   job_column constant text := coalesce(tg_argv[0], 'parent_sync_job_id');
   page record;
 begin
+  if exists (select from new_rows r where to_jsonb(r) ->> job_column is null) then
+    raise exception using errcode = 'SC003', detail = job_column,
+      message = format('each row of %s must name its sync job in the column %s', tg_relid::regclass, job_column);
+  end if;
+  perform chunk_private.enter_own_jobs(array(select distinct (to_jsonb(r) ->> job_column)::uuid from new_rows r));
   for page in
-    select to_jsonb(r) ->> job_column as job_id, jsonb_agg(to_jsonb(r)) as chunks
+    select (to_jsonb(r) ->> job_column)::uuid as job_id, jsonb_agg(to_jsonb(r)) as chunks
     from new_rows r
     group by 1
     order by 1
   loop
-    if page.job_id is null then
-      raise exception using errcode = 'SC003', detail = job_column,
-        message = format('each row of %s must name its sync job in the column %s', tg_relid::regclass, job_column);
-    end if;
-    perform public.append_sync_chunks(page.job_id::uuid, page.chunks);
+    perform public.append_sync_chunks(page.job_id, page.chunks);
   end loop;
   return null;
 end

@@ -66,7 +66,7 @@ grant execute on function
 to authenticated;
 -- The bodies of the above, which check who calls.
 grant execute on function
-  chunk_private.start_sync_job, chunk_private.append_sync_chunks, chunk_private.cancel_sync_job, chunk_private.pause_sync_job,
+  chunk_private.start_sync_job, chunk_private.append_sync_chunks, chunk_private.enter_own_jobs, chunk_private.cancel_sync_job, chunk_private.pause_sync_job,
   chunk_private.resume_sync_job, chunk_private.retry_failed_chunks
 to authenticated;
 

@@ -50,7 +50,7 @@ FOR_THE_SERVICE = {
 # The definer functions behind those for users, which check who calls.
 PRIVATE_FOR_USERS = {
     *("start_sync_job", "append_sync_chunks", "cancel_sync_job", "pause_sync_job", "resume_sync_job"),
-    *("retry_failed_chunks", "save_email_account", "remove_email_account"),
+    *("retry_failed_chunks", "save_email_account", "remove_email_account", "enter_own_jobs"),
 }
 # What even service_role may not call: it would write a Vault entry of any name, or act as a trigger.
 PRIVATE_FOR_NOBODY = {"save_secret", "forget_email_password", "replace_view", "set_reading_policy"}

@@ -41,6 +41,11 @@ begin
 end
 $make$;
 """
+OWN_TABLE = """
+create temporary table pages (parent_sync_job_id pg_catalog.uuid);
+create trigger pages_become_chunks after insert on pages referencing new table as new_rows
+for each statement execute function public.enqueue_chunks_from_rows();
+"""
 
 
 @pytest.fixture(params=["db", "db_15"])
@@ -69,6 +74,8 @@ def call_everything(anna: Session) -> set[str]:
     job = anna.start(chunks=[{}, {}], sealed=False, job_key="k", request_id=request, payload={"a": 1})["id"]
     anna.start(chunks=[{}, {}], sealed=False, job_key="k", request_id=request)
     anna.call("append_sync_chunks", parent_sync_job_id=job, chunks=[{}], request_id=request, items_total=3)
+    anna.execute(OWN_TABLE)
+    anna.execute("insert into pages values (%s)", job)
     anna.progress(job)
     steering = ("pause_sync_job", "resume_sync_job", "retry_failed_chunks", "cancel_sync_job")
     for action in steering:
@@ -81,7 +88,8 @@ def call_everything(anna: Session) -> set[str]:
     anna.rows(
         "select * from public.chunk_processing_status, public.chunk_processing_queue, public.sync_kinds"
     )
-    return {"start_sync_job", "append_sync_chunks", *steering, "save_email_account", "remove_email_account"}
+    appending = ("append_sync_chunks", "enter_own_jobs")
+    return {"start_sync_job", *appending, *steering, "save_email_account", "remove_email_account"}
 
 
 def test_a_users_types_run_in_no_function_of_ours(attacked: Database) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.sql import invariants
-from tests.sql.database import Session, refused
+from tests.sql.database import Database, Session, refused
+from tests.sql.threads import blocked, until
 
 TABLE = """
 create table public.folders (id int generated always as identity, {column} uuid, name text);
@@ -54,3 +58,26 @@ def test_rows_for_an_ended_job_are_refused(service: Session, admin: Session) -> 
 def test_a_statement_without_rows_appends_nothing(service: Session, admin: Session) -> None:
     admin.execute(TABLE.format(column="parent_sync_job_id", argument=""))
     service.execute("insert into public.folders (name) select 'x' where false")
+
+
+def test_rows_for_many_jobs_of_a_user_wait_for_no_other_call_in_a_circle(
+    db: Database, service: Session, admin: Session
+) -> None:
+    """Every gate is entered before the user's lock, which other calls take after theirs."""
+    admin.execute(TABLE.format(column="parent_sync_job_id", argument=""))
+    admin.execute("grant all on public.folders to authenticated")
+    user = str(uuid.uuid4())
+    jobs = sorted(service.start(chunks=[], owner_id=user, sealed=False)["id"] for _ in range(2))
+    inserting, appending = (db.connect("authenticated", user=user) for _ in range(2))
+    holder = db.connect("supabase_admin", autocommit=False)
+    holder.execute("select pg_advisory_xact_lock(uuid_hash_extended(%s, 2))", user)
+    with ThreadPoolExecutor(2) as pool:
+        rows = pool.submit(
+            inserting.execute, "insert into public.folders (parent_sync_job_id) values (%s), (%s)", *jobs
+        )
+        until(lambda: blocked(admin, 1))
+        append = pool.submit(appending.call, "append_sync_chunks", parent_sync_job_id=jobs[1], chunks=[{}])
+        until(lambda: blocked(admin, 2))
+        holder.connection.commit()
+        assert rows.result(10) == 2
+        assert append.result(10)["total_chunks"] == 2

@@ -173,6 +173,11 @@ def insert_rows(s: Session, scene: Scene) -> Any:
     return s.execute("insert into public.pages select %s from generate_series(1, 5)", scene.job)
 
 
+def save_account(s: Session, _scene: Scene) -> Any:
+    login = {"host": "imap.example.com", "username": "me", "password": "secret"}
+    return s.call("save_email_account", name=str(uuid.uuid4()), **login)
+
+
 def report_many(s: Session, scene: Scene, **arguments: Any) -> Any:
     items = [item | arguments for item in reports(scene.claims[2:4])]
     return s.call("complete_chunk_jobs_safe", completions=items)
@@ -187,7 +192,7 @@ Trial = tuple[Act, list[Callable[[Session], Scene]]]
 TRIED: dict[str, Trial] = {
     "start_sync_job": (lambda s, scene: s.start(chunks=[{}]), [failed]),
     "append_sync_chunks": (append, [with_free_slots, not_sealed, of_a_user]),
-    "enqueue_chunks_from_rows": (insert_rows, [with_free_slots]),
+    "enqueue_chunks_from_rows": (insert_rows, [with_free_slots, of_a_user]),
     "claim_next_chunk_job_safe": (
         lambda s, scene: s.call_rows("claim_next_chunk_job_safe", **of_scene(scene)),
         [fresh, given_back],
@@ -230,6 +235,7 @@ TRIED: dict[str, Trial] = {
         lambda s, scene: s.call("save_sync_state", kind="web", job_key=scene.job_key, state={}),
         [at_its_end],
     ),
+    "save_email_account": (save_account, [of_a_user]),
     "purge_sync_jobs": (lambda s, scene: s.call("purge_sync_jobs", older_than=timedelta(0)), [ended]),
     "configure_chunk_processing": (
         lambda s, scene: s.call("configure_chunk_processing", project_url=URL, processor_key=KEY),
@@ -244,7 +250,7 @@ WITH_THE_JOB = {"purge_sync_jobs": {"stripe", "counter"}}
 
 OWN_TABLE = """
 create table public.pages (parent_sync_job_id uuid);
-grant all on public.pages to service_role;
+grant all on public.pages to service_role, authenticated;
 create trigger pages_become_chunks after insert on public.pages referencing new table as new_rows
 for each statement execute function public.enqueue_chunks_from_rows();
 """

@@ -33,6 +33,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "trigger_next_chunk_processing": {},
     "cleanup_stuck_chunks": {},
     "purge_sync_jobs": {"older_than": timedelta(0)},
+    "save_chunk_settings": {"settings": {}},
     "configure_chunk_processing": {"project_url": "http://a.example", "processor_key": "sb_secret_abcdefgh"},
 }
 # Those that write single rows of tables without such locks: PostgreSQL itself keeps them exact, or raises 40001.
