@@ -185,11 +185,15 @@ def test_the_statements_work_as_typed(block: Block, used: ChunksClient, stack: L
 def test_the_numbers_are_those_of_the_database(used: ChunksClient, stack: LocalStack) -> None:
     texts = {path.stem: " ".join(path.read_text(encoding="utf-8").split()) for path in DOCS}
     with psycopg.connect(stack.postgres_url) as database:
-        limits = database.execute("select user_max_chunks, user_max_active_jobs from chunk_private.settings")
-        chunks, jobs = limits.fetchone() or (0, 0)
+        (settings,) = database.execute("select to_jsonb(s) from chunk_private.settings s").fetchone() or ({},)
         schedule = "select schedule from cron.job where jobname = 'supabase-chunks-watchdog'"
         assert database.execute(schedule.encode()).fetchone() == ("30 seconds",)
-    assert f"{chunks:,} chunks a job and {jobs} active jobs a user" in texts["security"]
+    security = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`user_.+?`) \| (.+?) \|", security, re.MULTILINE)
+    limits = {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+    assert limits.keys() == {name for name in settings if name.startswith("user_")}
+    for name in ("user_max_chunks", "user_max_kept_chunks", "user_max_active_jobs", "user_max_webhooks"):
+        assert limits[name] == f"{settings[name]:,}", name
     assert "a pass in the database every 30 seconds" in texts["concepts"]
     kind = used.save_kind("with-defaults")
     assert f"up to `max_retries` ({kind.max_retries}) more" in texts["concepts"]
