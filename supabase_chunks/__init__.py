@@ -53,6 +53,7 @@ from .jobs import AsyncJob, Job
 from .states import ChunkStatus, JobStatus, Outcome
 
 if TYPE_CHECKING:
+    from ._unreadable import Unreadable
     from .async_worker import AsyncWorker
     from .models import ChunkRecord, Claim, Completion, EmailAccount, EmailFolder, Kind, Lease, Progress
     from .throughput import Throughput
@@ -116,6 +117,7 @@ __all__ = [
     "TransportError",
     "UnexpectedResponse",
     "UnknownKind",
+    "Unreadable",
     "WaitTimeout",
     "Worker",
 ]
@@ -133,6 +135,7 @@ _LATER = {
     "Progress": "models",
     "Throughput": "throughput",
     "Timeline": "timeline",
+    "Unreadable": "_unreadable",
     "Worker": "worker",
 }
 

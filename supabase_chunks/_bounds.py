@@ -10,6 +10,9 @@ from typing import Final
 MOST_ITEMS: Final = 2**53 - 1
 """Items: as many as every reader of JSON keeps exact."""
 
+MOST_DIGITS: Final = 300
+"""Digits of a number in a payload, before or after the point: every program can read as many."""
+
 LONGEST_PAUSE: Final = 604_800
 """Seconds before the next attempt, a week; a longer Retry-After counts as that."""
 

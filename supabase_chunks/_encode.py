@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 from uuid import UUID
 
+from ._bounds import MOST_DIGITS
 from .errors import PayloadError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 _MAX_DEPTH = 100
+_TOO_LARGE = 10**MOST_DIGITS
 # Any surrogate in a Python string is a lone one; jsonb refuses it, and the character U+0000.
 _FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 
@@ -68,6 +70,8 @@ def _encode(value: object, path: str, depth: int) -> JSON:
         case str():
             return _string(value, path)
         case int():
+            if abs(value) >= _TOO_LARGE:
+                raise PayloadError(f"a number of more than {MOST_DIGITS} digits", path=path)
             return int(value)
         case float():
             if not math.isfinite(value):

@@ -8,6 +8,7 @@ repeats some failures by itself.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ._credentials import headers, scrub, token_awaited, token_now
 from ._pool import timeouts
 from ._roles import SERVICE_ONLY, refuse_users
 from ._rpc import not_json, response_error
+from ._unreadable import readable
 from .errors import ChunksError, ConnectionFailed, RequestTimeout, UnexpectedResponse
 
 if TYPE_CHECKING:
@@ -51,10 +53,10 @@ class ProjectClient(httpx.Client):
         except (httpx.TransportError, httpx.DecodingError) as failure:
             error = exchange.failed(failure)
         else:
-            refusal = exchange.refused(response)
-            if refusal is None:
-                return response
-            error = refusal
+            answer = exchange.read(response)
+            if isinstance(answer, httpx.Response):
+                return answer
+            error = answer
         # Raised here and not above: no httpx error with the request's headers may hang on it as its context.
         # Nor are key and token variables of this frame: some tools keep a traceback with its variables.
         raise error
@@ -103,10 +105,10 @@ class AsyncProjectClient(httpx.AsyncClient):
         except (httpx.TransportError, httpx.DecodingError) as failure:
             error = exchange.failed(failure)
         else:
-            refusal = exchange.refused(response)
-            if refusal is None:
-                return response
-            error = refusal
+            answer = exchange.read(response)
+            if isinstance(answer, httpx.Response):
+                return answer
+            error = answer
         raise error
 
 
@@ -131,11 +133,24 @@ class Exchange:
             refuse_users(self._what, self._key, self._token)
         request.headers.update(headers(self._key, self._token))
 
-    def refused(self, response: httpx.Response) -> ChunksError | None:
-        """Return the error that an answer is, or None for a success."""
+    def read(self, response: httpx.Response) -> httpx.Response | ChunksError:
+        """Return an answer that is a success, or the error that it is.
+
+        In a success, a value of a user that Python cannot read is replaced by a text.
+        """
         content_type = response.headers.get("content-type", "")
         if response.is_success and "json" in content_type and response.content:
-            return None
+            content = readable(response.content)
+            if content is None:
+                return response
+            try:
+                json.loads(content)
+            except json.JSONDecodeError:
+                return response
+            except (ValueError, RecursionError) as error:
+                reason = type(error).__name__
+                return UnexpectedResponse(f"the answer of {self._what} cannot be read as JSON ({reason})")
+            return httpx.Response(response.status_code, content=content, request=response.request)
         body = scrub(response.text, self._key, self._token)
         if response.is_success:
             return not_json(

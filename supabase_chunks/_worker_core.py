@@ -14,8 +14,8 @@ from ._bounds import MOST_CLAIMED
 from ._claim_life import Holder
 from ._flow import logger, sleep
 from ._outbox import Outbox
-from ._report import log_fields
-from .chunk import HeldChunk
+from ._report import failed, log_fields
+from .chunk import HeldChunk, PermanentFailure
 from .errors import ChunksError
 
 if TYPE_CHECKING:
@@ -75,11 +75,22 @@ class WorkerCore:
             return list(self._held.values())
 
     def take(self, claims: Sequence[Claim]) -> list[HeldChunk]:
-        """Hold freshly claimed chunks."""
+        """Hold freshly claimed chunks; return those that can be run.
+
+        One that cannot be read has failed for good: the handler would be told something else than was stored.
+        """
         chunks = [self.make_chunk(claim) for claim in claims]
         with self._lock:
             self._held.update({chunk._claim.claim_token: chunk for chunk in chunks})
-        return chunks
+        good = []
+        for chunk in chunks:
+            flaws = chunk._claim.unreadable
+            if flaws:
+                failure = PermanentFailure(f"cannot be read: {'; '.join(flaws)}")
+                self.outbox.reports.append(failed(chunk, failure))
+            else:
+                good.append(chunk)
+        return good
 
     def drop(self, chunk: HeldChunk) -> None:
         """Hold a chunk no longer."""
@@ -106,7 +117,7 @@ class WorkerCore:
                 self._next_claim = time.monotonic()
             if self.free > 0 and time.monotonic() >= self._next_claim:
                 chunks = self.take((yield from self.claim()))
-                if chunks:
+                if chunks or self.outbox.reports:
                     self._backoff.worked()
                     self._next_claim = time.monotonic()
                     return Round(chunks, self._wait())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta  # noqa: TC003 - pydantic reads the annotations when the class is made
-from typing import Any, ClassVar
+from typing import ClassVar
 from uuid import UUID  # noqa: TC003 - as above
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ._unreadable import Json, Unreadable
 from .states import ChunkStatus, JobStatus, Outcome
 
 __all__ = [
@@ -62,7 +63,7 @@ class Progress(_Model):
     last_activity_at: datetime | None = None
     last_error: str | None = None
     job_key: str | None = None
-    payload: Any = None
+    payload: Json = None
     owner_id: UUID | None = None
     created: bool = False
     """In the answer to a start: whether this call made the job (else one with its `job_key` was running)."""
@@ -92,8 +93,8 @@ class ChunkRecord(_Model):
     chunk_index: int
     status: ChunkStatus
     owner_id: UUID | None = None
-    payload: Any = None
-    result: Any = None
+    payload: Json = None
+    result: Json = None
     error: str | None = None
     attempts: int = 0
     max_retries: int = 0
@@ -103,7 +104,7 @@ class ChunkRecord(_Model):
     locked_until: datetime | None = None
     ready_at: datetime | None = None
     """When the retry of a chunk that has failed is due; None before the first failure."""
-    checkpoint: Any = None
+    checkpoint: Json = None
     """Where a later attempt goes on."""
     created_at: datetime | None = None
     started_at: datetime | None = None
@@ -129,14 +130,23 @@ class Claim(_Model):
     attempt: int
     """1 for the first attempt."""
     max_attempts: int
-    payload: Any = None
-    job_payload: Any = None
+    payload: Json = None
+    job_payload: Json = None
     owner_id: UUID | None = None
     claim_token: UUID = Field(repr=False)
     locked_until: datetime
     """When the lease ends, by the database's clock."""
-    checkpoint: Any = None
+    checkpoint: Json = None
     """Where to go on: what an earlier attempt has saved."""
+
+    @property
+    def unreadable(self) -> list[str]:
+        """What of it could not be read, by name, with why; usually nothing."""
+        return [
+            f"{name} ({value})"
+            for name in ("payload", "job_payload", "checkpoint")
+            if isinstance(value := getattr(self, name), Unreadable)
+        ]
 
 
 class Completion(_Model):

@@ -20,9 +20,9 @@ as $$
       from jsonb_array_elements(case jsonb_typeof(n.value) when 'array' then n.value end) with ordinality a (value, place)
     ) i
   )
-  select left(n.path, 200) from node n where jsonb_typeof(n.value) = 'number' and n.value::text ~ '[0-9]{200}[0-9]{201}' limit 1;
+  select left(n.path, 200) from node n where jsonb_typeof(n.value) = 'number' and n.value::text ~ '[0-9]{200}[0-9]{101}' limit 1;
 $$;
-comment on function chunk_private.long_number is 'The path of a number with more than 400 digits before or after the point, or null.';
+comment on function chunk_private.long_number is 'The path of a number with more than 300 digits before or after the point, or null.';
 
 create or replace function chunk_private.payload_flaw(payload jsonb, most_bytes int, out code text, out flaw text)
 language plpgsql
@@ -40,8 +40,8 @@ begin
     flaw := format(' has %s bytes of JSON; it may have %s', octet_length(written), most_bytes);
   elsif jsonb_path_exists(payload, 'strict $.**{100} ? (@.type() == "object" || @.type() == "array")') then
     flaw := ' is nested deeper than 100 levels';
-  elsif octet_length(written) > 400 and written ~ '[0-9]{200}[0-9]{201}' then
-    flaw := chunk_private.long_number(payload) || ' is a number of more than 400 digits';
+  elsif octet_length(written) > 300 and written ~ '[0-9]{200}[0-9]{101}' then
+    flaw := chunk_private.long_number(payload) || ' is a number of more than 300 digits';
   end if;
 end
 $$;
@@ -88,7 +88,7 @@ begin
     select from jsonb_array_elements(chunks) c (payload)
     cross join lateral (select c.payload::text as written offset 0) w
     where jsonb_typeof(c.payload) <> 'object' or octet_length(w.written) > most_bytes
-      or octet_length(w.written) > 400 and w.written ~ '[0-9]{200}[0-9]{201}'
+      or octet_length(w.written) > 300 and w.written ~ '[0-9]{200}[0-9]{101}'
   ) then
     select c.place - 1 as index, f.code, f.flaw into bad
     from jsonb_array_elements(chunks) with ordinality c (payload, place)

@@ -32,6 +32,11 @@ def test_items_stay_below_what_json_keeps_exact() -> None:
     )
 
 
+def test_numbers_have_so_many_digits_at_most() -> None:
+    found = {int(a) + int(b) for a, b in re.findall(r"'\[0-9\]\{(\d+)\}\[0-9\]\{(\d+)\}'", SQL)}
+    assert found == {_bounds.MOST_DIGITS + 1}
+
+
 def test_a_worker_claims_no_more_than_a_call_gives() -> None:
     claims = SQL.partition("function public.claim_chunk_jobs_safe(")[2]
     (most,) = re.findall(r"check_range\('batch_size', .*, 1, (\d+)\)", claims.partition("$$;")[0])

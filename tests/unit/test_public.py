@@ -66,6 +66,7 @@ PINNED = [
     "TransportError",
     "UnexpectedResponse",
     "UnknownKind",
+    "Unreadable",
     "WaitTimeout",
     "Worker",
 ]
