@@ -45,9 +45,9 @@ def refuse_users(what: str, key: str, token: str | None) -> None:
     """
     role = _role(key if token is None else token)
     if role == "anon":
-        raise PermissionDenied(f"{what}: {_NEEDED}, and this client has a publishable one")
+        raise PermissionDenied(f"{what}: {_NEEDED}, and this client has a publishable one", code="42501")
     if role == "authenticated":
-        raise PermissionDenied(f"{what}: {_NEEDED}, and this client acts as a signed-in user")
+        raise PermissionDenied(f"{what}: {_NEEDED}, and this client acts as a signed-in user", code="42501")
 
 
 def _role(credential: str) -> str | None:

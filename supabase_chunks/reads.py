@@ -59,7 +59,7 @@ def check_kinds(kinds: Sequence[str]) -> Flow[None]:
     names = [kind.kind for kind in (yield from list_kinds())]
     missing = [kind for kind in kinds if kind not in names]
     if missing:
-        raise UnknownKind(no_such_kind(missing[0], names))
+        raise UnknownKind(no_such_kind(missing[0], names), code="SC002", details="kind")
 
 
 def of_kinds(flow: Flow[T], kinds: Sequence[str] | None) -> Flow[T]:
@@ -71,7 +71,8 @@ def of_kinds(flow: Flow[T], kinds: Sequence[str] | None) -> Flow[T]:
     try:
         yield from check_kinds(kinds or [])
     except UnknownKind as better:
-        refusal = UnknownKind(better.message, status=refusal.status, code=refusal.code, body=refusal.body)
+        better.status, better.body = refusal.status, refusal.body
+        refusal = better
     except ChunksError:  # the kinds cannot be read: what the database said has to do
         pass
     raise refusal
@@ -84,7 +85,7 @@ def check_job(job_id: UUID) -> Flow[None]:
         JobNotFound: There is none.
     """
     if not (yield from send(Select("sync_jobs", columns="id", filters=(("id", "eq", str(job_id)),)))):
-        raise JobNotFound(f"there is no sync job {job_id}, or it belongs to somebody else")
+        raise JobNotFound(f"there is no sync job {job_id}, or it belongs to somebody else", code="SC001")
 
 
 def list_email_accounts() -> Flow[list[EmailAccount]]:
@@ -199,7 +200,9 @@ def _check_status(status: str | None, states: type[StrEnum]) -> None:
     names = [str(state) for state in states]
     if status is not None and status not in names:
         raise InvalidArgument(
-            f"no status is named {status!r}: it is one of {', '.join(names)}{meant(str(status), names)}"
+            f"no status is named {status!r}: it is one of {', '.join(names)}{meant(str(status), names)}",
+            code="SC003",
+            details="status",
         )
 
 

@@ -48,6 +48,7 @@ async def test_a_state_that_is_none_is_refused_before_anything_is_sent(
     for error in await outcomes(call):
         assert isinstance(error, sc.InvalidArgument)
         assert words in str(error)
+        assert (error.code, error.details) == ("SC003", "status")
     assert not respx_mock.calls
 
 
