@@ -55,7 +55,17 @@ from .states import ChunkStatus, JobStatus, Outcome
 if TYPE_CHECKING:
     from ._unreadable import Unreadable
     from .async_worker import AsyncWorker
-    from .models import ChunkRecord, Claim, Completion, EmailAccount, EmailFolder, Kind, Lease, Progress
+    from .models import (
+        Attempt,
+        ChunkRecord,
+        Claim,
+        Completion,
+        EmailAccount,
+        EmailFolder,
+        Kind,
+        Lease,
+        Progress,
+    )
     from .throughput import Throughput
     from .timeline import Timeline
     from .worker import Worker
@@ -65,6 +75,7 @@ __all__ = [
     "AsyncChunksClient",
     "AsyncJob",
     "AsyncWorker",
+    "Attempt",
     "AuthenticationError",
     "Chunk",
     "ChunkRecord",
@@ -125,6 +136,7 @@ __all__ = [
 # Imported when they are asked for: models need pydantic, workers asyncio and signals.
 _LATER = {
     "AsyncWorker": "async_worker",
+    "Attempt": "models",
     "ChunkRecord": "models",
     "Claim": "models",
     "Completion": "models",

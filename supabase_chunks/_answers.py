@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 from ._rpc import decode, decode_list
 
 if TYPE_CHECKING:
-    from .models import ChunkRecord, Claim, Completion, EmailAccount, EmailFolder, Kind, Lease, Progress
+    from .models import (
+        Attempt,
+        ChunkRecord,
+        Claim,
+        Completion,
+        EmailAccount,
+        EmailFolder,
+        Kind,
+        Lease,
+        Progress,
+    )
 
 
 def as_progress(data: object, what: str) -> Progress:
@@ -78,6 +88,13 @@ def as_chunks(data: object, what: str) -> list[ChunkRecord]:
     from .models import ChunkRecord
 
     return decode_list(ChunkRecord, data, what)
+
+
+def as_attempts(data: object, what: str) -> list[Attempt]:
+    """Return an answer as attempts that did not complete."""
+    from .models import Attempt
+
+    return decode_list(Attempt, data, what)
 
 
 def as_email_accounts(data: object, what: str) -> list[EmailAccount]:

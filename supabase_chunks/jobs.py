@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]  # only for the return type
 
     from ._driver import AsyncDriver, Driver
-    from .models import ChunkRecord, Progress
+    from ._flow import Flow
+    from .models import Attempt, ChunkRecord, Progress
     from .progress import ProgressOption
     from .states import ChunkStatusName
     from .throughput import Throughput
@@ -238,6 +239,20 @@ class Job(_Handle):
         """
         return _results(self.chunks(status=ChunkStatus.COMPLETED), model)
 
+    def attempts(self) -> list[Attempt]:
+        """Read the attempts that did not complete, each with its error, in the order of their ends.
+
+        Raises:
+            JobNotFound: There is no such job, or it is not yours.
+
+        Example:
+            >>> claim = client.queue.claim("worker-1", kinds=["reports"])
+            >>> answer = client.queue.fail(claim, "the API is down", retry_after_seconds=60)
+            >>> [(attempt.outcome, attempt.error) for attempt in job.attempts()]
+            [('retrying', 'the API is down')]
+        """
+        return self._driver.run(_attempts(self.id))
+
     def to_pandas(self) -> pd.DataFrame:
         """Return the chunks as a DataFrame, a row a chunk. Needs pandas (the extra `plots`).
 
@@ -257,7 +272,7 @@ class Job(_Handle):
             >>> print(job.timeline())
             no chunk has started yet
         """
-        return _timeline(self.chunks())
+        return self._driver.run(_timeline(self.id))
 
     def throughput(self) -> Throughput:
         """Return how fast the work was done; it prints as a line of bars, and its `plot()` draws a picture.
@@ -359,13 +374,17 @@ class AsyncJob(_Handle):
         """Read the results of the completed chunks in their order, as JSON or as `model`."""
         return _results(await self.chunks(status=ChunkStatus.COMPLETED), model)
 
+    async def attempts(self) -> list[Attempt]:
+        """Read the attempts that did not complete, each with its error, in the order of their ends."""
+        return await self._driver.run(_attempts(self.id))
+
     async def to_pandas(self) -> pd.DataFrame:
         """Return the chunks as a DataFrame, a row a chunk."""
         return _dataframe(await self.chunks())
 
     async def timeline(self) -> Timeline:
         """Return when each chunk ran."""
-        return _timeline(await self.chunks())
+        return await self._driver.run(_timeline(self.id))
 
     async def throughput(self) -> Throughput:
         """Return how fast the work was done."""
@@ -378,10 +397,18 @@ def _results(chunks: list[ChunkRecord], model: type[M] | None) -> list[Any] | li
     return [decode(model, chunk.result, f"chunk {chunk.chunk_index}") for chunk in chunks]
 
 
-def _timeline(chunks: list[ChunkRecord]) -> Timeline:
+def _timeline(job_id: UUID) -> Flow[Timeline]:
     from .timeline import Timeline
 
-    return Timeline.of(chunks)
+    chunks = yield from reads.list_chunks(parent_sync_job_id=job_id)
+    return Timeline.of(chunks, (yield from operations.list_chunk_attempts(parent_sync_job_id=job_id)))
+
+
+def _attempts(job_id: UUID) -> Flow[list[Attempt]]:
+    found = yield from operations.list_chunk_attempts(parent_sync_job_id=job_id)
+    if not found:
+        yield from reads.check_job(job_id)
+    return found
 
 
 def _throughput(chunks: list[ChunkRecord]) -> Throughput:

@@ -12,6 +12,7 @@ from ._unreadable import Json, Unreadable
 from .states import ChunkStatus, JobStatus, Outcome
 
 __all__ = [
+    "Attempt",
     "ChunkRecord",
     "ChunkStatus",
     "Claim",
@@ -117,6 +118,23 @@ class ChunkRecord(_Model):
         if self.started_at is None or self.completed_at is None:
             return None
         return self.completed_at - self.started_at
+
+
+class Attempt(_Model):
+    """An attempt at a chunk that did not complete it."""
+
+    id: int
+    chunk_id: int
+    chunk_index: int
+    attempt: int
+    """1 for the first."""
+    outcome: str
+    """`retrying` and `failed`: an error was reported; `lost`: the lease ran out; `released`: it was given
+    back; `cancelled`: the job was."""
+    error: str | None = None
+    worker_id: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime
 
 
 class Claim(_Model):

@@ -7,8 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._answers import as_claims, as_completion, as_completions, as_kind, as_lease, as_leases, as_progress
-from ._flow import Call, Flow, send
+from ._answers import (
+    as_attempts,
+    as_claims,
+    as_completion,
+    as_completions,
+    as_kind,
+    as_lease,
+    as_leases,
+    as_progress,
+)
+from ._flow import Call, Flow, paged, send
 from ._rpc import call, decode, decode_uuid
 from .errors import UnexpectedResponse
 from .reads import check_job, check_kinds, of_kinds
@@ -19,7 +28,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from ._encode import JSON
-    from .models import Claim, Completion, Kind, Lease, Progress
+    from .models import Attempt, Claim, Completion, Kind, Lease, Progress
 
 T = TypeVar("T")
 
@@ -116,6 +125,16 @@ def append_sync_chunks(
 def get_sync_job_progress_safe(*, parent_sync_job_id: UUID) -> Flow[Progress]:
     """Read a job's progress in one snapshot."""
     return (yield from _progress("get_sync_job_progress_safe", parent_sync_job_id))
+
+
+def list_chunk_attempts(*, parent_sync_job_id: UUID) -> Flow[list[Attempt]]:
+    """Read the attempts of a job's chunks that did not complete."""
+
+    def page(after: int | None, _size: int) -> Flow[list[Attempt]]:
+        request = call("list_chunk_attempts", parent_sync_job_id=str(parent_sync_job_id), after_id=after)
+        return as_attempts((yield from send(request)), "list_chunk_attempts")
+
+    return (yield from paged(page, lambda attempt: attempt.id, limit=None))
 
 
 def cancel_sync_job(*, parent_sync_job_id: UUID) -> Flow[Progress]:

@@ -2951,6 +2951,30 @@ end
 $$;
 comment on function public.get_sync_job_progress_safe is 'A job''s row of chunk_processing_status as JSON. SC001 when there is none, or it is another user''s.';
 
+-- 61_attempts.sql
+
+-- What went before: the attempts of a job's chunks that did not complete.
+
+create or replace function public.list_chunk_attempts(parent_sync_job_id uuid, after_id bigint default 0)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(jsonb_agg(to_jsonb(p) order by p.id), '[]')
+  from (
+    select a.id, q.id as chunk_id, q.chunk_index, a.attempt, a.outcome, a.error, a.worker_id,
+      a.claimed_at as started_at, a.ended_at
+    from public.chunk_processing_queue q
+    join chunk_private.chunk_attempts a on a.chunk_id = q.id
+    where q.parent_sync_job_id = $1 and a.id > $2
+    order by a.id
+    limit 1000
+  ) p;
+$$;
+comment on function public.list_chunk_attempts is
+  'The attempts of a job''s chunks that did not complete, in the order of their ends, at most 1,000 after an id: which chunk, which attempt, when, who, and why. Users see their own.';
+
 -- 70_start.sql
 
 -- Starting jobs. Users may call what is here and in the next two files for their own jobs, and write no table themselves:
@@ -4823,6 +4847,8 @@ revoke all on schema chunk_private from public, anon;
 grant usage on schema chunk_private to authenticated, service_role;
 revoke all on all tables in schema chunk_private from public, anon, authenticated, service_role;
 grant select on chunk_private.job_counters, chunk_private.slots, chunk_private.dispatches to authenticated; -- what the view reads
+-- What list_chunk_attempts reads: all but the tokens.
+grant select (id, chunk_id, attempt, outcome, error, worker_id, claimed_at, ended_at) on chunk_private.chunk_attempts to authenticated;
 grant select, insert, update, delete on all tables in schema chunk_private to service_role;
 revoke insert, update, delete on chunk_private.claim_lanes from service_role;
 
@@ -4843,12 +4869,14 @@ select chunk_private.set_reading_policy('chunk_private.slots', 'Users see the sl
 select chunk_private.set_reading_policy('chunk_private.dispatches', 'Users see their own dispatches',
   'owner_id = (select auth.uid() as uid)');
 
+select chunk_private.set_reading_policy('chunk_private.chunk_attempts', 'Users see the attempts of their own chunks',
+  'exists (select from public.chunk_processing_queue q where q.id = chunk_attempts.chunk_id and q.owner_id = (select auth.uid() as uid))');
+
 -- What only the service reads. A policy that lets nobody in says so; without one it would look forgotten.
 select chunk_private.set_reading_policy('chunk_private.settings', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.lanes', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.fresh_stripes', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.returned_chunks', 'No user sees these', 'false');
-select chunk_private.set_reading_policy('chunk_private.chunk_attempts', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.answered_requests', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.healings', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.watchdog', 'No user sees these', 'false');
@@ -4859,14 +4887,14 @@ revoke execute on function
   public.save_sync_kind, public.remove_sync_kind, public.save_chunk_settings, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
-  public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
+  public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.list_chunk_attempts, public.cancel_sync_job, public.pause_sync_job,
   public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
   public.enqueue_chunks_from_rows
 from public, anon, authenticated, service_role;
 
 grant execute on function
-  public.start_sync_job, public.append_sync_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job,
-  public.pause_sync_job, public.resume_sync_job, public.retry_failed_chunks, public.enqueue_chunks_from_rows
+  public.start_sync_job, public.append_sync_chunks, public.get_sync_job_progress_safe, public.list_chunk_attempts,
+  public.cancel_sync_job, public.pause_sync_job, public.resume_sync_job, public.retry_failed_chunks, public.enqueue_chunks_from_rows
 to authenticated;
 -- The bodies of the above, which check who calls.
 grant execute on function
@@ -4878,7 +4906,7 @@ grant execute on function
   public.save_sync_kind, public.remove_sync_kind, public.save_chunk_settings, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
-  public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
+  public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.list_chunk_attempts, public.cancel_sync_job, public.pause_sync_job,
   public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
   public.enqueue_chunks_from_rows
 to service_role;

@@ -19,6 +19,8 @@ revoke all on schema chunk_private from public, anon;
 grant usage on schema chunk_private to authenticated, service_role;
 revoke all on all tables in schema chunk_private from public, anon, authenticated, service_role;
 grant select on chunk_private.job_counters, chunk_private.slots, chunk_private.dispatches to authenticated; -- what the view reads
+-- What list_chunk_attempts reads: all but the tokens.
+grant select (id, chunk_id, attempt, outcome, error, worker_id, claimed_at, ended_at) on chunk_private.chunk_attempts to authenticated;
 grant select, insert, update, delete on all tables in schema chunk_private to service_role;
 revoke insert, update, delete on chunk_private.claim_lanes from service_role;
 
@@ -39,12 +41,14 @@ select chunk_private.set_reading_policy('chunk_private.slots', 'Users see the sl
 select chunk_private.set_reading_policy('chunk_private.dispatches', 'Users see their own dispatches',
   'owner_id = (select auth.uid() as uid)');
 
+select chunk_private.set_reading_policy('chunk_private.chunk_attempts', 'Users see the attempts of their own chunks',
+  'exists (select from public.chunk_processing_queue q where q.id = chunk_attempts.chunk_id and q.owner_id = (select auth.uid() as uid))');
+
 -- What only the service reads. A policy that lets nobody in says so; without one it would look forgotten.
 select chunk_private.set_reading_policy('chunk_private.settings', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.lanes', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.fresh_stripes', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.returned_chunks', 'No user sees these', 'false');
-select chunk_private.set_reading_policy('chunk_private.chunk_attempts', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.answered_requests', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.healings', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.watchdog', 'No user sees these', 'false');
@@ -55,14 +59,14 @@ revoke execute on function
   public.save_sync_kind, public.remove_sync_kind, public.save_chunk_settings, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
-  public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
+  public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.list_chunk_attempts, public.cancel_sync_job, public.pause_sync_job,
   public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
   public.enqueue_chunks_from_rows
 from public, anon, authenticated, service_role;
 
 grant execute on function
-  public.start_sync_job, public.append_sync_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job,
-  public.pause_sync_job, public.resume_sync_job, public.retry_failed_chunks, public.enqueue_chunks_from_rows
+  public.start_sync_job, public.append_sync_chunks, public.get_sync_job_progress_safe, public.list_chunk_attempts,
+  public.cancel_sync_job, public.pause_sync_job, public.resume_sync_job, public.retry_failed_chunks, public.enqueue_chunks_from_rows
 to authenticated;
 -- The bodies of the above, which check who calls.
 grant execute on function
@@ -74,7 +78,7 @@ grant execute on function
   public.save_sync_kind, public.remove_sync_kind, public.save_chunk_settings, public.configure_chunk_processing, public.start_sync_job, public.append_sync_chunks,
   public.claim_next_chunk_job_safe, public.claim_chunk_jobs_safe, public.complete_chunk_job_safe, public.complete_chunk_jobs_safe,
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
-  public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.cancel_sync_job, public.pause_sync_job,
+  public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.list_chunk_attempts, public.cancel_sync_job, public.pause_sync_job,
   public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
   public.enqueue_chunks_from_rows
 to service_role;

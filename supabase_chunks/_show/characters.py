@@ -9,9 +9,10 @@ from typing import TextIO
 # For `errors=` of a stream: ours are replaced by the nearest that all have, others by question marks.
 NEAREST = "supabase_chunks.nearest"
 
-_NEAREST = {"·": "-", "…": "...", "│": "|", "✓": "+", "✗": "x"} | dict(
-    zip("▁▂▃▄▅▆▇█", ".,:;+*%#", strict=True)
-)
+_NEAREST = {
+    **{"·": "-", "…": "...", "✓": "+", "✗": "x"},
+    **{"│": "|", "─": "-", "└": "+", "┘": "+", "┴": "+", "▒": "~"},
+} | dict(zip("▁▂▃▄▅▆▇█", ".,:;+*%#", strict=True))
 
 
 def _replace(error: UnicodeError) -> tuple[str | bytes, int]:

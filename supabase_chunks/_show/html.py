@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from html import escape
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from supabase_chunks._show import words
 from supabase_chunks._show.palette import GREEN, GREY, OF_STATE, TRACK
@@ -144,6 +144,33 @@ class ChunkList(list[C]):
             f"<code>{escape(_short(_json(chunk.payload)))}</code>",
             escape(_short(outcome)),
         )
+
+
+class Strip(NamedTuple):
+    """A bar of a timeline: left edge and width as parts of the whole, and what is said about it."""
+
+    left: float
+    width: float
+    colour: str
+    words: str
+
+
+def strips(rows: Iterable[Iterable[Strip]], summary: str, notes: Iterable[str]) -> str:
+    """Return rows of bars as one picture, which `summary` describes for who does not see it."""
+    drawn = "".join(
+        '<div style="position:relative;height:6px;margin-top:1px">'
+        + "".join(
+            f'<div title="{escape(strip.words)}" style="position:absolute;left:{strip.left * 100:.2f}%;'
+            f'width:{max(strip.width * 100, 0.3):.2f}%;height:6px;background:{strip.colour}"></div>'
+            for strip in row
+        )
+        + "</div>"
+        for row in rows
+    )
+    below = "".join(f"<div><small>{escape(note)}</small></div>" for note in [summary, *notes])
+    style = "max-width:60em;overflow:hidden"
+    picture = f'<div role="img" aria-label="{escape(summary)}" style="{style}">{drawn}</div>' if drawn else ""
+    return f"<div>{picture}{below}</div>"
 
 
 def _table(head: Iterable[str], rows: Iterable[Sequence[str]], count: int) -> str:

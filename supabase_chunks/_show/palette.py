@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from supabase_chunks.states import ChunkStatus, JobStatus
 
@@ -16,10 +16,18 @@ DARK_GREY: Final = "#6f7a75"
 TRACK: Final = "rgba(128,128,128,.25)"
 """What of a bar is empty, on a light page and a dark one."""
 
-INK: Final = "#1c2a24"
-SOFT_INK: Final = "#5f6f67"
-GRID: Final = "#e4eae7"
-AXIS: Final = "#aab5af"
+
+class Ink(NamedTuple):
+    """What lines and letters are drawn with."""
+
+    strong: str
+    soft: str
+    axis: str
+    grid: str
+
+
+ON_LIGHT: Final = Ink("#1c2a24", "#5f6f67", "#aab5af", "#e4eae7")
+ON_DARK: Final = Ink("#eef3f0", "#b4c0ba", "#5f6b66", "#333b38")
 
 OF_STATE: Final[dict[str, str]] = {
     JobStatus.PENDING: GREY,
@@ -31,3 +39,12 @@ OF_STATE: Final[dict[str, str]] = {
     ChunkStatus.PROCESSING: BLUE,
 }
 """By the state's name, which jobs and chunks share."""
+
+OF_ATTEMPT: Final[dict[str, str]] = {
+    "retrying": AMBER,
+    "failed": AMBER,
+    "lost": AMBER,
+    "released": GREY,
+    "cancelled": DARK_GREY,
+}
+"""By the outcome of an attempt that another one followed."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from supabase_chunks._show.palette import AXIS, DARK_GREEN, GREEN, GRID, INK, OF_STATE, RED, SOFT_INK
+from supabase_chunks._show.bars import Bar, bars_of, draw_bars, swatch
+from supabase_chunks._show.palette import DARK_GREEN, GREEN, ON_DARK, ON_LIGHT, RED, Ink
+from supabase_chunks._show.spans import WORDS, by_worker, colour, together, word
+from supabase_chunks._show.words import number
 from supabase_chunks.errors import ConfigurationError
 from supabase_chunks.states import ChunkStatus
 
@@ -15,45 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-_LEGEND = {
-    ChunkStatus.COMPLETED: "completed",
-    ChunkStatus.FAILED: "failed",
-    ChunkStatus.CANCELLED: "cancelled",
-    ChunkStatus.PROCESSING: "running",
-    ChunkStatus.PENDING: "waits for its next attempt",
-}
+    from supabase_chunks._show.spans import SpanView
+
 _AGAIN = "after a retry"
 _NAMED_WORKERS = 12
 _BINS = 48
-
-
-class SpanView(Protocol):
-    """When a chunk ran; a `Span` of a `Timeline`."""
-
-    @property
-    def status(self) -> ChunkStatus:
-        """The chunk's state."""
-        ...
-
-    @property
-    def start(self) -> datetime:
-        """When its last attempt began."""
-        ...
-
-    @property
-    def end(self) -> datetime | None:
-        """When it ended; None while it runs."""
-        ...
-
-    @property
-    def worker_id(self) -> str | None:
-        """Who had it."""
-        ...
-
-    @property
-    def attempts(self) -> int:
-        """How many there were."""
-        ...
+# How many pixels wide a bar must be for a mark in it.
+_MARKED = 9.0
 
 
 class RateView(Protocol):
@@ -86,61 +57,74 @@ class RateView(Protocol):
         ...
 
 
-def draw_timeline(spans: Sequence[SpanView], ax: Axes | None) -> Axes:
-    """Draw a bar a chunk, in as many lines as chunks ran at once, grouped by worker."""
-    workers: dict[str, list[list[SpanView]]] = {}
-    for span in spans:
-        _put(workers.setdefault(span.worker_id or "?", []), span)
-    lines = [line for worker in workers.values() for line in worker]
+def draw_timeline(spans: Sequence[SpanView], before: Sequence[SpanView], ax: Axes | None) -> Axes:
+    """Draw a bar an attempt, in as many lines as ran at once, grouped by worker.
+
+    What is green is what was busy: bars have no edges, and end where their pixels end. Only a bar that would
+    not be seen at all, and a failure, are wider than their time.
+    """
+    everything = sorted([*spans, *before], key=lambda span: span.start)
+    workers = by_worker(everything)
+    # Such as an invocation a chunk: the lines are then what ran at the same time.
     named = len(workers) <= _NAMED_WORKERS
-    if not named:  # such as an invocation a chunk: the lines are then who worked at the same time
-        lines = []
-        for span in spans:
-            _put(lines, span)
+    lines = [line for worker in workers.values() for line in worker] if named else together(everything)
     ax = _axes(ax, height=max(2.2, min(9.0, 1.2 + 0.34 * len(lines))))
-    if not spans:
+    if not everything:
         return _say(ax, "no chunk has started yet")
-    start = min(span.start for span in spans)
-    now = max(span.end or span.start for span in spans)
+    ink = _ink(ax)
+    start = everything[0].start
+    now = max(span.end or span.start for span in everything)
     whole = max((now - start).total_seconds(), 1e-6)
-    drawn: dict[str, Artist] = {}  # what the legend names
+    pixel = 1.02 * whole / max(1.0, ax.get_window_extent().width)
+    bars: dict[tuple[str, str], list[Bar]] = {}
+    marks: dict[str, list[tuple[float, float]]] = {"x": [], "o": []}
     for row, line in enumerate(lines):
-        for span in line:
-            left = (span.start - start).total_seconds()
-            width = max(((span.end or now) - span.start).total_seconds(), whole * 0.002)
-            colour, word = OF_STATE[span.status], _LEGEND[span.status]
-            bar = ax.barh(row, width, 0.72, left, color=colour, edgecolor="white", linewidth=0.8)
-            drawn.setdefault(word, bar[0])
-            if span.attempts > 1:
-                ring: dict[str, Any] = {"marker": "o", "ms": 5.5, "mfc": "white", "mec": INK, "mew": 1.1}
-                drawn.setdefault(_AGAIN, *ax.plot(left + width / 2, row, ls="", **ring))
-            if span.status is ChunkStatus.FAILED:  # not by the colour alone
-                ax.plot(left + width / 2, row, marker="x", ms=6, mec="white", mew=1.8, ls="")
-    _label_rows(ax, workers if named else {"": lines})
+        for bar, span in bars_of(line, row, start, now, pixel):
+            bars.setdefault((word(span), colour(span)), []).append(bar)
+            if bar.width >= _MARKED * pixel and span.outcome is None:
+                if span.status is ChunkStatus.FAILED:
+                    marks["x"].append((bar.left + bar.width / 2, row))
+                elif span.attempts > 1:
+                    marks["o"].append((bar.left + bar.width / 2, row))
+    draw_bars(ax, bars, pixel)
+    handles: dict[str, Artist] = {name: swatch(shade) for name, shade in sorted(bars, key=_in_order)}
+    if marks["x"]:  # not by the colour alone
+        ax.plot(*zip(*marks["x"], strict=True), marker="x", ms=6, mec="white", mew=1.8, ls="", zorder=4)
+    if marks["o"]:
+        ring: dict[str, Any] = {"marker": "o", "ms": 5.5, "mfc": "white", "mec": "#1c2a24", "mew": 1.1}
+        (handles[_AGAIN],) = ax.plot(*zip(*marks["o"], strict=True), ls="", zorder=4, **ring)
+    _label_rows(ax, workers if named else {"": lines}, ink)
     ax.set(xlim=(-0.01 * whole, 1.01 * whole), ylim=(len(lines) - 0.4, -0.6), xlabel="seconds")
-    ax.set_title(f"{len(spans):,} chunks in {whole:.1f} s", loc="left", color=INK, fontweight="bold")
-    ax.xaxis.grid(visible=True, color=GRID)
-    words = [*_LEGEND.values(), _AGAIN]
-    handles = dict(sorted(drawn.items(), key=lambda item: words.index(item[0])))
+    title = f"{number(len(spans), 'chunk')} in {whole:.1f} s"
+    ax.set_title(title, loc="left", color=ink.strong, fontweight="bold")
+    ax.xaxis.grid(visible=True, color=ink.grid)
+    _legend(ax, handles, ink)
+    return ax
+
+
+def _in_order(bar: tuple[str, str]) -> int:
+    return WORDS.index(bar[0]) if bar[0] in WORDS else len(WORDS)
+
+
+def _legend(ax: Axes, handles: dict[str, Artist], ink: Ink) -> None:
     where: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 6, "frameon": False}
     look: dict[str, Any] = {
         "fontsize": "small",
         "handlelength": 1.0,
         "columnspacing": 1.2,
         "borderaxespad": 0.3,
+        "labelcolor": ink.strong,
     }
     ax.legend(list(handles.values()), list(handles), **where, **look)
-    return ax
 
 
 def draw_throughput(throughput: RateView, unit: str, ax: Axes | None) -> Axes:
     """Draw the rate as an area, and on the right axis the sum as a line."""
     ax = _axes(ax, height=3.0)
     if throughput.start is None or throughput.rate is None:
-        ax.text(
-            0.5, 0.5, "no chunk has been completed yet", transform=ax.transAxes, ha="center", color=SOFT_INK
-        )
-        return ax
+        return _say(ax, "no chunk has been completed yet")
+    ink = _ink(ax)
+    green = DARK_GREEN if ink is ON_LIGHT else GREEN
     width = throughput.seconds / _BINS
     rates = throughput.rates(_BINS)
     edges = [index * width for index in range(_BINS + 1)]
@@ -148,55 +132,47 @@ def draw_throughput(throughput: RateView, unit: str, ax: Axes | None) -> Axes:
     for rate in rates:
         sums.append(sums[-1] + rate * width)
     ax.stairs(rates, edges, fill=True, color=GREEN, alpha=0.55)
-    ax.axhline(throughput.rate, color=DARK_GREEN, lw=1, ls=(0, (4, 3)))
+    ax.axhline(throughput.rate, color=green, lw=1, ls=(0, (4, 3)))
     ax.set(xlim=(0, throughput.seconds), ylim=(0, max(rates) * 1.15), xlabel="seconds")
-    ax.set_ylabel(f"{unit} a second", color=DARK_GREEN)
-    ax.yaxis.grid(visible=True, color=GRID)
+    ax.set_ylabel(f"{unit} a second", color=green)
+    ax.yaxis.grid(visible=True, color=ink.grid)
     total = ax.twinx()
-    total.plot(edges, sums, color=INK, lw=1.8)
+    total.plot(edges, sums, color=ink.strong, lw=1.8)
     total.set_ylim(0, throughput.amount * 1.15)
-    total.set_ylabel(f"{unit} in all", color=INK)
-    _plain(total)
+    total.set_ylabel(f"{unit} in all", color=ink.strong)
+    _plain(total, ink)
     for axis in (ax.yaxis, total.yaxis):
         axis.set_major_formatter("{x:,.0f}")
-    for failure in throughput.failures:
-        at = (failure - throughput.start).total_seconds()
-        ax.plot(at, 0, marker="x", color=RED, ms=7, mew=2, ls="", clip_on=False, zorder=5)
+    failed = [(failure - throughput.start).total_seconds() for failure in throughput.failures]
+    if failed:
+        ax.plot(failed, [0] * len(failed), marker="x", color=RED, ms=7, mew=2, ls="", clip_on=False, zorder=5)
     title = f"{throughput.amount:,} {unit} in {throughput.seconds:.1f} s: {throughput.rate:,.0f} a second"
     if throughput.failures:
         title += f" ({len(throughput.failures):,} failed)"
-    ax.set_title(title, loc="left", color=INK, fontweight="bold")
+    ax.set_title(title, loc="left", color=ink.strong, fontweight="bold")
     return ax
 
 
 def _say(ax: Axes, text: str) -> Axes:
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", color=SOFT_INK)
+    """Say why there is nothing to see."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=_ink(ax).soft)
     return ax
 
 
-def _put(lines: list[list[SpanView]], span: SpanView) -> None:
-    """Put a span into the first line that is free at its start; spans come in the order of their start."""
-    for line in lines:
-        end = line[-1].end
-        if end is not None and end <= span.start:
-            line.append(span)
-            return
-    lines.append([span])
-
-
-def _label_rows(ax: Axes, workers: dict[str, list[list[SpanView]]]) -> None:
+def _label_rows(ax: Axes, workers: dict[str, list[list[SpanView]]], ink: Ink) -> None:
     """Write each worker's name beside the middle of its lines, with a thin line between workers."""
     ticks, names, row = [], [], 0
     for worker, lines in workers.items():
         ticks.append(row + (len(lines) - 1) / 2)
         names.append(_short(worker))
         if row:
-            ax.axhline(row - 0.5, color=GRID, lw=0.8, zorder=0)
+            ax.axhline(row - 0.5, color=ink.grid, lw=0.8, zorder=0)
         row += len(lines)
     ax.set_yticks(ticks, names, fontsize="small")
     ax.tick_params(axis="y", length=0)
     if list(workers) == [""]:
-        ax.set_ylabel("at the same time", color=SOFT_INK)
+        ax.set_ylabel("at the same time", color=ink.soft)
 
 
 def _short(worker: str) -> str:
@@ -215,17 +191,31 @@ def _axes(ax: Axes | None, *, height: float) -> Axes:
                 "pictures need matplotlib: pip install 'supabase-chunks[plots]'"
             ) from error
         _, ax = pyplot.subplots(figsize=(9.5, height), dpi=110, layout="constrained")
-    _plain(ax)
+    _plain(ax, _ink(ax))
     return ax
 
 
-def _plain(ax: Axes) -> None:
+def _ink(ax: Axes) -> Ink:
+    """Return what can be read on the background: the axes', or where that is none the figure's."""
+    from matplotlib import rcParams
+    from matplotlib.colors import to_rgba
+
+    figure = ax.get_figure(root=True)
+    for behind in (ax.get_facecolor(), "none" if figure is None else figure.get_facecolor()):
+        red, green, blue, alpha = to_rgba(behind)
+        if alpha > 0.5:
+            return ON_LIGHT if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else ON_DARK
+    # Nothing is behind it, as in a notebook with transparent pictures: as the style writes.
+    return ON_DARK if sum(to_rgba(rcParams["text.color"])[:3]) > 1.5 else ON_LIGHT
+
+
+def _plain(ax: Axes, ink: Ink) -> None:
     """Take away what carries no information."""
     ax.set_axisbelow(True)
     for spine in ("top", "left", "right"):
         ax.spines[spine].set_visible(False)
-    ax.spines["bottom"].set_color(AXIS)
-    ticks: dict[str, Any] = {"colors": SOFT_INK, "labelsize": "small"}
+    ax.spines["bottom"].set_color(ink.axis)
+    ticks: dict[str, Any] = {"colors": ink.soft, "labelsize": "small"}
     ax.tick_params(**ticks)
     ax.tick_params(axis="y", length=0)
-    ax.xaxis.label.set_color(SOFT_INK)
+    ax.xaxis.label.set_color(ink.soft)

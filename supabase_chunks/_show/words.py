@@ -82,6 +82,11 @@ def cancelled_percent(job: Counts) -> float:
     return 100 * job.cancelled_chunks / job.total_chunks if job.total_chunks else 0.0
 
 
+def number(count: int, noun: str) -> str:
+    """Return how many there are, as in `1 chunk` or `5,000 chunks`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def duration(seconds: float) -> str:
     """Return seconds in words, as in `45 s`, `2 min` or `3.5 h`."""
     if seconds < 90:

@@ -50,6 +50,34 @@ async def test_a_sync_without_chunks_is_one_with_the_jobs_payload(client: Any, k
     assert await done(job.results()) == [{"doubled": 42}]
 
 
+async def test_what_was_tried_before_is_kept_and_drawn(client: Any, kind: str, stack: LocalStack) -> None:
+    ann = str(uuid.uuid4())
+
+    def handler(chunk: sc.Chunk) -> None:
+        if chunk.index and chunk.attempt == 1:
+            raise sc.RetryLater(0, "one hiccup")
+        if chunk.index == 2:
+            raise sc.PermanentFailure("never")
+
+    job = await done(client.trigger_sync(kind, chunks=[{}] * 3, owner_id=ann))
+    assert await done(job.attempts()) == []
+    await done(worker_for(client, handler, kinds=[kind]).run_until_idle())
+    attempts = await done(job.attempts())
+    assert sorted((each.chunk_index, each.attempt, each.outcome, each.error) for each in attempts) == [
+        (1, 1, "retrying", "one hiccup"),
+        (2, 1, "retrying", "one hiccup"),
+        (2, 2, "failed", "never"),
+    ]
+    timeline = await done(job.timeline())
+    assert sorted(span.chunk_index for span in timeline.before) == [1, 2]
+    assert all(span.end is not None for span in timeline)
+    theirs = client.as_user(stack.user_token(ann)).job(job.id)
+    assert await done(theirs.attempts()) == attempts
+    others = client.as_user(stack.user_token(str(uuid.uuid4()))).job(job.id)
+    with pytest.raises(sc.JobNotFound):
+        await done(others.attempts())
+
+
 async def test_watch_gives_snapshots_that_only_grow_until_the_end(client: Any, kind: str) -> None:
     job = await done(client.trigger_sync(kind, chunks=[{"n": n} for n in range(30)]))
     gate = threading.Semaphore(0)

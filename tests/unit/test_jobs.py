@@ -230,6 +230,7 @@ async def test_results_come_in_order_as_json_or_as_a_model(respx_mock: respx.Moc
     assert await outcomes(lambda c: c.job(JOB).results(model=Row)) == [[Row(rows=n) for n in range(3)]] * 2
     for found in await outcomes(lambda c: c.job(JOB).results(model=int)):
         assert isinstance(found, sc.UnexpectedResponse)
+    rpc(respx_mock, "list_chunk_attempts").respond(json=[])
     for timeline in await outcomes(lambda c: c.job(JOB).timeline()):
         assert [span.seconds for span in timeline] == [0.0, 1.0, 2.0]
         assert "completed, 2.00 s" in str(timeline)

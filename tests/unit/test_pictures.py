@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import sys
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -24,6 +23,7 @@ from supabase_chunks._show.html import ChunkList, JobList
 from supabase_chunks._show.palette import OF_STATE
 from supabase_chunks._show.terminal import bar_colour
 from supabase_chunks.jobs import _dataframe
+from tests.unit.drawn import attempt, bars, chunk
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
 
 @pytest.fixture(autouse=True)
 def _no_figure_stays_open() -> Iterator[None]:
@@ -43,32 +41,6 @@ def _no_figure_stays_open() -> Iterator[None]:
     from matplotlib import pyplot
 
     pyplot.close("all")
-
-
-def chunk(index: int, start: float, end: float | None, worker: str = "a", **fields: Any) -> ChunkRecord:
-    ended = None if end is None else START + timedelta(seconds=end)
-    return ChunkRecord.model_validate(
-        {
-            "id": index,
-            "parent_sync_job_id": UUID(int=1),
-            "kind": "pages",
-            "chunk_index": index,
-            "status": "completed" if ended else "processing",
-            "started_at": START + timedelta(seconds=start),
-            "completed_at": ended,
-            "worker_id": worker,
-            "attempts": 1,
-            **fields,
-        }
-    )
-
-
-def bars(ax: Axes) -> list[tuple[float, float, float]]:
-    """Each bar's row, left edge and width."""
-    return [
-        (round(bar.get_y() + bar.get_height() / 2), round(bar.get_x(), 3), round(bar.get_width(), 3))  # type: ignore[attr-defined]
-        for bar in ax.patches
-    ]
 
 
 def legend(ax: Axes) -> list[str]:
@@ -100,6 +72,32 @@ def test_a_running_chunk_reaches_to_the_last_thing_known() -> None:
 def test_many_workers_share_lines() -> None:
     ax = Timeline.of([chunk(n, n, n + 1, f"invocation/{n}") for n in range(40)]).plot()
     assert {row for row, _, _ in bars(ax)} == {0}
+
+
+def test_the_attempts_before_the_last_are_drawn_too() -> None:
+    chunks = [chunk(0, 3, 5, attempts=2), chunk(1, 0.5, 2.5, "b", status="failed")]
+    timeline = Timeline.of(chunks, [attempt(0, 0, 1), attempt(1, 0.5, 2.5, "failed"), attempt(9, 0, 9)])
+    assert [(span.chunk_index, span.seconds) for span in timeline.before] == [(0, 1.0)]
+    ax = timeline.plot()
+    assert bars(ax) == [(0, 0, 1), (0, 3, 2), (1, 0.5, 2)]
+    assert legend(ax) == ["completed", "failed", "failed, then tried again", "after a retry"]
+    assert (
+        timeline.summary == "2 chunks in 5.0 s by 2 workers: 1 failed, 1 completed, 1 attempt before the last"
+    )
+    assert re.search(r"     0 │▒{12} {24}█{24}│ completed, 2.00 s, attempt 2\n", str(timeline))
+
+
+def test_a_chunk_that_waits_for_its_next_attempt_ended_its_last() -> None:
+    timeline = Timeline.of([chunk(0, 0, None, status="pending"), chunk(1, 0, 10)], [attempt(0, 0, 2)])
+    assert [span.seconds for span in timeline] == [2.0, 10.0]
+    assert timeline.before == []
+
+
+def test_who_does_not_see_a_picture_is_told_what_is_on_it() -> None:
+    shown = Timeline.of([chunk(0, 0, 1, "<b>")])._repr_html_()
+    assert 'role="img" aria-label="1 chunk in 1.0 s by 1 worker: 1 completed"' in shown
+    assert "<b>" not in shown
+    assert "no chunk has started yet" in Timeline([])._repr_html_()
 
 
 def test_the_rate_counts_a_chunk_evenly_over_its_time() -> None:
@@ -204,6 +202,7 @@ def test_failed_is_never_green_and_each_state_has_one_colour() -> None:
     colours = [OF_STATE[state] for state in ("completed", "failed", "cancelled")]
     assert shares == list(zip(["25.0", "25.0", "50.0"], colours, strict=True))
     timeline = Timeline.of([chunk(0, 0, 1, status="failed")])
-    (drawn,) = timeline.plot().patches
-    assert to_hex(drawn.get_facecolor()) == OF_STATE["failed"]
+    (drawn,) = timeline.plot().collections
+    (colour,) = drawn.get_facecolor()  # type: ignore[misc]  # one of all its bars
+    assert to_hex(colour) == OF_STATE["failed"]
     assert OF_STATE["failed"] in timeline._repr_html_()

@@ -14,6 +14,7 @@ PINNED = [
     "AsyncChunksClient",
     "AsyncJob",
     "AsyncWorker",
+    "Attempt",
     "AuthenticationError",
     "Chunk",
     "ChunkRecord",

@@ -54,12 +54,14 @@ async def test_a_state_that_is_none_is_refused_before_anything_is_sent(
 
 async def test_chunks_of_a_job_that_is_not_there_are_no_empty_list(respx_mock: respx.MockRouter) -> None:
     table(respx_mock, "chunk_processing_queue").respond(json=[])
+    rpc(respx_mock, "list_chunk_attempts").respond(json=[])
     jobs = table(respx_mock, "sync_jobs")
     reads: list[Callable[[Any], Any]] = [
         lambda client: client.job(JOB).chunks(),
         lambda client: client.job(JOB).results(),
         lambda client: client.job(JOB).timeline(),
         lambda client: client.job(JOB).throughput(),
+        lambda client: client.job(JOB).attempts(),
     ]
     for read in reads:
         jobs.respond(json=[])

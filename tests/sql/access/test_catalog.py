@@ -14,6 +14,7 @@ FOR_USERS = {
         "start_sync_job",
         "append_sync_chunks",
         "get_sync_job_progress_safe",
+        "list_chunk_attempts",
         "cancel_sync_job",
         "pause_sync_job",
     ),

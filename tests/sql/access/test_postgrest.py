@@ -36,6 +36,7 @@ CALLS: dict[str, tuple[dict[str, Any], int]] = {
     "trigger_next_chunk_processing": ({}, 200),
     "cleanup_stuck_chunks": ({}, 200),
     "get_sync_job_progress_safe": (JOB, 400),
+    "list_chunk_attempts": (JOB, 200),
     "cancel_sync_job": (JOB, 400),
     "pause_sync_job": (JOB, 400),
     "resume_sync_job": (JOB, 400),

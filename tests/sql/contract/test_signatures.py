@@ -63,6 +63,7 @@ FUNCTIONS = {
     "trigger_next_chunk_processing": ("parent_sync_job_id uuid DEFAULT NULL::uuid", "integer"),
     "cleanup_stuck_chunks": ("stuck_after interval DEFAULT NULL::interval", "integer"),
     "get_sync_job_progress_safe": ("parent_sync_job_id uuid", "jsonb"),
+    "list_chunk_attempts": ("parent_sync_job_id uuid, after_id bigint DEFAULT 0", "jsonb"),
     "cancel_sync_job": ("parent_sync_job_id uuid", "jsonb"),
     "pause_sync_job": ("parent_sync_job_id uuid", "jsonb"),
     "resume_sync_job": ("parent_sync_job_id uuid", "jsonb"),

@@ -1,0 +1,59 @@
+"""A timeline in characters: a line a chunk, and below it an axis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LAST, _BEFORE = "█", "▒"
+_LEFT = 7
+# How many columns the marks of the axis are apart at least.
+_APART = 9
+
+
+class Row(NamedTuple):
+    """A chunk: its number, its bars as parts of the whole with whether each is its last, and what to say."""
+
+    number: int
+    bars: Sequence[tuple[float, float, bool]]
+    words: str
+
+
+def chart(rows: Sequence[Row], seconds: float, *, width: int | None) -> list[str]:
+    """Return the lines of a chart.
+
+    Args:
+        rows: The chunks.
+        seconds: How long the whole took.
+        width: How long a line may be; with None the bars have 60 columns.
+    """
+    longest = max(len(row.words) for row in rows)
+    room = 60 if width is None else max(10, width - _LEFT - 3 - longest)
+    lines = [f"{row.number:>6} │{_bars(row, room)}│ {row.words}" for row in rows]
+    return [line if width is None else line[:width] for line in lines] + _axis(seconds, room)
+
+
+def _bars(row: Row, room: int) -> str:
+    cells = [" "] * room
+    for left, width, is_last in row.bars:
+        first = min(room - 1, round(left * room))
+        for cell in range(first, min(room, max(first + 1, round((left + width) * room)))):
+            cells[cell] = _LAST if is_last else _BEFORE
+    return "".join(cells)
+
+
+def _axis(seconds: float, room: int) -> list[str]:
+    """Return a line with marks at round times, and a line with the times."""
+    steps = [step * 10.0**power for power in range(-6, 9) for step in (1, 2, 5)]
+    step = next(step for step in steps if step * room >= seconds * _APART or step * 2.5 > seconds)
+    marks, times = ["─"] * room, [" "] * (room + 1)
+    count = int(seconds / step + 1e-9)
+    for index in range(count + 1):
+        at = min(room - 1, round(index * step / seconds * room))
+        marks[at] = "┴"
+        text = f"{index * step:g} s" if index in (0, count) else f"{index * step:g}"
+        text = text if at + len(text) <= room + 1 else text.removesuffix(" s")
+        times[at : at + len(text)] = text
+    return [" " * _LEFT + "└" + "".join(marks) + "┘", " " * (_LEFT + 1) + "".join(times).rstrip()]
