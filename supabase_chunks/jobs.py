@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import operations, reads
@@ -33,7 +34,21 @@ class _Handle:
     def __init__(self, id: UUID, snapshot: Progress | None) -> None:  # noqa: A002 - as it is called
         self.id = id
         self.snapshot = snapshot
+
+    @property
+    def snapshot(self) -> Progress | None:
         """The progress seen last, or None; `progress()` reads it anew."""
+        return self._snapshot
+
+    @snapshot.setter
+    def snapshot(self, progress: Progress | None) -> None:
+        self._snapshot = progress
+        self._seen_at = None if progress is None else datetime.now().astimezone()
+
+    @property
+    def seen_at(self) -> datetime | None:
+        """When that was, by this machine's clock."""
+        return self._seen_at
 
     @property
     def created(self) -> bool:
@@ -45,9 +60,9 @@ class _Handle:
         return f"<{type(self).__name__} {self.id}{state}>"
 
     def _repr_html_(self) -> str:
-        if self.snapshot is None:
-            return f"<code>{self.id}</code>"
-        return self.snapshot._repr_html_()
+        from ._show.html import job_line
+
+        return job_line(self)
 
     def _seen(self, progress: Progress) -> Progress:
         created = self.created

@@ -104,19 +104,43 @@ class Throughput:
         Raises:
             ConfigurationError: matplotlib is not installed.
         """
-        from ._show.plots import draw_throughput
+        from ._show.plots import describe, draw_throughput
 
-        return draw_throughput(self, unit or self.unit, ax)
+        drawn = draw_throughput(self, unit or self.unit, ax)
+        describe(drawn, self.words(unit or self.unit))
+        return drawn
+
+    @property
+    def summary(self) -> str:
+        """What the picture shows, in a sentence; good as the text beside an image.
+
+        Example:
+            >>> Throughput([]).summary
+            'no chunk has been completed yet'
+        """
+        return self.words(self.unit)
+
+    def words(self, unit: str) -> str:
+        """Return the average in a sentence, with another name for the items.
+
+        Example:
+            >>> Throughput([]).words("messages")
+            'no chunk has been completed yet'
+        """
+        if self.rate is None:
+            return "no chunk has been completed yet"
+        rate = f"{self.rate:,.0f}" if self.rate >= 10 else f"{self.rate:.2g}"
+        failed = f" ({len(self.failures):,} failed)" if self.failures else ""
+        return f"{self.amount:,} {unit} in {self.seconds:.1f} s: {rate} a second{failed}"
 
     def __str__(self) -> str:
         """Return the average, and the rate over time as one line of bars."""
         if self.rate is None:
-            return "no chunk has been completed yet"
+            return self.summary
         rates = self.rates(_TEXT_BINS)
         most = max(rates) or 1.0
         line = "".join(_HEIGHTS[round(rate / most * (len(_HEIGHTS) - 1))] for rate in rates)
-        words = f"{self.amount:,} {self.unit} in {self.seconds:.1f} s: {self.rate:,.0f} a second"
-        return fitting(f"│{line}│ {words}")
+        return fitting(f"│{line}│ {self.summary}")
 
     def __repr__(self) -> str:
         """Return the average."""

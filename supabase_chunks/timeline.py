@@ -137,6 +137,10 @@ class Timeline(Sequence[Span]):
         chunks, by = number(len(self._spans), "chunk"), number(workers, "worker")
         return f"{chunks} in {self._seconds:.1f} s by {by}: {', '.join(parts)}"
 
+    def __repr__(self) -> str:
+        """Return the summary."""
+        return f"<Timeline {self.summary}>"
+
     def __str__(self) -> str:
         """Return the chart as text, a line a chunk."""
         return self.chart()
@@ -171,9 +175,11 @@ class Timeline(Sequence[Span]):
         Raises:
             ConfigurationError: matplotlib is not installed.
         """
-        from ._show.plots import draw_timeline
+        from ._show.plots import describe, draw_timeline
 
-        return draw_timeline(self._spans, self.before, ax)
+        drawn = draw_timeline(self._spans, self.before, ax)
+        describe(drawn, self.summary)
+        return drawn
 
     def _repr_html_(self) -> str:
         rows = [

@@ -45,6 +45,10 @@ class JobHandle(Protocol):
     def snapshot(self) -> JobView | None:
         """The progress seen last."""
 
+    @property
+    def seen_at(self) -> datetime | None:
+        """When that was."""
+
 
 class ChunkView(Protocol):
     """What is shown of a chunk; a `ChunkRecord` has it."""
@@ -80,7 +84,8 @@ def bar(job: Counts | None, percent: float, width: str = "14em") -> str:
         if share > 0
     )
     style = f"display:inline-flex;width:{width};height:.6em;border-radius:.3em;overflow:hidden"
-    return f'<span style="{style};background:{TRACK}">{parts}</span>'
+    said = "waiting" if job is None else words.describe(job)
+    return f'<span role="img" aria-label="{escape(said)}" style="{style};background:{TRACK}">{parts}</span>'
 
 
 def state(status: str) -> str:
@@ -102,12 +107,24 @@ def progress_line(job: JobView) -> str:
     return f"<div>{line} <small><code>{job.id}</code></small></div>{below}"
 
 
+def job_line(job: JobHandle) -> str:
+    """Return what was seen last of a job, and when that was: a cell that is looked at later asks nobody."""
+    if job.snapshot is None:
+        return f"<div><code>{job.id}</code> <small>not looked at yet: job.progress() does</small></div>"
+    return progress_line(job.snapshot) + _seen(job.seen_at, "job.progress() reads it anew")
+
+
+def _seen(at: datetime | None, anew: str) -> str:
+    return "" if at is None else f"<div><small>seen at {at:%H:%M:%S}; {anew}</small></div>"
+
+
 class JobList(list[J]):
     """Jobs, as a table in a notebook."""
 
     def _repr_html_(self) -> str:
         rows = [self._row(job) for job in self[:_ROWS]]
-        return _table(("kind", "key", "state", "", "chunks", "failed", "started", "id"), rows, len(self))
+        shown = _table(("kind", "key", "status", "", "chunks", "failed", "started", "id"), rows, len(self))
+        return shown + (_seen(self[0].seen_at, "client.jobs() reads them anew") if self else "")
 
     @staticmethod
     def _row(job: J) -> Sequence[str]:
@@ -131,7 +148,7 @@ class ChunkList(list[C]):
 
     def _repr_html_(self) -> str:
         rows = [self._row(chunk) for chunk in self[:_ROWS]]
-        return _table(("chunk", "state", "attempts", "seconds", "payload", "outcome"), rows, len(self))
+        return _table(("chunk", "status", "attempts", "seconds", "payload", "outcome"), rows, len(self))
 
     @staticmethod
     def _row(chunk: C) -> Sequence[str]:
@@ -174,7 +191,7 @@ def strips(rows: Iterable[Iterable[Strip]], summary: str, notes: Iterable[str]) 
 
 
 def _table(head: Iterable[str], rows: Iterable[Sequence[str]], count: int) -> str:
-    header = "".join(f'<th style="text-align:left">{name}</th>' for name in head)
+    header = "".join(f'<th scope="col" style="text-align:left">{name}</th>' for name in head)
     body = "".join(
         "<tr>"
         + "".join(f'<td style="text-align:left;white-space:nowrap">{cell}</td>' for cell in row)
@@ -182,7 +199,8 @@ def _table(head: Iterable[str], rows: Iterable[Sequence[str]], count: int) -> st
         for row in rows
     )
     more = f"<small>… and {count - _ROWS:,} more</small>" if count > _ROWS else ""
-    return f"<table><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{more}"
+    # A page without a doctype would write tables in black, whatever it is written on.
+    return f'<table style="color:inherit"><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{more}'
 
 
 def _json(value: object) -> str:

@@ -56,6 +56,10 @@ class RateView(Protocol):
         """Return how many a second in each of so many parts of the time."""
         ...
 
+    def words(self, unit: str) -> str:
+        """Return the average in a sentence."""
+        ...
+
 
 def draw_timeline(spans: Sequence[SpanView], before: Sequence[SpanView], ax: Axes | None) -> Axes:
     """Draw a bar an attempt, in as many lines as ran at once, grouped by worker.
@@ -133,12 +137,12 @@ def draw_throughput(throughput: RateView, unit: str, ax: Axes | None) -> Axes:
         sums.append(sums[-1] + rate * width)
     ax.stairs(rates, edges, fill=True, color=GREEN, alpha=0.55)
     ax.axhline(throughput.rate, color=green, lw=1, ls=(0, (4, 3)))
-    ax.set(xlim=(0, throughput.seconds), ylim=(0, max(rates) * 1.15), xlabel="seconds")
+    ax.set(xlim=(0, throughput.seconds), ylim=(0, max(rates) * 1.15 or 1), xlabel="seconds")
     ax.set_ylabel(f"{unit} a second", color=green)
     ax.yaxis.grid(visible=True, color=ink.grid)
     total = ax.twinx()
     total.plot(edges, sums, color=ink.strong, lw=1.8)
-    total.set_ylim(0, throughput.amount * 1.15)
+    total.set_ylim(0, throughput.amount * 1.15 or 1)
     total.set_ylabel(f"{unit} in all", color=ink.strong)
     _plain(total, ink)
     for axis in (ax.yaxis, total.yaxis):
@@ -146,10 +150,7 @@ def draw_throughput(throughput: RateView, unit: str, ax: Axes | None) -> Axes:
     failed = [(failure - throughput.start).total_seconds() for failure in throughput.failures]
     if failed:
         ax.plot(failed, [0] * len(failed), marker="x", color=RED, ms=7, mew=2, ls="", clip_on=False, zorder=5)
-    title = f"{throughput.amount:,} {unit} in {throughput.seconds:.1f} s: {throughput.rate:,.0f} a second"
-    if throughput.failures:
-        title += f" ({len(throughput.failures):,} failed)"
-    ax.set_title(title, loc="left", color=ink.strong, fontweight="bold")
+    ax.set_title(throughput.words(unit), loc="left", color=ink.strong, fontweight="bold")
     return ax
 
 
@@ -186,13 +187,25 @@ def _axes(ax: Axes | None, *, height: float) -> Axes:
     if ax is None:
         try:
             from matplotlib import pyplot
+
+            from supabase_chunks._show.figure import DescribedFigure
         except ImportError as error:
             raise ConfigurationError(
                 "pictures need matplotlib: pip install 'supabase-chunks[plots]'"
             ) from error
-        _, ax = pyplot.subplots(figsize=(9.5, height), dpi=110, layout="constrained")
+        look: dict[str, Any] = {"figsize": (9.5, height), "dpi": 110, "layout": "constrained"}
+        _, ax = pyplot.subplots(FigureClass=DescribedFigure, **look)
     _plain(ax, _ink(ax))
     return ax
+
+
+def describe(ax: Axes, alt: str) -> None:
+    """Say what is on a figure of ours, for who hears it."""
+    from supabase_chunks._show.figure import DescribedFigure
+
+    figure = ax.get_figure(root=True)
+    if isinstance(figure, DescribedFigure):
+        figure.alt = alt
 
 
 def _ink(ax: Axes) -> Ink:

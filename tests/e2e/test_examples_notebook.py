@@ -70,6 +70,10 @@ def test_the_bar_is_one_output_and_both_pictures_are_there(executed: Any) -> Non
     pictures = [outputs for source, outputs in cells.items() if ".plot(" in source]
     assert len(pictures) == 2
     assert all(len(outputs) == 1 and len(outputs[0].data["image/png"]) > 10_000 for outputs in pictures)
+    told = [outputs[0].metadata["image/png"]["alt"] for outputs in pictures]
+    assert told[0].startswith("21 chunks in ")
+    assert told[1].startswith("2,000 messages in ")
+    assert "│ 100% 21/21 chunks" in bar.data["text/plain"]
 
 
 def test_the_saved_outputs_are_those_of_a_run(executed: Any) -> None:

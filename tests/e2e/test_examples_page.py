@@ -128,6 +128,11 @@ def test_a_user_starts_syncs_and_sees_them_end(site: str, browser: Browser, tmp_
         ada.until("document.querySelector('article.completed')?.innerText.includes('24 of 24 parts')")
         ada.until("document.querySelector('article.failed')?.innerText.includes('photo 33 is no picture')")
         ada.picture(pictures / "page-ended.png")
+        lost = "getComputedStyle(document.querySelector('article.{} progress')).getPropertyValue('--lost')"
+        assert float(ada.evaluate(lost.format("failed")).rstrip("%")) > 0  # red, and not green
+        assert ada.evaluate(lost.format("completed")) == "0%"
+        labels = "[...document.querySelectorAll('progress')].map(bar => bar.ariaLabel).sort()"
+        assert ada.evaluate(labels)[0] == "contacts: completed, 0 failed"
         ada.click("article.failed .act")
         ada.until("performance.getEntriesByType('resource').some(({ name }) => name.endsWith('/retry'))")
         ada.until("document.querySelector('article.failed')")  # that photo is still no picture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ import pytest
 
 from supabase_chunks import (
     ChunkRecord,
+    ChunksClient,
     ChunkStatus,
     ConfigurationError,
     JobStatus,
@@ -117,7 +119,7 @@ def test_the_sum_at_the_end_is_the_amount() -> None:
     (line,) = ax.figure.axes[1].lines
     points: Any = line.get_xydata()
     assert list(points[-1]) == pytest.approx([3, 2])
-    assert ax.get_title("left") == "2 pages in 3.0 s: 1 a second (1 failed)"
+    assert ax.get_title("left") == "2 pages in 3.0 s: 0.67 a second (1 failed)"
 
 
 @pytest.mark.parametrize("picture", [Timeline([]), Throughput([]), Throughput([chunk(0, 0, None)])])
@@ -177,6 +179,20 @@ def test_a_notebook_shows_progress_with_its_failures_and_what_went_wrong() -> No
     assert "width:20.0%" in shown  # failed, in a colour of its own
     assert "6/10 chunks · 2 failed" in shown
     assert "&lt;b&gt;404&lt;/b&gt;" in shown
+
+
+def test_a_job_in_a_notebook_says_when_it_was_seen() -> None:
+    client = ChunksClient("https://abc.supabase.co", "sb_secret_FOR-TESTS-ONLY")
+    job = client.job(UUID(int=7))
+    assert "not looked at yet" in job._repr_html_()
+    before = datetime.now().astimezone().replace(microsecond=0)
+    job.snapshot = progress(total_chunks=4, completed_chunks=3, failed_chunks=1, status="failed")
+    assert job.seen_at is not None
+    assert before <= job.seen_at
+    shown = job._repr_html_()
+    assert f"seen at {job.seen_at:%H:%M:%S}" in shown
+    assert 'role="img" aria-label="failed, 3 of 4 chunks completed, 1 failed"' in shown
+    assert f"seen at {job.seen_at:%H:%M:%S}" in JobList([job])._repr_html_()
 
 
 def test_a_notebook_shows_lists_as_tables_that_end_somewhere() -> None:

@@ -148,24 +148,28 @@ def test_the_display_suits_where_the_output_goes(monkeypatch: pytest.MonkeyPatch
     bar = open_display(True, Terminal())
     assert isinstance(bar, Bar)
     bar.close()
-    shown: list[str] = []
+    shown: list[dict[str, str]] = []
 
     class Handle:
         def update(self, html: Any) -> None:
-            shown.append(html.data)
+            shown.append(html._repr_mimebundle_())
 
     ipython, ipython_display = ModuleType("IPython"), ModuleType("IPython.display")
     ipython.get_ipython = lambda: SimpleNamespace(kernel=object())  # type: ignore[attr-defined]  # as in a kernel
     ipython_display.display = lambda html, display_id: Handle()  # type: ignore[attr-defined]  # as above
-    ipython_display.HTML = lambda data: SimpleNamespace(data=data)  # type: ignore[attr-defined]  # as above
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", ipython_display)
     notebook = open_display(True, Terminal())
     assert isinstance(notebook, Notebook)
     notebook.update(snapshot(percent=25.0))
     notebook.note("paused")
-    assert "25%" in shown[0]
-    assert "paused" in shown[1]
+    for form, bar in (
+        ("text/html", "width:25.0%"),
+        ("text/plain", "custom │██████                  │ 25% 0/4 chunks"),
+    ):
+        assert bar in shown[0][form]
+        assert "paused" not in shown[0][form]
+        assert "paused" in shown[1][form]
 
 
 def test_a_terminal_shows_one_bar_with_its_counts(monkeypatch: pytest.MonkeyPatch) -> None:
