@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from supabase_chunks import ChunksClient
 from supabase_chunks.local import LocalStack
@@ -40,6 +43,17 @@ def error_of(job: Any) -> str:
     (chunk,) = job.chunks(status="failed")
     assert chunk.attempts == 1
     return str(chunk.error)
+
+
+@contextmanager
+def anywhere(stack: LocalStack, port: int, *, private: bool = True) -> Iterator[None]:
+    """Users' accounts may be at this port and, unless told otherwise, on this machine, for as long as the block."""
+    with psycopg.connect(stack.db_url, autocommit=True) as database:
+        change = "select public.save_chunk_settings(%s)"
+        settings = {"user_email_ports": [143, 993, port], "user_email_private_hosts": private}
+        database.execute(change, (Jsonb(settings),))
+        yield
+        database.execute(change, (Jsonb(dict.fromkeys(settings)),))
 
 
 def sample_messages() -> list[bytes]:
@@ -249,11 +263,32 @@ def test_an_unknown_account_and_another_owners_fail_for_good(
     stack: LocalStack, client: ChunksClient, server: MailServer, account: str
 ) -> None:
     owner, other = uuid.uuid4(), uuid.uuid4()
-    with saved(client, account, server, owner_id=owner):
+    with anywhere(stack, server.port), saved(client, account, server, owner_id=owner):
         assert "has no email account" in error_of(sync(client, account))
         stranger = ChunksClient(stack.url, stack.publishable_key, access_token=stack.user_token(str(other)))
         assert "has no email account" in error_of(sync(stranger, account))
         user = ChunksClient(stack.url, stack.publishable_key, access_token=stack.user_token(str(owner)))
+        assert sync(user, account).progress().status == "completed"
+
+
+def test_a_users_account_may_not_be_in_our_network(
+    stack: LocalStack, client: ChunksClient, server: MailServer, account: str
+) -> None:
+    """Whether something is there or not, the error is the same."""
+    owner = uuid.uuid4()
+    user = ChunksClient(stack.url, stack.publishable_key, access_token=stack.user_token(str(owner)))
+    server.deliver([letter(1)])
+    said = set()
+    with anywhere(stack, server.port, private=False):
+        for host in (HOST, "localhost", "nobody.invalid"):
+            with saved(client, account, server, owner_id=owner, host=host):
+                job = user.trigger_sync("email", payload={"account": account}, max_retries=0)
+                job.wait(timeout=30, raise_on_failure=False)
+                said.add(error_of(job).replace(host, "HOST"))
+    assert said == {
+        f"sync-emails answered 503: HOST:{server.port} cannot be reached, or is no mail server on the internet"
+    }
+    with anywhere(stack, server.port), saved(client, account, server, owner_id=owner):
         assert sync(user, account).progress().status == "completed"
 
 

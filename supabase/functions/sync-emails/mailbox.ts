@@ -2,6 +2,7 @@
 
 import { ImapFlow, type ImapFlowError, type MailboxObject } from "imapflow";
 import { PermanentFailure, RetryLater } from "../_shared/serve.ts";
+import { type Target, targetsOf, Unreachable } from "./address.ts";
 import { isThrottle, refusal, secondsToWait, verdict } from "./refusals.ts";
 import { HandOver, Throttled } from "./throttle.ts";
 
@@ -13,6 +14,8 @@ export interface Login {
   tls: "implicit" | "starttls" | "none";
   username: string;
   password: string;
+  /** Whether it is a user's: only servers on the internet. */
+  public_only?: boolean;
 }
 
 /** A folder that is open. */
@@ -38,9 +41,30 @@ const MAX_LITERAL = 8 * 1024 * 1024;
  * @throws PermanentFailure when the login is refused or the server's certificate is not trusted; Throttled when the
  *   server asks to come back; RetryLater when it cannot be reached now.
  */
-export async function connect(login: Login, signal: AbortSignal, extraCa?: string): Promise<ImapFlow> {
+export async function connect(
+  login: Login,
+  signal: AbortSignal,
+  extraCa?: string,
+  findTargets = targetsOf,
+): Promise<ImapFlow> {
+  const targets = await findTargets(login);
+  for (let next = 0;; next++) {
+    try {
+      return await connectTo(targets[next], login, signal, extraCa);
+    } catch (error) {
+      if (!(error instanceof Unreachable) || next + 1 >= targets.length || signal.aborted) throw error;
+    }
+  }
+}
+
+async function connectTo(
+  target: Target,
+  login: Login,
+  signal: AbortSignal,
+  extraCa?: string,
+): Promise<ImapFlow> {
   const client = new ImapFlow({
-    host: login.host,
+    ...target,
     port: login.port,
     secure: login.tls === "implicit",
     // Required or off, never "if offered": who can strip the offer would get the password.
@@ -117,7 +141,8 @@ export function explainDrop(thrown: unknown): Error {
   return isThrottle(error) ? new Throttled(secondsToWait(error), message) : new RetryLater(null, message);
 }
 
-function explainConnect(error: ImapFlowError, { host, port, tls, username }: Login): Error {
+function explainConnect(error: ImapFlowError, login: Login): Error {
+  const { host, port, tls, username } = login;
   const server = `${host}:${port}`;
   const said = refusal(error);
   if (error.authenticationFailed || error.reason) {
@@ -140,5 +165,5 @@ function explainConnect(error: ImapFlowError, { host, port, tls, username }: Log
   ) {
     return new PermanentFailure(`${server} does not offer STARTTLS`);
   }
-  return new RetryLater(null, `${server} cannot be reached: ${said}`);
+  return new Unreachable(login, said);
 }
