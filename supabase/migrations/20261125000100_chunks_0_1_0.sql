@@ -542,7 +542,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$ select 9007199254740991; $$;
 comment on function chunk_private.most_items is
-  'The largest number of items: 2^53 - 1, which every JSON reader keeps exact. A plan holds it as a constant, so it costs no call.';
+  'The largest number of items: 2^53 - 1, which every JSON reader keeps exact. Sums of items stop there, and at zero, where what was beyond is taken back. A plan holds it as a constant, so it costs no call.';
 
 create or replace function chunk_private.check_items(argument text, value bigint)
 returns void
@@ -1975,7 +1975,7 @@ begin
   set open_chunks = c.open_chunks - (not retry)::int,
       failed_chunks = c.failed_chunks + (not retry)::int,
       retrying_chunks = c.retrying_chunks + (retry and not chunk.has_failed)::int - (not retry and chunk.has_failed)::int,
-      items_processed = least(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), chunk_private.most_items()),
+      items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
       last_activity_at = now(),
       -- Why chunks failed for good says more than a retry that came later.
       last_error = case when retry and c.failed_chunks > 0 then c.last_error else reason end,
@@ -2130,7 +2130,7 @@ begin
     set open_chunks = c.open_chunks - 1,
         completed_chunks = c.completed_chunks + 1,
         retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
-        items_processed = least(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), chunk_private.most_items()),
+        items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
         last_activity_at = now()
     from public.sync_jobs j
     join public.sync_kinds k on k.kind = j.kind
@@ -2431,7 +2431,7 @@ begin
       set open_chunks = c.open_chunks - d.done,
           completed_chunks = c.completed_chunks + d.done,
           retrying_chunks = c.retrying_chunks - d.retried,
-          items_processed = least(c.items_processed + d.items, chunk_private.most_items()),
+          items_processed = least(greatest(c.items_processed + d.items, 0), chunk_private.most_items()),
           last_activity_at = now()
       from (
         select a.chunk_index % job.stripes as stripe, count(*) as done, count(*) filter (where a.had_failed) as retried,
@@ -2725,7 +2725,7 @@ begin
   select j.* into job from public.sync_jobs j where j.id = chunk.parent_sync_job_id;
   if chunk.checkpoint_items is distinct from chunk.items_counted then
     update chunk_private.job_counters c
-    set items_processed = least(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), chunk_private.most_items())
+    set items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items())
     where c.job_id = job.id and c.stripe = chunk.chunk_index % job.stripes;
   end if;
   -- It keeps its slot, unless the job was paused meanwhile.
@@ -3379,9 +3379,9 @@ begin
     )
     update chunk_private.job_counters c
     set open_chunks = 0, retrying_chunks = 0, cancelled_chunks = c.cancelled_chunks + c.open_chunks, last_activity_at = now(),
-        items_processed = least(c.items_processed + coalesce((
+        items_processed = least(greatest(c.items_processed + coalesce((
           select sum(e.items) from ended e where e.chunk_index % job.stripes = c.stripe and e.claim_token is not null
-        ), 0), chunk_private.most_items())::bigint
+        ), 0), 0), chunk_private.most_items())::bigint
     where c.job_id = job.id;
     update public.sync_jobs j
     set status = 'cancelled', completed_at = now()
@@ -3466,7 +3466,7 @@ begin
   end if;
   if from_start then
     update chunk_private.job_counters c
-    set items_processed = c.items_processed - f.items
+    set items_processed = greatest(c.items_processed - f.items, 0)
     from (
       select q.chunk_index % job.stripes as stripe, sum(q.items_counted)::bigint as items
       from public.chunk_processing_queue q

@@ -22,7 +22,7 @@ immutable
 set search_path = pg_catalog, pg_temp
 as $$ select 9007199254740991; $$;
 comment on function chunk_private.most_items is
-  'The largest number of items: 2^53 - 1, which every JSON reader keeps exact. A plan holds it as a constant, so it costs no call.';
+  'The largest number of items: 2^53 - 1, which every JSON reader keeps exact. Sums of items stop there, and at zero, where what was beyond is taken back. A plan holds it as a constant, so it costs no call.';
 
 create or replace function chunk_private.check_items(argument text, value bigint)
 returns void

@@ -106,7 +106,7 @@ begin
   set open_chunks = c.open_chunks - (not retry)::int,
       failed_chunks = c.failed_chunks + (not retry)::int,
       retrying_chunks = c.retrying_chunks + (retry and not chunk.has_failed)::int - (not retry and chunk.has_failed)::int,
-      items_processed = least(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), chunk_private.most_items()),
+      items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
       last_activity_at = now(),
       -- Why chunks failed for good says more than a retry that came later.
       last_error = case when retry and c.failed_chunks > 0 then c.last_error else reason end,

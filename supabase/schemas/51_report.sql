@@ -97,7 +97,7 @@ begin
     set open_chunks = c.open_chunks - 1,
         completed_chunks = c.completed_chunks + 1,
         retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
-        items_processed = least(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), chunk_private.most_items()),
+        items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
         last_activity_at = now()
     from public.sync_jobs j
     join public.sync_kinds k on k.kind = j.kind

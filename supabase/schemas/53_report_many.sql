@@ -105,7 +105,7 @@ begin
       set open_chunks = c.open_chunks - d.done,
           completed_chunks = c.completed_chunks + d.done,
           retrying_chunks = c.retrying_chunks - d.retried,
-          items_processed = least(c.items_processed + d.items, chunk_private.most_items()),
+          items_processed = least(greatest(c.items_processed + d.items, 0), chunk_private.most_items()),
           last_activity_at = now()
       from (
         select a.chunk_index % job.stripes as stripe, count(*) as done, count(*) filter (where a.had_failed) as retried,

@@ -146,7 +146,7 @@ begin
   select j.* into job from public.sync_jobs j where j.id = chunk.parent_sync_job_id;
   if chunk.checkpoint_items is distinct from chunk.items_counted then
     update chunk_private.job_counters c
-    set items_processed = least(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), chunk_private.most_items())
+    set items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items())
     where c.job_id = job.id and c.stripe = chunk.chunk_index % job.stripes;
   end if;
   -- It keeps its slot, unless the job was paused meanwhile.

@@ -30,9 +30,9 @@ begin
     )
     update chunk_private.job_counters c
     set open_chunks = 0, retrying_chunks = 0, cancelled_chunks = c.cancelled_chunks + c.open_chunks, last_activity_at = now(),
-        items_processed = least(c.items_processed + coalesce((
+        items_processed = least(greatest(c.items_processed + coalesce((
           select sum(e.items) from ended e where e.chunk_index % job.stripes = c.stripe and e.claim_token is not null
-        ), 0), chunk_private.most_items())::bigint
+        ), 0), 0), chunk_private.most_items())::bigint
     where c.job_id = job.id;
     update public.sync_jobs j
     set status = 'cancelled', completed_at = now()
@@ -117,7 +117,7 @@ begin
   end if;
   if from_start then
     update chunk_private.job_counters c
-    set items_processed = c.items_processed - f.items
+    set items_processed = greatest(c.items_processed - f.items, 0)
     from (
       select q.chunk_index % job.stripes as stripe, sum(q.items_counted)::bigint as items
       from public.chunk_processing_queue q
