@@ -57,7 +57,7 @@ comment on function chunk_private.waiting_slots is
 -- Sends webhooks for chunks that wait to be claimed, as long as fewer than 32 are under way. Breadth first: a job gets a
 -- second one when every other has one, or somebody at work; each invocation goes on to whatever waits. The first ones say
 -- when more are held back, and the invocations that they lead to call for them (cleanup_stuck_chunks).
-create or replace function chunk_private.dispatch_waiting(parent_sync_job_id uuid, overdue_only boolean)
+create or replace function chunk_private.dispatch_waiting(parent_sync_job_id uuid, overdue_only boolean, under_way int default null)
 returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -76,7 +76,7 @@ begin
   else
     perform pg_advisory_xact_lock(hashtextextended('supabase-chunks: webhooks', 3));
   end if;
-  budget := 32 - chunk_private.webhooks_under_way();
+  budget := 32 - coalesce(under_way, chunk_private.webhooks_under_way());
   if budget <= 0 then
     return 0;
   end if;
@@ -121,7 +121,8 @@ begin
   return sent;
 end
 $$;
-comment on function chunk_private.dispatch_waiting is 'Sends webhooks for claimable chunks, or only for those whose last webhook has led to nothing; returns how many.';
+comment on function chunk_private.dispatch_waiting is
+  'Sends webhooks for claimable chunks, or only for those whose last webhook has led to nothing; returns how many. under_way: how many count as such, when the caller knows better.';
 
 create or replace function public.trigger_next_chunk_processing(parent_sync_job_id uuid default null)
 returns int
@@ -135,7 +136,8 @@ begin
   if parent_sync_job_id is not null and not exists (select from public.sync_jobs j where j.id = parent_sync_job_id) then
     raise exception using errcode = 'SC001', message = format('there is no sync job %s', parent_sync_job_id);
   end if;
-  return chunk_private.dispatch_waiting(parent_sync_job_id, false);
+  -- By hand, those count that wait in pg_net: of the others the caller thinks that they are lost.
+  return chunk_private.dispatch_waiting(parent_sync_job_id, false, (select u.webhooks from chunk_private.unsent_webhooks() u));
 end
 $$;
 comment on function public.trigger_next_chunk_processing is

@@ -111,8 +111,8 @@ begin
   perform chunk_private.save_secret('project_url', rtrim(project_url, '/'), 'supabase-chunks: where the Edge Functions are');
   perform chunk_private.save_secret('chunk_processor_key', processor_key, 'supabase-chunks: the key that webhooks carry');
   perform chunk_private.schedule_watchdog();
-  -- What waited for this goes on now.
-  perform chunk_private.dispatch_waiting(null, false);
+  -- What waited for this goes on now. What is under way has the address and the key of before.
+  perform chunk_private.dispatch_waiting(null, false, 0);
   return public.chunk_system_health();
 end
 $$;

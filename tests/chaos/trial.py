@@ -53,6 +53,11 @@ HANDLER = """
 import { serveHandler } from "../_shared/serve.ts";
 
 export default serveHandler(async ({ job_id, chunk_index, attempt, payload }, { rpc }) => {
+  if (payload.url) {
+    const response = await fetch(payload.url);
+    await response.body?.cancel();
+    if (!response.ok) throw new Error("the service is down");
+  }
   if (payload.ms) await new Promise((resolve) => setTimeout(resolve, payload.ms));
   if (attempt <= (payload.failures ?? 0)) throw new Error("as the chunk asks");
   await rpc("leave_mark", { job: job_id, chunk: chunk_index, n: payload.n });

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 
-from tests.sql.cleanup.hooks import KEY, URL, configure
-from tests.sql.database import Session, refused
+import psycopg
+import pytest
+
+from tests.sql.cleanup.hooks import KEY, URL, answer, configure
+from tests.sql.database import Database, Session, refused
 
 
 def test_a_new_project_knows_what_is_missing(service: Session) -> None:
@@ -105,3 +109,95 @@ def test_a_running_job_keeps_its_limits_when_its_kind_changes(service: Session) 
     assert [chunk is not None for chunk in claimed] == [True, True, False]
     assert claimed[0] is not None
     assert claimed[0]["max_attempts"] == 4
+
+
+def test_where_webhooks_go_can_be_compared_and_not_read(service: Session) -> None:
+    assert service.call("chunk_system_health")["webhooks_go_to"] is None
+    for url, place in (
+        ("https://Abc.supabase.co/", "public"),
+        ("http://127.0.0.1:54321", "loopback"),
+        ("http://[::1]:54321", "loopback"),
+        ("http://localhost:8000", "loopback"),
+        ("http://kong:8000", "internal"),
+        ("http://host.docker.internal:54321", "internal"),
+        ("http://172.17.0.1:8000", "internal"),
+    ):
+        health = service.call("configure_chunk_processing", project_url=url, processor_key=KEY)
+        target = health["webhooks_go_to"]
+        expected = hashlib.sha256(url.lower().rstrip("/").encode()).hexdigest()
+        assert (target["sha256"], target["place"]) == (expected, place)
+        assert url not in str(health)
+
+
+def test_passes_leave_a_mark(service: Session) -> None:
+    assert service.call("chunk_system_health")["watchdog"]["last_pass_at"] is None
+    service.cleanup()
+    service.pass_time(timedelta(hours=1))
+    before = service.call("chunk_system_health")["watchdog"]["last_pass_at"]
+    service.cleanup()
+    after = service.call("chunk_system_health")["watchdog"]
+    assert after["last_pass_at"] > before
+    assert after["seconds_without_pass"] < 60
+
+
+def test_a_read_only_database_says_so(db: Database, service: Session, admin: Session) -> None:
+    assert service.call("chunk_system_health")["read_only"] is False
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        db.connect(settings="-c default_transaction_read_only=on").cleanup()
+    admin.execute(f"alter database {db.name} set default_transaction_read_only = on")
+    # In a session of before and in one of after.
+    assert service.call("chunk_system_health")["read_only"] is True
+    assert db.connect().call("chunk_system_health")["read_only"] is True
+
+
+def test_a_failed_webhook_is_told_until_it_no_longer_matters(service: Session, admin: Session) -> None:
+    def failure() -> object:
+        service.cleanup()
+        return service.call("chunk_system_health")["webhook_failure"]
+
+    def fail() -> str:
+        job = str(service.start("web", chunks=[{}])["id"])
+        answer(admin, error_msg="Couldn't connect to server")
+        assert failure() is not None
+        return job
+
+    configure(service)
+    assert failure() is None
+    job = fail()
+    assert job in str(failure())
+    service.control("cancel_sync_job", job)
+    assert failure() is None
+    # Its chunk is claimed, by whomever.
+    job = fail()
+    chunk = service.claimed(job, kinds=None)
+    assert failure() is None
+    service.complete(chunk)
+    # Another goes well.
+    fail()
+    service.start("web", chunks=[{}])
+    answer(admin, status_code=202)
+    assert failure() is None
+    # The configuration is another.
+    fail()
+    configure(service)
+    assert failure() is None
+
+
+def test_the_log_of_the_watchdogs_runs_is_trimmed(service: Session, admin: Session) -> None:
+    ours = admin.value("select command from cron.job where jobname = 'supabase-chunks-watchdog'")
+    commands = [ours, "select public.cleanup_stuck_chunks()", "select 1"]
+    # The first two were cut off by a crash, the first before it had begun.
+    for status, began, ended in (
+        ("starting", None, None),
+        ("running", "2 days", None),
+        ("succeeded", "2 days", "2 days"),
+        ("succeeded", "0", "0"),
+    ):
+        admin.execute(
+            "insert into cron.job_run_details (jobid, command, status, start_time, end_time, username)"
+            " select 1, c, %s, now() - %s::interval, now() - %s::interval, 'postgres' from unnest(%s::text[]) c",
+            *(status, began, ended, commands),
+        )
+    service.execute("select chunk_private.trim_logs()")
+    left = admin.rows("select command, count(*) from cron.job_run_details group by 1")
+    assert {row["command"]: row["count"] for row in left} == dict(zip(commands, (1, 1, 4), strict=True))
