@@ -22,7 +22,7 @@ comment on function chunk_private.webhooks_under_way is 'How many webhooks may s
 
 -- Each webhook that led to no claim doubles the wait for the next: 30 s, 1 min, 2 min … about an hour. One that is known to
 -- have failed is sent again sooner: at once, then after 5 s, 15 s, 35 s … 5 min, and as soon as another has gone well, for
--- then what stood in the way is gone.
+-- then what stood in the way is gone. A claim says so before pg_net has the answer.
 create or replace function chunk_private.waiting_slots(parent_sync_job_id uuid, overdue_only boolean)
 returns setof chunk_private.slots
 language plpgsql
@@ -33,9 +33,14 @@ as $$
 begin
   return query
   with well as (
-    select d.created_at from chunk_private.dispatches d
-    where d.answered_at is not null and d.error is null
-    order by d.created_at desc limit 1
+    select greatest(
+      (select d.created_at from chunk_private.dispatches d
+        where d.answered_at is not null and d.error is null
+        order by d.created_at desc limit 1),
+      (select max(c.dispatched_at) from chunk_private.slots c
+        where c.claimed and c.dispatched_at is not null
+          and not exists (select from chunk_private.dispatches d where d.created_at = c.dispatched_at and d.error is not null))
+    ) as sent_at
   )
   select s.* from chunk_private.slots s
   join chunk_private.lanes l on l.id = s.lane
@@ -43,7 +48,7 @@ begin
   where not s.claimed and s.ready_at <= now() and k.handler is not null and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
     and (not overdue_only or s.dispatched_at is null
       or s.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(s.dispatch_count - 1, 0), 7)
-      or s.dispatched_at < greatest((select w.created_at from well w), now() - interval '5 seconds' * (2 ^ least(s.dispatch_count - 1, 6) - 1))
+      or s.dispatched_at < greatest((select w.sent_at from well w), now() - interval '5 seconds' * (2 ^ least(s.dispatch_count - 1, 6) - 1))
         and exists (
           select from public.chunk_processing_queue q
           join chunk_private.dispatches d on d.created_at = s.dispatched_at and d.chunk_id = q.id

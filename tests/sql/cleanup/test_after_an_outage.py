@@ -89,6 +89,25 @@ def test_as_they_lead_to_claims_or_are_answered_further_ones_go_out(service: Ses
     invariants.check(service)
 
 
+def test_a_claim_is_heard_before_the_answer(service: Session, admin: Session) -> None:
+    """Those that are known to have failed, often even, follow the first that arrives."""
+    outage(service, admin, 40, chunks=1)
+    for _ in range(6):
+        service.cleanup()
+        answer(admin, error_msg="Couldn't connect to server")
+        service.cleanup()
+        service.pass_time(timedelta(seconds=1))
+    answer(admin, error_msg="Couldn't connect to server")
+    service.cleanup()
+    assert sent(admin) == []
+    new = service.start("web", chunks=[{}])["id"]
+    service.cleanup()
+    assert len(sent(admin)) == 1
+    service.claimed(new, kinds=None)
+    service.cleanup()
+    assert len(sent(admin)) == 1 + 32
+
+
 def test_what_is_under_way_is_not_sent_twice_by_passes_at_once(service: Session, admin: Session) -> None:
     outage(service, admin, 100, chunks=1)
     for _ in range(8):
