@@ -3716,7 +3716,7 @@ comment on function chunk_private.webhooks_under_way is 'How many webhooks may s
 
 -- Each webhook that led to no claim doubles the wait for the next: 30 s, 1 min, 2 min … about an hour. One that is known to
 -- have failed is sent again sooner: at once, then after 5 s, 15 s, 35 s … 5 min, and as soon as another has gone well, for
--- then what stood in the way is gone.
+-- then what stood in the way is gone. A claim says so before pg_net has the answer.
 create or replace function chunk_private.waiting_slots(parent_sync_job_id uuid, overdue_only boolean)
 returns setof chunk_private.slots
 language plpgsql
@@ -3727,9 +3727,14 @@ as $$
 begin
   return query
   with well as (
-    select d.created_at from chunk_private.dispatches d
-    where d.answered_at is not null and d.error is null
-    order by d.created_at desc limit 1
+    select greatest(
+      (select d.created_at from chunk_private.dispatches d
+        where d.answered_at is not null and d.error is null
+        order by d.created_at desc limit 1),
+      (select max(c.dispatched_at) from chunk_private.slots c
+        where c.claimed and c.dispatched_at is not null
+          and not exists (select from chunk_private.dispatches d where d.created_at = c.dispatched_at and d.error is not null))
+    ) as sent_at
   )
   select s.* from chunk_private.slots s
   join chunk_private.lanes l on l.id = s.lane
@@ -3737,7 +3742,7 @@ begin
   where not s.claimed and s.ready_at <= now() and k.handler is not null and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
     and (not overdue_only or s.dispatched_at is null
       or s.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(s.dispatch_count - 1, 0), 7)
-      or s.dispatched_at < greatest((select w.created_at from well w), now() - interval '5 seconds' * (2 ^ least(s.dispatch_count - 1, 6) - 1))
+      or s.dispatched_at < greatest((select w.sent_at from well w), now() - interval '5 seconds' * (2 ^ least(s.dispatch_count - 1, 6) - 1))
         and exists (
           select from public.chunk_processing_queue q
           join chunk_private.dispatches d on d.created_at = s.dispatched_at and d.chunk_id = q.id
@@ -3751,7 +3756,7 @@ comment on function chunk_private.waiting_slots is
 -- Sends webhooks for chunks that wait to be claimed, as long as fewer than 32 are under way. Breadth first: a job gets a
 -- second one when every other has one, or somebody at work; each invocation goes on to whatever waits. The first ones say
 -- when more are held back, and the invocations that they lead to call for them (cleanup_stuck_chunks).
-create or replace function chunk_private.dispatch_waiting(parent_sync_job_id uuid, overdue_only boolean)
+create or replace function chunk_private.dispatch_waiting(parent_sync_job_id uuid, overdue_only boolean, under_way int default null)
 returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -3770,7 +3775,7 @@ begin
   else
     perform pg_advisory_xact_lock(hashtextextended('supabase-chunks: webhooks', 3));
   end if;
-  budget := 32 - chunk_private.webhooks_under_way();
+  budget := 32 - coalesce(under_way, chunk_private.webhooks_under_way());
   if budget <= 0 then
     return 0;
   end if;
@@ -3815,7 +3820,8 @@ begin
   return sent;
 end
 $$;
-comment on function chunk_private.dispatch_waiting is 'Sends webhooks for claimable chunks, or only for those whose last webhook has led to nothing; returns how many.';
+comment on function chunk_private.dispatch_waiting is
+  'Sends webhooks for claimable chunks, or only for those whose last webhook has led to nothing; returns how many. under_way: how many count as such, when the caller knows better.';
 
 create or replace function public.trigger_next_chunk_processing(parent_sync_job_id uuid default null)
 returns int
@@ -3829,7 +3835,8 @@ begin
   if parent_sync_job_id is not null and not exists (select from public.sync_jobs j where j.id = parent_sync_job_id) then
     raise exception using errcode = 'SC001', message = format('there is no sync job %s', parent_sync_job_id);
   end if;
-  return chunk_private.dispatch_waiting(parent_sync_job_id, false);
+  -- By hand, those count that wait in pg_net: of the others the caller thinks that they are lost.
+  return chunk_private.dispatch_waiting(parent_sync_job_id, false, (select u.webhooks from chunk_private.unsent_webhooks() u));
 end
 $$;
 comment on function public.trigger_next_chunk_processing is
@@ -4467,8 +4474,8 @@ begin
   perform chunk_private.save_secret('project_url', rtrim(project_url, '/'), 'supabase-chunks: where the Edge Functions are');
   perform chunk_private.save_secret('chunk_processor_key', processor_key, 'supabase-chunks: the key that webhooks carry');
   perform chunk_private.schedule_watchdog();
-  -- What waited for this goes on now.
-  perform chunk_private.dispatch_waiting(null, false);
+  -- What waited for this goes on now. What is under way has the address and the key of before.
+  perform chunk_private.dispatch_waiting(null, false, 0);
   return public.chunk_system_health();
 end
 $$;

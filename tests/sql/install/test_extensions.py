@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,10 @@ def with_pg_net(tmp_path: Path) -> Iterator[str]:
     folder.mkdir()
     (folder / "pg_net.control").write_text(CONTROL)
     (folder / "pg_net--0.20.4.sql").write_text(SCRIPT)
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    # As root, PostgreSQL runs as another user; the deeper folders are xdist's.
+    for path in (tmp_path, *tmp_path.parents[:3]):
+        if path.stat().st_uid == os.geteuid() and path.name.startswith(("test_", "pytest-", "popen-")):
+            path.chmod(0o755)
     with PostgresServer(settings=SETTINGS | {"extension_control_path": f"$system:{tmp_path}"}) as server:
         platform.install(server.dsn)
         yield server.dsn
