@@ -25,6 +25,7 @@ export default serveHandler((chunk, {{ log }}) => {{
   //
   // A chunk may run again after a death: write so that running twice does what running once does.
   // Throw RetryLater(seconds) to have it tried again later, PermanentFailure(reason) when that is of no use.
+  // What takes longer than an invocation goes on from chunk.checkpoint: save(), return {{ continue: true }}.
   log("chunk_received", {{ chunk: Number(chunk.chunk_id) }});
   // What is returned completes the chunk; next_chunks adds further ones to the job.
   return {{ result: {{ seen: chunk.payload }}, items_processed: 1 }};

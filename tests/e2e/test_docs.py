@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,10 +16,11 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 
-from supabase_chunks import ChunksClient, PermanentFailure, Worker, assets
+from supabase_chunks import ChunksClient, PermanentFailure, Worker
 from supabase_chunks.local import LocalStack
 from supabase_chunks.local.deno import find_deno
 from tests.documents import ALL, DOCS, ROOT, Block, run_blocks
+from tests.e2e.handlers import copy_functions, write_documented
 from tests.e2e.mail import certificate, pymap
 from tests.e2e.syncing import letter
 from tests.e2e.test_init import SUPABASE
@@ -66,28 +66,17 @@ class Shop(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """A project with the documented handler beside our functions, and the API that it asks."""
-    functions = tmp_path_factory.mktemp("docs") / "functions"
-    shutil.copytree(assets.functions_dir(), functions, ignore=shutil.ignore_patterns("node_modules"))
+    functions = copy_functions(tmp_path_factory.mktemp("docs"))
     with ThreadingHTTPServer(("127.0.0.1", 0), Shop) as shop:
         threading.Thread(target=shop.serve_forever, daemon=True).start()
-        write_handler(functions, f"http://127.0.0.1:{shop.server_port}")
+        for name in ("sync-orders", "sync-events"):
+            write_documented(functions, name, f"http://127.0.0.1:{shop.server_port}")
         with LocalStack(functions=functions) as running:
             with psycopg.connect(running.postgres_url) as database:
                 database.execute(SAVE_ORDERS)
                 database.execute("notify pgrst, 'reload schema'")
             yield running
         shop.shutdown()
-
-
-def write_handler(functions: Path, api: str) -> Path:
-    (block,) = run_blocks("ts")
-    folder = functions / "sync-orders"
-    folder.mkdir()
-    for name in ("deno.json", "deno.lock"):
-        shutil.copy(functions / "background-sync-processor" / name, folder)
-    assert "https://api.example.com/" in block.code
-    (folder / "index.ts").write_text(block.code.replace("https://api.example.com", api), encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +102,7 @@ def used(stack: LocalStack) -> Iterator[ChunksClient]:
         worker.stop()
         thread.join()
         client.save_kind("sync-orders", handler="sync-orders")
+        client.save_kind("sync-events", handler="sync-events")
         synced = client.trigger_sync("sync-orders", chunks=[{"page": 1}], payload={"shop": "books"})
         assert synced.wait(timeout=30).completed_chunks == 2
         client.trigger_sync("docs", chunks=[{"page": page} for page in range(3)], job_key="under way")
@@ -228,12 +218,11 @@ def test_the_commands_work_as_typed(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_handler_has_the_right_types(tmp_path: Path) -> None:
-    functions = tmp_path / "functions"
-    shutil.copytree(assets.functions_dir(), functions, ignore=shutil.ignore_patterns("node_modules"))
+@pytest.mark.parametrize("name", ["sync-orders", "sync-events"])
+def test_the_handlers_have_the_right_types(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [find_deno(), "check", "--frozen", "index.ts"],
-        cwd=write_handler(functions, "https://api.example.com"),
+        cwd=write_documented(copy_functions(tmp_path), name, "https://api.example.com"),
         env={**os.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"},
         capture_output=True,
         text=True,

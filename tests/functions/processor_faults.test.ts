@@ -121,9 +121,11 @@ Deno.test("a report goes on until the database is back", async () => {
 Deno.test("a report that the database cannot do just now is repeated, and its lease kept", async () => {
   const passing = [["40P01", 500], ["40001", 500], ["55P03", 500], ["57014", 500], ["25006", 405]] as const;
   let failures = 0;
+  // Set below: what `await using` declares is no name for a function before it, on the hosted version.
+  let heartbeats = () => 0;
   const sql = oneChunk(chunkRow(), {
     complete_chunk_job_safe: () => {
-      if (failures >= passing.length && project.of("extend_chunk_lease").length > 0) {
+      if (failures >= passing.length && heartbeats() > 0) {
         return { outcome: "completed", next: null };
       }
       const [code, status] = passing[Math.min(failures++, passing.length - 1)];
@@ -131,6 +133,7 @@ Deno.test("a report that the database cannot do just now is repeated, and its le
     },
   });
   await using project = new LoopbackProject(sql, { "demo-handler": ok });
+  heartbeats = () => project.of("extend_chunk_lease").length;
   const test = new ProcessorUnderTest(project, { heartbeatMs: 500 });
   await test.webhook();
   await test.settled();

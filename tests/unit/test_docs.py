@@ -183,8 +183,6 @@ def test_the_texts_of_errors_are_those_that_are_written() -> None:
         *(ROOT / "supabase" / "functions").rglob("*.ts"),
     ]
     written = "\n".join(Path(path).read_text(encoding="utf-8") for path in sources)
-    # What a text is put together of: a result or a checkpoint is refused.
-    written = "\n".join(written.replace("${what}", what) for what in ("result", "checkpoint"))
     shown = re.findall(r"^\| `([^`]+)` \|", TEXTS["errors.md"].partition("In `chunk.error`")[2], re.MULTILINE)
     shown += re.findall(r"`((?:no worker has|lost workers|waiting for more)[^`]*)`", TEXTS["operating.md"])
     assert len(shown) == 8

@@ -34,6 +34,9 @@ export interface Report {
   handler_down?: boolean;
 }
 
+/** A report of a chunk that did not succeed. */
+export type Failure = Report & { error: string };
+
 /** Arguments of `release_chunk_job` that an answer decides: the chunk goes on in another invocation. */
 export interface Continuation {
   /** Where; null: at what the handler has saved last. */
@@ -47,6 +50,11 @@ export type Outcome = Report | Continuation;
 /** Whether the chunk has not ended. */
 export function continues(outcome: Outcome): outcome is Continuation {
   return "checkpoint" in outcome;
+}
+
+/** Whether the attempt did not succeed. */
+export function isFailure(outcome: Outcome): outcome is Failure {
+  return !continues(outcome) && !outcome.success;
 }
 
 /** A larger answer is refused unread: results of that size belong in a table of the handler's own. */
@@ -90,12 +98,12 @@ export async function readAnswer(handler: string, response: Response): Promise<O
 }
 
 /** A report of a chunk whose handler nobody could reach. */
-export function unreachable(error: string): Report {
+export function unreachable(error: string): Failure {
   return { ...failure(error, true), handler_down: true };
 }
 
 /** A report of a chunk that did not succeed. */
-export function failure(error: string, retryable: boolean): Report {
+export function failure(error: string, retryable: boolean): Failure {
   return { success: false, error: storableText(error), retryable };
 }
 

@@ -4,7 +4,7 @@ import { keyHeaders } from "../_shared/auth.ts";
 import { stringifyJson } from "../_shared/json.ts";
 import { type Log, messageOf } from "../_shared/log.ts";
 import { type Rpc, RpcError, type Select, withRetries } from "../_shared/rpc.ts";
-import { continues, failure, type Outcome, readAnswer, type Report, unreachable } from "./answer.ts";
+import { continues, failure, isFailure, type Outcome, readAnswer, unreachable } from "./answer.ts";
 import { keepLease } from "./lease.ts";
 
 /** A row of `claim_next_chunk_job_safe`; `next` of a completion has the same shape. */
@@ -109,10 +109,11 @@ export class ChunkRun {
       return await send(outcome);
     } catch (error) {
       log("report_failed", { ...this.#where(), error: messageOf(error) });
-      const what = continues(outcome) ? "checkpoint" : outcome.success ? "result" : null;
-      if (what === null || !(error instanceof RpcError) || !error.refused) return null;
-      const why = failure(`the database refused the ${what}: ${error.message}`.slice(0, 500), false);
-      return await send(why).catch(() => null);
+      if (isFailure(outcome) || !(error instanceof RpcError) || !error.refused) return null;
+      const what = continues(outcome)
+        ? "the database refused the checkpoint"
+        : "the database refused the result";
+      return await send(failure(`${what}: ${error.message}`.slice(0, 500), false)).catch(() => null);
     } finally {
       this.#finished.abort();
     }
@@ -164,14 +165,13 @@ export class ChunkRun {
     const outcome = await readAnswer(handler, response);
     // An answer that came whole in the last moment counts, unless the claim is no longer ours.
     const { aborted, reason } = this.#ending.signal;
-    const isWhole = continues(outcome) || outcome.success;
-    if (aborted && (!isWhole || reason === "given back" || reason === "lost")) throw reason;
+    if (aborted && (isFailure(outcome) || reason === "given back" || reason === "lost")) throw reason;
     // A handler that echoes its request must not put the key into a table.
-    if (!continues(outcome) && outcome.error) outcome.error = outcome.error.replaceAll(key, "[key]");
+    if (isFailure(outcome)) outcome.error = outcome.error.replaceAll(key, "[key]");
     return outcome;
   }
 
-  async #explain(handler: string, error: unknown): Promise<Report | null> {
+  async #explain(handler: string, error: unknown): Promise<Outcome | null> {
     const { signal } = this.#ending;
     if (!signal.aborted) {
       const why = messageOf(error).replaceAll(this.invocation.key, "[key]");
