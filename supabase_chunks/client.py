@@ -301,6 +301,10 @@ class ChunksClient:
             UnknownKind: There is no such kind.
             LimitExceeded: It is too large.
             PayloadError: It is no JSON object.
+
+        Example:
+            >>> client.save_sync_state("reports", "nightly", {"since": "2026-01-31"})
+            >>> client.save_sync_state("reports", "nightly", None)
         """
         encoded = None if state is None else encode_object(state, "state")
         self._driver.run(

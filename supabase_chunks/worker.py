@@ -83,7 +83,15 @@ class Worker:
         return self._core.worker_id
 
     def summary(self) -> str:
-        """Return what it did so far, as in `3 completed, 5 failed`."""
+        """Return what it did so far.
+
+        Example:
+            >>> worker = Worker(client, lambda chunk: chunk.payload["page"], kinds=["reports"])
+            >>> worker.run_until_idle()
+            2
+            >>> worker.summary()
+            '2 completed'
+        """
         return self._core.outbox.summary()
 
     def run(self) -> int:
