@@ -125,6 +125,18 @@ class SupabaseCredentials:
             )
         self._client = client
 
+    def __copy__(self) -> SupabaseCredentials:
+        """Return itself: there is one session."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> SupabaseCredentials:
+        """Return itself: there is one session."""
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Refuse to go to another process."""
+        raise TypeError("a client made by from_supabase() cannot be sent to another process: make one there")
+
     def __repr__(self) -> str:
         """Return the URL, and no secret."""
         return f"<{type(self).__name__} {self.url}>"

@@ -28,6 +28,10 @@ class HttpTransport:
         # The last client of postgrest-py, which serves as long as URL and time limit stay the same.
         self._kept: tuple[str, float | None, SyncPostgrestClient] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy without the client of postgrest-py."""
+        return HttpTransport, (self._credentials, self._pool)
+
     def send(self, request: Request) -> Any:
         """Return the decoded answer, or raise a ChunksError."""
         if isinstance(request, Select) and request.for_service:
@@ -56,6 +60,10 @@ class AsyncHttpTransport:
         self._credentials = credentials
         self._pool = pool
         self._kept: tuple[str, float | None, AsyncPostgrestClient] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy without the client of postgrest-py."""
+        return AsyncHttpTransport, (self._credentials, self._pool)
 
     async def send(self, request: Request) -> Any:
         """Return the decoded answer, or raise a ChunksError."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakSet
 
 from . import _network
 from .errors import ConfigurationError
@@ -17,21 +19,81 @@ DEFAULT_TIMEOUT = 30.0
 _CONNECT_TIMEOUT = 10.0
 
 
-class Pool:
+_pools: WeakSet[_Inheritable] = WeakSet()
+_parents: list[object] = []
+"""In a forked process: to close or to forget its parent's connections would touch what the parent uses."""
+
+
+class _Inheritable:
+    """What both pools do about other processes: none shares connections with another."""
+
+    def __init__(self, given: Any, timeout: float | None) -> None:
+        self.given = given
+        self.timeout = timeout
+        self.closed = False
+        self._lock = threading.Lock()
+        self._is_given_used = False
+        self._is_given_the_parents = False
+        _pools.add(self)
+
+    def __copy__(self) -> Any:
+        return type(self)(self.given, self.timeout)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.given is not None:
+            raise TypeError(
+                "a client that uses an http_client of yours cannot be sent to another process: make one there"
+            )
+        return type(self), (None, self.timeout)
+
+    def after_fork(self) -> None:
+        """Begin anew in a process that was forked."""
+        self._lock = threading.Lock()
+        self._is_given_the_parents = self._is_given_used
+
+    def _own(self) -> Any:
+        """Return the user's client, which must not be in use in the parent process too."""
+        if self._is_given_the_parents:
+            raise ConfigurationError(
+                "the http_client was used before this process was forked, and its connections are the"
+                " parent's: give each process a client of its own"
+            )
+        self._is_given_used = True
+        return self.given
+
+
+def _after_fork() -> None:
+    for pool in list(_pools):
+        pool.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Pool(_Inheritable):
     """The sync httpx client: given by the user, or made at the first request and then ours to close."""
 
     def __init__(self, client: httpx.Client | None, timeout: float | None) -> None:
         """Take the user's client, if any, and the timeout in seconds."""
-        self.given = client
-        self.timeout = timeout
-        self.closed = False
-        self._client = client
-        self._lock = threading.Lock()
+        super().__init__(client, timeout)
+        self._client: httpx.Client | None = None
+
+    def after_fork(self) -> None:
+        """Open connections of its own in a process that was forked."""
+        super().after_fork()
+        _parents.append(self._client)
+        self._client = None
 
     def client(self, url: str) -> httpx.Client:
         """Return the client for requests to the project at this URL."""
         if self.closed:
             raise ConfigurationError("this client is closed")
+        if self.given is not None:
+            return cast("httpx.Client", self._own())
         if self._client is None:
             import httpx
 
@@ -56,7 +118,7 @@ class Pool:
                 client.close()
 
 
-class AsyncPool:
+class AsyncPool(_Inheritable):
     """The async httpx clients: the user's, or one of ours for each running event loop.
 
     Connections belong to the loop that opened them.
@@ -64,18 +126,21 @@ class AsyncPool:
 
     def __init__(self, client: httpx.AsyncClient | None, timeout: float | None) -> None:
         """Take the user's client, if any, and the timeout in seconds."""
-        self.given = client
-        self.timeout = timeout
-        self.closed = False
+        super().__init__(client, timeout)
         self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
-        self._lock = threading.Lock()
+
+    def after_fork(self) -> None:
+        """Open connections of its own in a process that was forked."""
+        super().after_fork()
+        _parents.append(self._clients)
+        self._clients = {}
 
     def client(self, url: str) -> httpx.AsyncClient:
         """Return the client of the running loop for requests to the project at this URL."""
         if self.closed:
             raise ConfigurationError("this client is closed")
         if self.given is not None:
-            return self.given
+            return cast("httpx.AsyncClient", self._own())
         import asyncio
 
         import httpx

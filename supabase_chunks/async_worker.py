@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ._flow import logger
 from ._heartbeat import Heartbeat
 from ._report import failed, succeeded
-from ._worker_setup import LINGER, Handler, Options, signals
+from ._worker_setup import LINGER, Handler, Options
 from .chunk import AsyncChunk, Chunk
 from .client import AsyncChunksClient
 
@@ -42,11 +42,14 @@ class AsyncWorker:
         worker_id: str | None = None,
         lease_seconds: int | None = None,
         grace: float = 30.0,
+        handle_signals: bool = True,
     ) -> None:
         """Set up a worker; a handler that is no coroutine function runs in a thread."""
         if not isinstance(client, AsyncChunksClient):
             raise TypeError("an AsyncWorker needs an AsyncChunksClient; a Worker takes a ChunksClient")
-        self._options = Options(handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace)
+        self._options = Options(
+            handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace, handle_signals
+        )
         self._core = self._options.core
         self._client = client
         self._driver = client._driver
@@ -79,6 +82,7 @@ class AsyncWorker:
 
     async def _work_through(self, *, until_idle: bool) -> int:
         before = self._core.outbox.reported
+        self._options.name_in_this_process()
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         lease = await self._driver.run(self._core.lease())
@@ -87,7 +91,7 @@ class AsyncWorker:
         logger.info("worker %s runs chunks of %s", self.worker_id, ", ".join(self._core.kinds))
         sibling = self._client._sync_sibling()
         self._core.make_chunk = lambda claim: self._chunk(claim, sibling)
-        with Heartbeat(sibling, self._core, lease), signals(self.stop):
+        with Heartbeat(sibling, self._core, lease), self._options.signals(self.stop):
             try:
                 await self._go_round(until_idle, started, room)
             finally:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -262,6 +263,10 @@ class RetryLater(Exception):
         if math.isnan(self.seconds):
             raise ValueError("the seconds of a RetryLater are not a number")
         super().__init__(reason or f"asked for another try in {self.seconds:g} s")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process, as from a process pool, with the seconds."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # is there
 
 
 class PermanentFailure(Exception):

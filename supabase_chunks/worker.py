@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ._flow import logger
 from ._heartbeat import Heartbeat
 from ._report import Report, failed, succeeded
-from ._worker_setup import LINGER, Handler, Options, signals
+from ._worker_setup import LINGER, Handler, Options
 from .chunk import Chunk
 from .client import ChunksClient
 
@@ -51,6 +51,7 @@ class Worker:
         worker_id: str | None = None,
         lease_seconds: int | None = None,
         grace: float = 30.0,
+        handle_signals: bool = True,
     ) -> None:
         """Set up a worker; `run` starts it.
 
@@ -64,10 +65,13 @@ class Worker:
             lease_seconds: How long a claim holds without a heartbeat; unless given 45, or as a kind with
                 less says.
             grace: Seconds that running chunks get at the end.
+            handle_signals: Whether SIGTERM and SIGINT stop it. A server's own handlers are called as well.
         """
         if not isinstance(client, ChunksClient):
             raise TypeError("a Worker needs a ChunksClient; an AsyncWorker takes an AsyncChunksClient")
-        self._options = Options(handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace)
+        self._options = Options(
+            handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace, handle_signals
+        )
         self._core = self._options.core
         self._client = client
         self._driver = client._driver
@@ -138,13 +142,14 @@ class Worker:
 
     def _work_through(self, *, until_idle: bool) -> int:
         before = self._core.outbox.reported
+        self._options.name_in_this_process()
         lease = self._driver.run(self._core.lease())
         threads = [
             threading.Thread(target=self._work, name=f"supabase-chunks-{number}", daemon=True)
             for number in range(self._options.concurrency)
         ]
         logger.info("worker %s runs chunks of %s", self.worker_id, ", ".join(self._core.kinds))
-        with Heartbeat(self._client._sibling(), self._core, lease), signals(self.stop):
+        with Heartbeat(self._client._sibling(), self._core, lease), self._options.signals(self.stop):
             for thread in threads:
                 thread.start()
             try:

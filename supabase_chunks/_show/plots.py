@@ -194,7 +194,8 @@ def _axes(ax: Axes | None, *, height: float) -> Axes:
                 "pictures need matplotlib: pip install 'supabase-chunks[plots]'"
             ) from error
         look: dict[str, Any] = {"figsize": (9.5, height), "dpi": 110, "layout": "constrained"}
-        _, ax = pyplot.subplots(FigureClass=DescribedFigure, **look)
+        drawn: Axes = pyplot.subplots(FigureClass=DescribedFigure, **look)[1]
+        ax = drawn
     _plain(ax, _ink(ax))
     return ax
 
