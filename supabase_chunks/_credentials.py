@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
+from ._secrets import has_key
 from .errors import AuthenticationError, ConfigurationError, ConnectionFailed
 
 if TYPE_CHECKING:
     import supabase
     from supabase_auth.types import Session
 
-_KEY = re.compile(r"sb_|eyJ")
 _NOT_IN_KEYS = re.compile(r"[\s'\"]")
 Token: TypeAlias = str | Callable[[], str | None]
 AsyncToken: TypeAlias = str | Callable[[], str | None] | Callable[[], Awaitable[str | None]]
@@ -53,20 +53,24 @@ def token_now(credentials: Credentials) -> str | None:
     """Return the token of the moment, for a sync client.
 
     Raises:
-        ConfigurationError: It would have to be awaited.
+        ConfigurationError: It would have to be awaited, or cannot be one.
     """
     token = credentials.token()
     if token is None or isinstance(token, str):
-        return token
+        return _checked_token(token)
     if inspect.iscoroutine(token):
         token.close()
     raise ConfigurationError("a sync client needs a token as text, or a function that returns one")
 
 
 async def token_awaited(credentials: Credentials) -> str | None:
-    """Return the token of the moment, for an async client."""
+    """Return the token of the moment, for an async client.
+
+    Raises:
+        ConfigurationError: It cannot be one.
+    """
     token = credentials.token()
-    return token if token is None or isinstance(token, str) else await token
+    return _checked_token(token if token is None or isinstance(token, str) else await token)
 
 
 def scrub(text: str, *secrets: str | None) -> str:
@@ -212,12 +216,13 @@ def checked_url(url: str) -> str:
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        good = good and not parts.query and not parts.fragment and not has_key(text)
     except ValueError:
         good = False
     if parts is None or not good:
         reason = ""
-        if _KEY.match(text):
-            reason = ", and this is a key; are the two swapped?"
+        if has_key(text):
+            reason = ", and this has a key in it; are the two swapped?"
         elif text.startswith(("postgres:", "postgresql:")):
             reason = ", and this is the database's"
         raise ConfigurationError(f"the project's URL must look like https://abc.supabase.co{reason}")
@@ -236,6 +241,11 @@ def _checked_header(value: str, what: str) -> str:
     if not text.isascii() or not text.isprintable() or _NOT_IN_KEYS.search(text):
         raise ConfigurationError(f"the {what} has characters that no {what} has; was it copied whole?")
     return text
+
+
+def _checked_token(token: str | None) -> str | None:
+    # httpx would quote it in its own error.
+    return _checked_header(token, "access token") if token else token
 
 
 def _refuse_quotes(text: str, what: str) -> None:

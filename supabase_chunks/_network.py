@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ._secrets import has_key, shown
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def environment() -> Iterator[None]:
     try:
         folder = os.environ.get("SSL_CERT_DIR")
         if folder and not os.environ.get("SSL_CERT_FILE") and not os.path.isdir(folder):
-            raise NotADirectoryError(f"no folder {folder}")
+            raise NotADirectoryError("no such folder")
+        _refuse_keys()
         yield
     except OSError as error:
         name = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
@@ -69,9 +71,23 @@ def environment() -> Iterator[None]:
 def _certificates(name: str, error: OSError) -> str:
     reason = error.strerror or str(error)
     return (
-        f"{name} is {os.environ.get(name)!r}, and no certificates can be read there ({reason}):"
+        f"{name} is {shown(os.environ.get(name))}, and no certificates can be read there ({reason}):"
         " correct the variable, or unset it"
     )
+
+
+def _variable(scheme: str) -> str:
+    names = [name for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY") if os.environ.get(name)]
+    return names[0] if names else f"the system's {scheme} proxy"
+
+
+def _refuse_keys() -> None:
+    """Refuse a key for a proxy's name: httpcore logs where it connects to."""
+    from urllib.request import getproxies
+
+    for scheme, value in getproxies().items():
+        if scheme != "no" and has_key(value):
+            raise ConfigurationError(f"{_variable(scheme)} has a key in it; is it at the wrong place?")
 
 
 def _proxies() -> str:
@@ -84,8 +100,7 @@ def _proxies() -> str:
         value = found.get(scheme)
         if not value:
             continue
-        names = [name for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY") if os.environ.get(name)]
-        name = names[0] if names else f"the system's {scheme} proxy"
+        name = _variable(scheme)
         url = value if "://" in value else f"http://{value}"
         try:
             httpx.Client(proxy=url, trust_env=False, verify=False).close()  # noqa: S501 - nothing is sent
@@ -93,8 +108,8 @@ def _proxies() -> str:
             return f"{name} names a SOCKS proxy, for which a package is missing: pip install 'httpx[socks]'"
         except (ValueError, httpx.InvalidURL):
             return (
-                f"{name} cannot be used, its scheme is {url.partition('://')[0]!r}: it must be a URL such as"
-                " http://proxy.example:3128 or socks5://proxy.example:1080"
+                f"{name} cannot be used, its scheme is {shown(url.partition('://')[0])}:"
+                " it must be a URL, such as http://proxy.example:3128 or socks5://proxy.example:1080"
             )
     return ""
 
@@ -103,7 +118,8 @@ def _exceptions() -> str:
     from urllib.request import getproxies
 
     name = "no_proxy" if os.environ.get("no_proxy") else "NO_PROXY"
-    wrong = [entry for entry in (getproxies().get("no") or "").split(",") if not _readable(entry.strip())]
+    entries = [entry.strip() for entry in (getproxies().get("no") or "").split(",")]
+    wrong = [shown(entry).strip("'") for entry in entries if not _readable(entry)]
     return (
         f"{name} has what httpx cannot read ({', '.join(wrong)}): write names and addresses,"
         " without brackets, ports and networks"

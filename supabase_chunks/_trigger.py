@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from . import operations, reads
 from ._encode import JSON, encode, encode_object
+from ._secrets import shown
 from .errors import PayloadError
 
 if TYPE_CHECKING:
@@ -93,4 +94,4 @@ def as_uuid(value: UUID | str, name: str) -> UUID:
     try:
         return UUID(value)
     except (ValueError, AttributeError, TypeError):
-        raise PayloadError(f"{value!r} is not a UUID", path=name) from None
+        raise PayloadError(f"{shown(value)} is not a UUID", path=name) from None

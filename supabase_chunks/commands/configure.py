@@ -42,13 +42,13 @@ def configure(project_url: str | None, docker: bool, json_: bool) -> None:
       supabase-chunks configure --project-url http://kong:8000  (self-hosted)
     """
     from supabase_chunks import ChunksClient
-    from supabase_chunks._credentials import environment
+    from supabase_chunks._credentials import checked_url, environment
     from supabase_chunks._network import is_loopback
 
     if docker and project_url is not None:
         raise click.UsageError("--docker names the URL itself: leave out --project-url.")
     url, key = environment()
-    target = _DOCKER_URL if docker else project_url or url
+    target = checked_url(_DOCKER_URL if docker else project_url or url)
     client = ChunksClient(url, key)
     project = _project_here()
     if is_loopback(target) and _is_elsewhere(url, key, project):

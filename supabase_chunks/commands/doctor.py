@@ -57,17 +57,17 @@ def doctor(
     import httpx
 
     from supabase_chunks import ChunksClient, Retry, _network, assets
-    from supabase_chunks._credentials import environment
+    from supabase_chunks._credentials import checked_url, environment
     from supabase_chunks.doctor import Limits, examine
 
     url, key = environment()
+    url = checked_url(url)
     limits = Limits(answer=max_answer, waiting=max_wait, transaction=max_transaction, dead_rows=max_dead_rows)
     checks = []
     # One try: a doctor reports what is, and does not wait for better times.
     with _network.environment():
         http = httpx.Client(**_network.options(url))
     with ChunksClient(url, key, retry=Retry(attempts=1)) as client, http:
-        url = url.rstrip("/").removesuffix("/rest/v1")
         for check in examine(client, url=url, key=key, http=http, version=assets.version(), limits=limits):
             checks.append(check)
             if not json_:

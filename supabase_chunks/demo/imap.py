@@ -41,8 +41,9 @@ class Address:
         try:
             parts = urlsplit(url)
             port = parts.port
-        except ValueError as error:
-            raise DemoError(f"{url!r} is not a URL: {error}.") from error
+        except ValueError:
+            # From None: the error's own text may have the password.
+            raise DemoError("The mailbox's address is not a URL; write imaps://user@host/FOLDER.") from None
         if parts.password is not None:
             raise DemoError(
                 "Leave the password out of the URL, where every process of this machine can read it:"
@@ -50,7 +51,7 @@ class Address:
             )
         if parts.scheme not in {"imap", "imaps"} or not parts.hostname or not parts.username:
             raise DemoError(
-                f"{url!r} does not name a mailbox: write imaps://user@host/FOLDER (a user's @ as %40)."
+                "The URL does not name a mailbox: write imaps://user@host/FOLDER (a user's @ as %40)."
             )
         secure = parts.scheme == "imaps"
         return cls(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from supabase_chunks._secrets import shown
 from supabase_chunks.errors import LocalStackError
 from supabase_chunks.local.functions import FunctionConfig, find_import_map
 
@@ -149,18 +150,17 @@ class Project:
         return Path(os.path.normpath(self.folder / text))
 
     def _get(self, name: str, kind: type[_T], default: _T) -> _T:
-        value: Any = self._config
+        written: Any = self._config
         for part in name.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        value = _resolved(value)
+            written = written.get(part) if isinstance(written, dict) else None
+        value = _resolved(written)
         if kind is bool and value in ("true", "false"):
             value = value == "true"
         if value is None:
             return default
         if not isinstance(value, kind):
-            raise LocalStackError(
-                f"{self.folder / 'config.toml'}: {name} must be of type {kind.__name__}, not {value!r}."
-            )
+            wrong = f"must be of type {kind.__name__}, not {shown(written)}."
+            raise LocalStackError(f"{self.folder / 'config.toml'}: {name} {wrong}")
         return value
 
 

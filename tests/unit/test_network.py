@@ -62,13 +62,13 @@ UNUSABLE = [
     ("all_proxy", "socks://proxy.example:1080", "socks5://"),
     ("HTTPS_PROXY", "socks5://me:hunter2@proxy.example:1080", r"pip install 'httpx\[socks\]'"),
     ("https_proxy", "ftp://proxy.example", "its scheme is 'ftp'"),
-    ("HTTP_PROXY", "http://[::1", "must be a URL such as"),
+    ("HTTP_PROXY", "http://[::1", "must be a URL, such as"),
     ("NO_PROXY", "[::1]", "names and addresses, without brackets"),
     ("no_proxy", "example.com,fd00::/8", r"\(fd00::/8\)"),
     ("SSL_CERT_FILE", "/nowhere/ca.pem", "'/nowhere/ca.pem'.*No such file"),
     ("SSL_CERT_FILE", __file__, "no certificates can be read there"),
     ("SSL_CERT_FILE", os.path.dirname(__file__), "no certificates can be read there"),
-    ("SSL_CERT_DIR", "/nowhere", "no folder /nowhere"),
+    ("SSL_CERT_DIR", "/nowhere", "'/nowhere'.*no such folder"),
 ]
 
 

@@ -13,15 +13,16 @@ export interface Project {
  *
  * A legacy service-role key counts as one more named key where it is set.
  *
- * @throws Error when `SUPABASE_URL` is not set.
+ * @throws Error when `SUPABASE_URL` is not set or no URL, or the keys cannot be read; it holds none of them.
  */
 export function projectFromEnv(env: { get(name: string): string | undefined } = Deno.env): Project {
   const url = env.get("SUPABASE_URL");
   if (!url) throw new Error("SUPABASE_URL is not set");
+  checkUrl(url);
   const secretKeys: Record<string, string> = {};
   const named = env.get("SUPABASE_SECRET_KEYS");
   if (named) {
-    for (const [name, key] of Object.entries(JSON.parse(named))) {
+    for (const [name, key] of Object.entries(readKeys(named))) {
       if (typeof key === "string" && key !== "") secretKeys[name] = key;
     }
   }
@@ -30,6 +31,26 @@ export function projectFromEnv(env: { get(name: string): string | undefined } = 
   const legacy = env.get("SUPABASE_SERVICE_ROLE_KEY");
   if (legacy) secretKeys.legacy = legacy;
   return { url: url.replace(/\/+$/, ""), secretKeys };
+}
+
+function checkUrl(text: string): void {
+  const url = URL.canParse(text) ? new URL(text) : null;
+  // A failed request says where it went: into logs, and into a chunk's error.
+  if (url === null || !/^https?:$/.test(url.protocol) || url.username !== "" || url.password !== "") {
+    throw new Error(
+      "SUPABASE_URL must look like https://abc.supabase.co, without a user's name or a password",
+    );
+  }
+}
+
+function readKeys(text: string): Record<string, unknown> {
+  try {
+    const keys = JSON.parse(text);
+    if (typeof keys === "object" && keys !== null) return keys;
+  } catch {
+    // The parser's own error quotes what it could not read.
+  }
+  throw new Error("SUPABASE_SECRET_KEYS must be a JSON object of keys by their names");
 }
 
 /**

@@ -220,6 +220,9 @@ def test_a_purge(service: Session, argument: str, arguments: dict[str, Any]) -> 
 CONFIGURE = [
     ("project_url", {"project_url": "abc.supabase.co"}),
     ("project_url", {"project_url": None}),
+    ("project_url", {"project_url": "https://user:hunter2@abc.supabase.co"}),
+    ("project_url", {"project_url": "sb_secret_hunter2", "processor_key": "https://abc.supabase.co"}),
+    ("processor_key", {"processor_key": "postgresql://postgres:hunter2@db.abc.supabase.co/postgres"}),
     ("project_url", {"project_url": "https://abc.supabase.co/functions/v1"}),
     ("processor_key", {"processor_key": ""}),
     ("processor_key", {"processor_key": None}),
@@ -230,5 +233,9 @@ CONFIGURE = [
 @pytest.mark.parametrize(("argument", "arguments"), CONFIGURE)
 def test_a_configuration(service: Session, argument: str, arguments: dict[str, Any]) -> None:
     good = {"project_url": "https://abc.supabase.co", "processor_key": "sb_secret_abcdefgh"}
-    with refused("SC003", argument):
+    with pytest.raises(psycopg.Error) as caught:
         service.call("configure_chunk_processing", **(good | arguments))
+    assert caught.value.sqlstate == "SC003"
+    assert caught.value.diag.message_detail == argument
+    assert argument in str(caught.value)
+    assert "hunter2" not in str(caught.value)
