@@ -4459,11 +4459,11 @@ as $$
 #variable_conflict use_variable
 begin
   perform chunk_private.check_isolation('configure_chunk_processing');
-  if project_url is null or project_url !~ '^https?://[^/?#[:space:]]+/?$' then
+  if project_url is null or project_url !~ '^https?://[^/?#@[:space:]]+/?$' then
     raise exception using errcode = 'SC003', detail = 'project_url',
       message = 'project_url must be the base URL of the project as the database reaches it, such as https://abc.supabase.co';
   end if;
-  if processor_key is null or length(processor_key) < 8 or processor_key ~ '[[:space:]]' or processor_key like 'sb\_publishable\_%' then
+  if processor_key is null or length(processor_key) < 8 or processor_key ~ '[[:space:]]|://' or processor_key like 'sb\_publishable\_%' then
     raise exception using errcode = 'SC003', detail = 'processor_key',
       message = 'processor_key must be a secret key (sb_secret_…) or the legacy service_role key';
   end if;
