@@ -8,12 +8,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from supabase_chunks import ChunksClient
+from supabase_chunks import ChunksClient, UnknownKind
+from tests.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,10 +71,13 @@ def test_an_import_by_two_workers_of_which_one_is_stopped(stack: LocalStack, tmp
         running(stack, "python_worker.py", "work") as first,
         ChunksClient(stack.url, stack.secret_key) as client,
     ):
-        deadline = time.monotonic() + SECONDS
-        while not any(job.snapshot and job.snapshot.completed_chunks for job in client.jobs(kind="csv")):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+
+        def has_begun() -> bool:
+            with suppress(UnknownKind):  # until the import has saved the kind
+                return any(job.snapshot and job.snapshot.completed_chunks for job in client.jobs(kind="csv"))
+            return False
+
+        until(has_begun, "a chunk is done", seconds=SECONDS)
         first.send_signal(signal.SIGTERM)
         done_by_first = int(output(first).split()[0])
         command = ["worker", "python_worker:handler", "--kind", "csv", "--until-idle"]
