@@ -17,7 +17,7 @@ _NUMBERS_OR_NONE = ("items_processed", "items_total")
 _TEXTS = ("kind", "status", "error", "worker_id")
 # As text: no format of a table has ids, or values that are now a number and now an object.
 _IDS = ("parent_sync_job_id", "owner_id")
-_JSON = ("payload", "result")
+_JSON = ("payload", "result", "checkpoint")
 _TIMES = ("locked_until", "ready_at", "created_at", "started_at", "completed_at", "updated_at")
 
 
