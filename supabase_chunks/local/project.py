@@ -8,7 +8,7 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from supabase_chunks._secrets import shown
 from supabase_chunks.errors import LocalStackError
@@ -153,9 +153,9 @@ class Project:
         written: Any = self._config
         for part in name.split("."):
             written = written.get(part) if isinstance(written, dict) else None
-        value = _resolved(written)
+        value = cast("Any", _resolved(written))
         if kind is bool and value in ("true", "false"):
-            value = value == "true"
+            value = cast("Any", value == "true")
         if value is None:
             return default
         if not isinstance(value, kind):
