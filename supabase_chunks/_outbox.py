@@ -124,9 +124,8 @@ class Outbox:
             return set()
         logger.warning("%d reports of the job %s have to wait: %s", len(batch), *jobs, error)
         self._stopped.update(dict.fromkeys(jobs, max(1, len(batch) // 2)))
-        for (
-            report
-        ) in batch:  # the others of the job come first the next time: it may be one chunk that is held
+        # The others of the job come first the next time: it may be one chunk that is held.
+        for report in batch:
             self.reports.remove(report)
             self.reports.append(report)
         return jobs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supabase_chunks import assets
+from supabase_chunks._roles import SERVICE_ONLY
 from supabase_chunks.doctor.check import Check, deploy, version_check
 
 if TYPE_CHECKING:
@@ -16,35 +17,17 @@ if TYPE_CHECKING:
 
 _LIST_SECONDS = 20.0
 # What a secret key must be allowed to call. The functions of the email sync are there all or none.
-_CORE = frozenset(
-    {
-        "append_sync_chunks",
-        "cancel_sync_job",
-        "chunk_system_health",
-        "claim_chunk_jobs_safe",
-        "claim_next_chunk_job_safe",
-        "cleanup_stuck_chunks",
-        "complete_chunk_job_safe",
-        "complete_chunk_jobs_safe",
-        "configure_chunk_processing",
-        "extend_chunk_lease",
-        "extend_chunk_leases",
-        "get_sync_job_progress_safe",
-        "get_sync_state",
-        "list_chunk_attempts",
-        "pause_sync_job",
-        "purge_sync_jobs",
-        "release_chunk_job",
-        "remove_sync_kind",
-        "resume_sync_job",
-        "retry_failed_chunks",
-        "save_chunk_settings",
-        "save_sync_kind",
-        "save_sync_state",
-        "start_sync_job",
-        "trigger_next_chunk_processing",
-    }
-)
+_CORE = SERVICE_ONLY | {
+    "append_sync_chunks",
+    "cancel_sync_job",
+    "get_sync_job_progress_safe",
+    "list_chunk_attempts",
+    "pause_sync_job",
+    "resume_sync_job",
+    "retry_failed_chunks",
+    "save_chunk_settings",
+    "start_sync_job",
+}
 _EMAIL = frozenset(
     {
         "adopt_moved_emails",

@@ -57,7 +57,8 @@ class Starter:
             return cursor.fetchall() if cursor.description else []
 
 
-@pytest.fixture(scope="module")
+# Once a server, as the cluster is: side by side, a worker may come back to this file after others.
+@pytest.fixture(scope="session")
 def projects(cluster: Cluster) -> Cluster:
     """The server with a template that has the platform and nothing else."""
     with psycopg.connect(cluster.server.dsn, autocommit=True) as connection:
