@@ -310,7 +310,7 @@ def content(value: Any) -> Any:
     return (
         type(value),
         getattr(value, "args", ()),
-        repr(value) if "object at" not in repr(value) else "",
+        str(value) if isinstance(value, Exception) else "",
         fields,
     )
 
