@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from ._flow import Flow, Retry, retried
+from ._hints import hint, hints
 from ._show.words import describe
 from ._watch import Watch, how_to_find
 from .errors import ChunksError, JobCancelled, JobError, JobFailed
@@ -78,6 +79,7 @@ class Waiting:
 
     def interrupted(self, reason: BaseException) -> None:
         """Say how to come back: to who pressed Ctrl-C, or watches while an event loop cancels the waiting."""
+        self._display.close()  # or its bar would be drawn once more below the words
         if self._is_shown or isinstance(reason, KeyboardInterrupt):
             print(f"\nThe sync goes on. {how_to_find(self._job_id)}", file=sys.stderr)
 
@@ -115,7 +117,8 @@ class Notices:
 
     def due(self, progress: Progress) -> list[str]:
         """Return what is to be said now."""
-        paused = f"the sync is paused; client.job('{progress.id}').resume() goes on"
+        resume = hint(f"client.job('{progress.id}').resume()", f"resume {progress.id}")
+        paused = f"the sync is paused; {resume} goes on"
         notes = {
             "paused": paused if progress.status is JobStatus.PAUSED else None,
             "stalled": (progress.stalled_reason or "the sync is stalled") if progress.stalled else None,
@@ -155,9 +158,10 @@ def _why_unclaimed(kind: str) -> Flow[str | None]:
     if not kinds:
         return None
     if kinds[0].handler is None:
+        worker = f"Worker(client, handler, kinds=[{kind!r}]).run()"
         return (
             f"nobody has claimed a chunk yet: the kind {kind!r} has no handler, so its chunks wait for a "
-            f"Python worker, Worker(client, handler, kinds=[{kind!r}]).run() or supabase-chunks worker"
+            f"Python worker: {hints(worker, f'worker MODULE:FUNCTION --kind {kind}')}"
         )
     return (
         "nobody has claimed a chunk yet: are the Edge Functions background-sync-processor and "
@@ -178,7 +182,7 @@ def _failure(progress: Progress, errors: Sequence[ChunkRecord]) -> JobError:
     if progress.failed_chunks > len(errors) > 0:
         lines.append(f"  … and {progress.failed_chunks - len(errors)} more")
     lines.append(
-        f"Open only these again with client.job('{progress.id}').retry_failed()"
-        f" or: supabase-chunks retry {progress.id}"
+        "Open only these again with "
+        + hints(f"client.job('{progress.id}').retry_failed()", f"retry {progress.id}")
     )
     return JobFailed("\n".join(lines), progress=progress, errors=errors)

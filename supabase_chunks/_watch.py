@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ._flow import Flow, Retry, retried, sleep
+from ._hints import hints
 from ._show.words import describe
 from .errors import ChunksError, TransportError, WaitTimeout
 from .operations import get_sync_job_progress_safe
@@ -80,7 +81,7 @@ class Watch:
 
 def how_to_find(job_id: UUID) -> str:
     """Return how to come back to a job."""
-    return f"Come back with client.job('{job_id}').wait(progress=True) or: supabase-chunks watch {job_id}"
+    return "Come back with " + hints(f"client.job('{job_id}').wait(progress=True)", f"watch {job_id}")
 
 
 def _essence(progress: Progress) -> Progress:

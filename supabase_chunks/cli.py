@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ._hints import in_a_command
 from .errors import ChunksError
 
 # Where each command is; its module is imported when it is needed.
@@ -23,10 +24,13 @@ _COMMANDS = {
     "status": "jobs",
     "watch": "jobs",
     "chunks": "jobs",
-    "retry": "jobs",
-    "cancel": "jobs",
-    "pause": "jobs",
-    "resume": "jobs",
+    "retry": "steer",
+    "cancel": "steer",
+    "pause": "steer",
+    "resume": "steer",
+    "kinds": "kinds",
+    "save-kind": "kinds",
+    "remove-kind": "kinds",
     "state": "state",
     "worker": "work",
     "cleanup": "maintenance",
@@ -46,7 +50,7 @@ class Commands(click.Group):
         module = _COMMANDS.get(cmd_name)
         if module is None:
             return None
-        found = getattr(import_module(f"supabase_chunks.commands.{module}"), cmd_name)
+        found = getattr(import_module(f"supabase_chunks.commands.{module}"), cmd_name.replace("-", "_"))
         return found if isinstance(found, click.Command) else None
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -54,7 +58,8 @@ class Commands(click.Group):
         from .commands.failures import INTERRUPTED, Failure
 
         try:
-            return super().invoke(ctx)
+            with in_a_command():
+                return super().invoke(ctx)
         except ChunksError as error:
             raise Failure.of(error) from error
         except KeyboardInterrupt:

@@ -166,9 +166,10 @@ def list_jobs(
     status: str | None = None,
     kind: str | None = None,
     job_key: str | None = None,
+    between: tuple[UUID, UUID] | None = None,
     limit: int | None = None,
 ) -> Flow[list[Progress]]:
-    """Read the jobs, newest first.
+    """Read the jobs, newest first; `between` are the first and the last id.
 
     Raises:
         InvalidArgument: There is no such state.
@@ -180,6 +181,8 @@ def list_jobs(
         for column, value in (("status", status), ("kind", kind), ("job_key", job_key))
         if value is not None
     )
+    if between is not None:
+        which = (*which, ("id", "gte", str(between[0])), ("id", "lte", str(between[1])))
 
     def page(after: Progress | None, size: int) -> Flow[list[Progress]]:
         filters = which

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, overload
 
 from ._show.characters import fitting
-from ._show.chart import Row, chart
+from ._show.chart import Piece, Row, chart
 from ._show.html import Strip, strips
 from ._show.spans import colour, word
 from ._show.words import number
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from ._show.colours import Paint
     from .models import Attempt, ChunkRecord
     from .states import ChunkStatus
 
@@ -155,15 +156,28 @@ class Timeline(Sequence[Span]):
             >>> print(job.timeline().chart(width=80))
             no chunk has started yet
         """
+        return self.painted(None, width)
+
+    def painted(self, paint: Paint | None, width: int | None) -> str:
+        """Return the chart with its bars in their colours.
+
+        Args:
+            paint: Gives a text a colour; None leaves it.
+            width: As for `chart`.
+
+        Example:
+            >>> job.timeline().painted(None, 80)
+            'no chunk has started yet'
+        """
         if not self._spans:
             return _EMPTY
         rows = []
         for span, bars in self._rows():
             took = "" if span.seconds is None else f", {span.seconds:.2f} s"
             again = f", attempt {span.attempts}" if span.attempts > 1 else ""
-            parts = [(left, length, each.outcome is None) for each, left, length in bars]
+            parts = [Piece(left, length, each.outcome is None, colour(each)) for each, left, length in bars]
             rows.append(Row(span.chunk_index, parts, f"{word(span)}{took}{again}"))
-        lines = chart(rows, self._seconds, width=width)
+        lines = chart(rows, self._seconds, width=width, paint=paint)
         return fitting("\n".join(lines + self._left_out()))
 
     def plot(self, *, ax: Axes | None = None) -> Axes:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from supabase_chunks._show.colours import Paint
 
 _LAST, _BEFORE = "█", "▒"
 _LEFT = 7
@@ -13,35 +16,51 @@ _LEFT = 7
 _APART = 9
 
 
+class Piece(NamedTuple):
+    """An attempt: where it begins and how long it is, as parts of the whole; the last one is solid."""
+
+    left: float
+    width: float
+    is_last: bool
+    colour: str
+
+
 class Row(NamedTuple):
-    """A chunk: its number, its bars as parts of the whole with whether each is its last, and what to say."""
+    """A chunk: its number, its attempts, and what to say."""
 
     number: int
-    bars: Sequence[tuple[float, float, bool]]
+    pieces: Sequence[Piece]
     words: str
 
 
-def chart(rows: Sequence[Row], seconds: float, *, width: int | None) -> list[str]:
+def chart(rows: Sequence[Row], seconds: float, *, width: int | None, paint: Paint | None = None) -> list[str]:
     """Return the lines of a chart.
 
     Args:
         rows: The chunks.
         seconds: How long the whole took.
         width: How long a line may be; with None the bars have 60 columns.
+        paint: Gives a text a colour; None leaves it.
     """
     longest = max(len(row.words) for row in rows)
     room = 60 if width is None else max(10, width - _LEFT - 3 - longest)
-    lines = [f"{row.number:>6} │{_bars(row, room)}│ {row.words}" for row in rows]
-    return [line if width is None else line[:width] for line in lines] + _axis(seconds, room)
+    kept = longest if width is None else max(0, width - _LEFT - 3 - room)
+    lines = [f"{row.number:>6} │{_bars(row, room, paint)}│ {row.words[:kept]}" for row in rows]
+    return lines + _axis(seconds, room)
 
 
-def _bars(row: Row, room: int) -> str:
-    cells = [" "] * room
-    for left, width, is_last in row.bars:
-        first = min(room - 1, round(left * room))
-        for cell in range(first, min(room, max(first + 1, round((left + width) * room)))):
-            cells[cell] = _LAST if is_last else _BEFORE
-    return "".join(cells)
+def _bars(row: Row, room: int, paint: Paint | None) -> str:
+    cells: list[tuple[str, str | None]] = [(" ", None)] * room
+    for piece in row.pieces:
+        first = min(room - 1, round(piece.left * room))
+        for cell in range(first, min(room, max(first + 1, round((piece.left + piece.width) * room)))):
+            cells[cell] = (_LAST if piece.is_last else _BEFORE, piece.colour)
+    runs = [("".join(text for text, _ in run), colour) for colour, run in groupby(cells, key=_colour)]
+    return "".join(text if paint is None else paint(text, colour) for text, colour in runs)
+
+
+def _colour(cell: tuple[str, str | None]) -> str | None:
+    return cell[1]
 
 
 def _axis(seconds: float, room: int) -> list[str]:

@@ -87,6 +87,11 @@ def number(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
+def done_percent(job: Counts) -> float:
+    """Return how much is done of what there is, from 0 to 100: what failed has ended, and is not done."""
+    return max(0.0, job.percent_complete - failed_percent(job))
+
+
 def duration(seconds: float) -> str:
     """Return seconds in words, as in `45 s`, `2 min` or `3.5 h`."""
     if seconds < 90:

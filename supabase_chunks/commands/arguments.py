@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     # Generic in newer releases of click only.
     _DurationType = click.ParamType[timedelta]
     _ObjectType = click.ParamType[dict[str, Any]]
+    _TextType = click.ParamType[str]
 else:
-    _DurationType = _ObjectType = click.ParamType
+    _DurationType = _ObjectType = _TextType = click.ParamType
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -98,9 +99,22 @@ def json_lines(path: str) -> Iterator[Any]:
         raise click.UsageError(f"{path}, {error}") from error
 
 
+class JobId(_TextType):
+    """A job's id, or the beginning of one; given on as its digits."""
+
+    name = "job"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Read it."""
+        digits = str(value).lower().replace("-", "")
+        if not re.fullmatch(r"[0-9a-f]{4,32}", digits):
+            self.fail(f"{value!r} is not a valid UUID, nor the first four digits of one or more", param, ctx)
+        return digits
+
+
 def job_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the argument of a job's id."""
-    return click.argument("job_id", type=click.UUID, metavar="JOB")(function)
+    return click.argument("job", type=JobId(), metavar="JOB")(function)
 
 
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .arguments import Duration, JsonObject, as_typed, job_argument, json_lines, json_option
-from .output import age, as_json, echo, progress_facts, screen_width, table
+from supabase_chunks._show.colours import paint_for
+
+from .arguments import Duration, JobId, JsonObject, as_typed, job_argument, json_lines, json_option
+from .failures import Failure
+from .found import connect, find_job
+from .listing import job_table
+from .output import as_json, echo, progress_facts, screen_width, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import timedelta
-    from uuid import UUID
 
     from supabase_chunks import ChunkRecord, Job, Progress
 
@@ -20,12 +24,6 @@ if TYPE_CHECKING:
 # Written out: the models are imported when a command runs, and not for its help.
 _JOB_STATES = ("pending", "running", "paused", "completed", "failed", "cancelled")
 _CHUNK_STATES = ("pending", "processing", "completed", "failed", "cancelled")
-
-
-def _client() -> Any:
-    from supabase_chunks import ChunksClient
-
-    return ChunksClient.from_env()
 
 
 @click.command()
@@ -68,7 +66,7 @@ def trigger(
       supabase-chunks trigger email --payload '{"account": "work"}' --wait
       supabase-chunks trigger custom --chunks pages.jsonl --max-concurrency 8
     """
-    client = _client()
+    client = connect()
     lines = None if chunks is None else json_lines(chunks)
     job = client.trigger_sync(kind, chunks=lines, job_key=job_key, **options)
     if not job.created:
@@ -82,77 +80,90 @@ def trigger(
 
 
 @click.command()
-@click.argument("job_id", type=click.UUID, metavar="[JOB]", required=False)
+@click.argument("job", type=JobId(), metavar="[JOB]", required=False)
 @click.option("--status", type=click.Choice(_JOB_STATES), help="Only jobs in this state.")
 @click.option("--kind", help="Only jobs of this kind.")
+@click.option("--key", "job_key", type=as_typed, metavar="TEXT", help="Only jobs with this job key.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many jobs.")
 @json_option
-def status(job_id: UUID | None, status: str | None, kind: str | None, limit: int, json_: bool) -> None:
+def status(
+    job: str | None, status: str | None, kind: str | None, job_key: str | None, limit: int, json_: bool
+) -> None:
     """Show how far a job is, or list the newest jobs.
 
     \b
     Examples:
       supabase-chunks status
-      supabase-chunks status 6f2c8d3e-0000-4000-8000-000000000000 --json
+      supabase-chunks status 6f2c8d3e
+      supabase-chunks status --kind email --key work
     """
-    client = _client()
-    if job_id is not None:
-        _show(client.job(job_id).progress(), json_)
+    client = connect()
+    if job is not None:
+        _show(find_job(client, job).progress(), json_)
         return
-    jobs = [job.snapshot for job in client.jobs(status=status, kind=kind, limit=limit)]
+    found = client.jobs(status=status, kind=kind, job_key=job_key, limit=limit)  # type: ignore[arg-type]  # one of them
+    jobs = [each.snapshot for each in found if each.snapshot is not None]
     if json_:
         click.echo(as_json(jobs))
     elif jobs:
-        header = ("JOB", "KIND", "STATUS", "CHUNKS", "DONE", "AGE")
-        echo(table(header, [_row(job) for job in jobs], elastic=1, room=screen_width()))
+        echo(job_table(jobs, screen_width()))
     else:
         click.echo("There are no such jobs.", err=True)
 
 
 @click.command()
-@job_argument
+@click.argument("job", type=JobId(), metavar="[JOB]", required=False)
 @click.option("--timeout", type=Duration(), help="How long to wait at most, such as 10m.")
 @json_option
-def watch(job_id: UUID, timeout: timedelta | None, json_: bool) -> None:
-    """Follow a job to its end.
+def watch(job: str | None, timeout: timedelta | None, json_: bool) -> None:
+    """Follow a job to its end; the newest one unless given.
 
     Shows a bar in a terminal, lines in a log, and with --json a line for each change. Exits with 0 when the
     job is completed, 1 when it failed or was cancelled, 3 when the time is over; the job goes on then.
 
     \b
-    Example:
-      supabase-chunks watch 6f2c8d3e-0000-4000-8000-000000000000 --timeout 10m
+    Examples:
+      supabase-chunks watch
+      supabase-chunks watch 6f2c8d3e --timeout 10m
     """
-    _wait(_client().job(job_id), timeout, json_)
+    client = connect()
+    if job is not None:
+        _wait(find_job(client, job), timeout, json_)
+        return
+    newest = client.jobs(limit=1)
+    if not newest:
+        raise Failure("There are no jobs yet.")
+    click.echo(f"The newest job is {newest[0].id}.", err=True)
+    _wait(newest[0], timeout, json_)
 
 
 @click.command()
 @job_argument
 @click.option("--status", type=click.Choice(_CHUNK_STATES), help="Only those in this state.")
 @click.option("--limit", type=click.IntRange(1), help="How many.")
-@click.option("--timeline", is_flag=True, help="Show when each ran.")
+@click.option("--timeline", is_flag=True, help="Show when each ran, and the attempts before its last.")
 @json_option
-def chunks(job_id: UUID, status: str | None, limit: int | None, timeline: bool, json_: bool) -> None:
+def chunks(job: str, status: str | None, limit: int | None, timeline: bool, json_: bool) -> None:
     """List the chunks of a job.
 
     With --json everything about them, their results included.
 
     \b
-    Example:
-      supabase-chunks chunks 6f2c8d3e-0000-4000-8000-000000000000 --status failed
+    Examples:
+      supabase-chunks chunks 6f2c8d3e --status failed
+      supabase-chunks chunks 6f2c8d3e --timeline
     """
     from supabase_chunks.timeline import Timeline
 
-    job = _client().job(job_id)
-    found = job.chunks(status=status, limit=limit)
-    if not found:
-        job.progress()  # fails when there is no such job
+    of_job = find_job(connect(), job)
+    found = of_job.chunks(status=status, limit=limit)  # type: ignore[arg-type]  # one of them, as click has seen
     if json_:
         click.echo(as_json(found))
     elif not found:
         click.echo("There are no such chunks.", err=True)
     elif timeline:
-        click.echo(str(Timeline.of(found)))
+        drawn = Timeline.of(found, of_job.attempts())
+        click.echo(drawn.painted(paint_for(sys.stdout), screen_width()))
     else:
         rows = [
             (
@@ -166,65 +177,13 @@ def chunks(job_id: UUID, status: str | None, limit: int | None, timeline: bool, 
             for chunk in found
         ]
         header = ("CHUNK", "STATUS", "TRIES", "ITEMS", "SECONDS", "PAYLOAD OR ERROR")
-        echo(table(header, rows, room=screen_width()))
+        echo(table(header, rows, room=screen_width(), status=1))
 
 
 def _task(chunk: ChunkRecord) -> str:
     """Say what a chunk is to do, and where it goes on."""
     at = "" if chunk.checkpoint is None else f" at {as_json(chunk.checkpoint)}"
     return as_json(chunk.payload) + at
-
-
-def _steering(name: str, words: str, act: Callable[[Job], Progress]) -> click.Command:
-    """Make a command that steers one or more jobs."""
-
-    @click.command(
-        name, help=f"{words}\n\n\b\nExample:\n  supabase-chunks {name} 6f2c8d3e-0000-4000-8000-000000000000"
-    )
-    @click.argument("job_ids", type=click.UUID, metavar="JOB...", nargs=-1, required=True)
-    @json_option
-    def command(job_ids: tuple[UUID, ...], json_: bool) -> None:
-        _steer(job_ids, act, json_)
-
-    return command
-
-
-def _steer(job_ids: tuple[UUID, ...], act: Callable[[Job], Progress], json_: bool) -> None:
-    from supabase_chunks._show.words import describe
-
-    client = _client()
-    for job_id in job_ids:
-        progress = act(client.job(job_id))
-        click.echo(as_json(progress) if json_ else f"{job_id}: {describe(progress)}")
-
-
-@click.command()
-@click.argument("job_ids", type=click.UUID, metavar="JOB...", nargs=-1, required=True)
-@click.option("--from-start", is_flag=True, help="Begin the chunks anew, not at their checkpoints.")
-@json_option
-def retry(job_ids: tuple[UUID, ...], from_start: bool, json_: bool) -> None:
-    """Open the failed chunks of a job again.
-
-    The others keep their state.
-
-    \b
-    Example:
-      supabase-chunks retry 6f2c8d3e-0000-4000-8000-000000000000
-    """
-    _steer(job_ids, lambda job: job.retry_failed(from_start=from_start), json_)
-
-
-cancel: click.Command = _steering(
-    "cancel",
-    "Cancel a job.\n\nChunks that are pending or being worked on end; what is completed stays.",
-    lambda job: job.cancel(),
-)
-pause: click.Command = _steering(
-    "pause",
-    "Pause a job.\n\nNo more of its chunks are begun; those that are being worked on finish.",
-    lambda job: job.pause(),
-)
-resume: click.Command = _steering("resume", "Go on with a paused job.", lambda job: job.resume())
 
 
 def _wait(job: Job, timeout: timedelta | None, json_: bool) -> None:
@@ -240,14 +199,3 @@ def _show(progress: Progress, json_: bool) -> None:
         click.echo(as_json(progress))
     else:
         echo(progress_facts(progress))
-
-
-def _row(progress: Progress) -> tuple[str, ...]:
-    return (
-        str(progress.id),
-        progress.kind,
-        "stalled" if progress.stalled else str(progress.status),
-        f"{progress.ended_chunks:,}/{progress.total_chunks:,}",
-        f"{progress.percent_complete:.0f}%",
-        age(progress.created_at),
-    )

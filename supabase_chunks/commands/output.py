@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from supabase_chunks._show.characters import is_terminal, shows
+from supabase_chunks._show.colours import of_status, paint_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from supabase_chunks._show.colours import Paint
     from supabase_chunks.models import Progress
 
 
@@ -34,29 +36,52 @@ def _plain(value: Any) -> Any:
 
 
 def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, elastic: int = -1, room: int | None = None
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    elastic: Sequence[int] = (-1,),
+    room: int | None = None,
+    status: int | None = None,
 ) -> list[str]:
     """Return the lines of a table without frames.
 
     Args:
         header: The names of the columns.
         rows: What is in them.
-        elastic: The column that is shortened where the lines would be too long.
+        elastic: The columns that are shortened where the lines would be too long, in turns the widest.
         room: How long a line may be; as a rule what `screen_width` returns.
+        status: The column with states, which are written in their colours in a terminal.
     """
     cells = [[_one_line(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(_width(row[column]) for row in cells) for column in range(len(header))]
+    widths = [max(width_of(row[column]) for row in cells) for column in range(len(header))]
     if room is not None:
         excess = sum(widths) + 2 * (len(widths) - 1) - room
-        widths[elastic] = max(min(widths[elastic], _LEAST_WIDTH), widths[elastic] - max(0, excess))
+        while excess > 0:
+            *others, widest = sorted(elastic, key=lambda column: widths[column])
+            least = max(_LEAST_WIDTH, *(widths[column] - 1 for column in others), 0)
+            if widths[widest] <= least:
+                break
+            less = min(excess, widths[widest] - least)
+            widths[widest] -= less
+            excess -= less
+    paint = paint_for(sys.stdout)
     lines = []
-    for row in cells:
-        fitting = [_cut(cell, width) for cell, width in zip(row, widths, strict=True)]
-        line = "  ".join(
-            cell + " " * (width - _width(cell)) for cell, width in zip(fitting, widths, strict=True)
-        )
-        lines.append(_cut(line.rstrip(), room))
+    for number, row in enumerate(cells):
+        parts = []
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            text = _cut(cell, width)
+            padding = " " * (width - width_of(text)) if column < len(row) - 1 else ""
+            parts.append((text, of_status(cell) if number and column == status else None, padding))
+        lines.append(_painted(parts, paint, room))
     return lines
+
+
+def _painted(parts: Sequence[tuple[str, str | None, str]], paint: Paint, room: int | None) -> str:
+    """Return a line: each text in its colour, and two spaces between them."""
+    plain = "  ".join(text + padding for text, _, padding in parts).rstrip()
+    if _cut(plain, room) != plain:
+        return _cut(plain, room)
+    return "  ".join(paint(text, colour) + padding for text, colour, padding in parts).rstrip()
 
 
 def screen_width() -> int | None:
@@ -71,7 +96,7 @@ def marks() -> tuple[str, str]:
 
 def facts(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Return a line for each name and value, those without a value left out."""
-    width = max(_width(name) for name, _ in pairs)
+    width = max(width_of(name) for name, _ in pairs)
     return [f"{name:<{width}}  {value}" for name, value in pairs if value]
 
 
@@ -94,8 +119,8 @@ def progress_facts(progress: Progress) -> list[str]:
         [
             ("job", str(progress.id)),
             ("kind", progress.kind),
-            ("status", str(progress.status)),
-            ("done", f"{progress.percent_complete:.0f} %"),
+            ("status", paint_for(sys.stdout)(progress.status, of_status(progress.status))),
+            ("done", f"{words.done_percent(progress):.0f} %"),
             ("chunks", ", ".join(chunks)),
             ("items", items),
             ("left", "" if eta is None or progress.ended else f"about {words.duration(eta)}"),
@@ -134,7 +159,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _width(text: str) -> int:
+def width_of(text: str) -> int:
     """Return how many columns a terminal needs for the text."""
     if text.isascii():
         return len(text)
@@ -144,8 +169,9 @@ def _width(text: str) -> int:
 
 
 def _cut(line: str, room: int | None) -> str:
-    if room is None or _width(line) <= room:
+    if room is None or width_of(line) <= room:
         return line
-    while line and _width(line) >= room:
+    line = line[: 4 * room]  # a payload may have a million characters
+    while line and width_of(line) >= room:
         line = line[:-1]
     return line + "…"

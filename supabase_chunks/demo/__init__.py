@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supabase_chunks.client import ChunksClient
+from supabase_chunks.demo.filling import shown
 from supabase_chunks.demo.imap import Address, Mailbox
 from supabase_chunks.demo.messages import from_mbox, made_up
 from supabase_chunks.demo.report import Report, count_rows
@@ -89,8 +90,9 @@ class Demo:
                 count = (self.messages or 500) if given is None else len(given)
                 if count > _MANY:
                     say(f"Filling a mailbox with {count:,} messages …")
+                messages = made_up(count) if given is None else given
                 with Mailbox(address) as mailbox:
-                    filled = mailbox.fill(made_up(count) if given is None else given)
+                    filled = mailbox.fill(shown(messages, count, say))
                 source = f"{filled:,} messages are on a real IMAP server"
             else:
                 source = f"the mailbox is {address.folder} on {address}"

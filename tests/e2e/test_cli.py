@@ -93,7 +93,9 @@ def test_a_job_from_its_start_to_its_purge(shell: Shell, kind: str) -> None:
 
     assert shell.json("status", job)["failed_chunks"] == 1
     listed = shell.run("status", "--kind", kind)
-    assert re.search(rf"{job}  {kind}  failed +4/4 ", listed)
+    assert re.search(rf"{job}  {kind}  failed +3/4 +1 +75% ", listed)
+    assert shell.json("status", "--kind", kind, "--key", "nightly")[0]["id"] == job
+    assert shell.run("status", "--kind", kind, "--key", "weekly") == ""
     assert re.search(r"^2 +failed +1/1 .*below zero", shell.run("chunks", job, "--status", "failed"), re.M)
     results = [chunk["result"] for chunk in shell.json("chunks", job, "--status", "completed")]
     assert results == [{"square": 1}, {"square": 4}, {"square": 16}]
@@ -107,6 +109,95 @@ def test_a_job_from_its_start_to_its_purge(shell: Shell, kind: str) -> None:
     assert "Deleted" in shell.run("purge", "--older-than", "0s")
     shell.run("status", job, code=1)
     shell.run("chunks", job, code=1)
+
+
+def test_a_job_is_named_by_the_beginning_of_its_id(shell: Shell, kind: str, stack: LocalStack) -> None:
+    client = ChunksClient(stack.url, stack.secret_key)
+    jobs = [client.trigger_sync(kind, chunks=[{"n": n}]) for n in range(3)]
+    with psycopg.connect(stack.db_url, autocommit=True) as connection:
+        for number, begin in enumerate(("5eed1111-0000", "5eed1111-1111", "5eed2222-0000")):
+            named = f"{begin}-4000-8000-{os.urandom(6).hex()}"
+            connection.execute("set session_replication_role = replica")
+            for table, column in (
+                ("sync_jobs", "id"),
+                ("chunk_processing_queue", "parent_sync_job_id"),
+                ("chunk_private.job_counters", "job_id"),
+                ("chunk_private.slots", "job_id"),
+            ):
+                connection.execute(
+                    f"update {table} set {column} = %s where {column} = %s", (named, jobs[number].id)
+                )
+            jobs[number] = client.job(named)
+    try:
+        assert "0 of 1 completed" in shell.run("status", "5eed2")
+        assert (
+            json.loads(shell.run("pause", "5EED1111-0", "5eed2222", "--json").splitlines()[1])["status"]
+            == "paused"
+        )
+        shell.run("resume", "5eed1111-00", str(jobs[2].id))
+        assert shell.json("chunks", "5eed1111-1")[0]["payload"] == {"n": 1}
+        for command in ("status", "watch", "chunks", "pause", "resume", "cancel", "retry"):
+            done = CliRunner().invoke(cli, [command, "5eed1111"], env=shell.environment)
+            assert done.exit_code == 2
+            assert all(str(job.id) in done.output for job in jobs[:2])
+            assert str(jobs[2].id) not in done.output
+            assert f"({kind}, pending)" in done.output
+        # Where one of several is not there or not alone, none is touched.
+        shell.run("cancel", "5eed2222", "5eed3333", code=1)
+        shell.run("cancel", "5eed2222", "5eed1111", code=2)
+        assert not jobs[2].progress().ended
+    finally:
+        for job in jobs:
+            job.cancel()
+
+
+def test_the_newest_job_is_watched_unless_one_is_given(shell: Shell, kind: str, stack: LocalStack) -> None:
+    job = ChunksClient(stack.url, stack.secret_key).trigger_sync(kind, chunks=[{"n": 1}])
+    job.cancel()
+    done = CliRunner().invoke(cli, ["watch"], env=shell.environment)
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"The newest job is {job.id}.\n")
+    assert "cancelled" in done.stderr
+
+
+def test_kinds_are_saved_listed_and_removed(shell: Shell) -> None:
+    name = f"cli-kind-{os.urandom(3).hex()}"
+    assert re.search(
+        rf"^{name} +Python +8 +3 +90 s +10 s +no$",
+        shell.run("save-kind", name, "--max-concurrency", "8", "--lease", "90s"),
+        re.M,
+    )
+    saved = shell.json("save-kind", name, "--handler", "sync-photos", "--users", "--retry-delay", "0s")
+    assert (saved["handler"], saved["user_startable"]) == ("sync-photos", True)
+    assert (saved["max_concurrency"], saved["lease_seconds"], saved["retry_delay_seconds"]) == (8, 90, 0)
+    assert shell.json("save-kind", name, "--python", "--no-users")["handler"] is None
+    assert {name, "email", "custom"} <= {kind["kind"] for kind in shell.json("kinds")}
+    assert "sync-emails" in shell.run("kinds")
+    wrong = CliRunner().invoke(cli, ["remove-kind", f"{name}x"], env=shell.environment)
+    assert wrong.exit_code == 1
+    assert f"did you mean '{name}'?" in wrong.output
+    mistyped = CliRunner().invoke(cli, ["trigger", "emial"], env=shell.environment)
+    assert "did you mean 'email'?" in mistyped.output
+    assert shell.json("remove-kind", name) == {"removed": name}
+    assert name not in shell.run("kinds")
+
+
+def test_hints_are_commands_here(shell: Shell, kind: str, stack: LocalStack) -> None:
+    """Nobody types Python at a prompt."""
+    job = ChunksClient(stack.url, stack.secret_key).trigger_sync(kind, chunks=[{"n": -1}])
+    worker = shell.start("worker", "tasks:handler", "--kind", kind, "--until-idle")
+    assert worker.wait(30) == 0
+    worker.communicate()
+    for command, words in (
+        (["watch", str(job.id)], f"again with supabase-chunks retry {job.id}"),
+        (
+            ["trigger", "no-such-sync-of-anything"],
+            "supabase-chunks save-kind no-such-sync-of-anything adds one",
+        ),
+    ):
+        done = CliRunner().invoke(cli, command, env=shell.environment)
+        assert words in done.output
+        assert "client." not in done.output
 
 
 def test_waiting_ends_with_the_job_or_the_time(shell: Shell, kind: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.cells import cell_len
 
-from supabase_chunks import ChunksClient, Job, Worker
+from supabase_chunks import Chunk, ChunksClient, Job, PermanentFailure, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +91,66 @@ def lines_of(written: str) -> list[str]:
 def work(stack: LocalStack) -> None:
     with ChunksClient(stack.url, stack.secret_key) as client:
         Worker(client, lambda chunk: chunk.payload["n"], kinds=[KIND]).run_until_idle()
+
+
+def test_a_list_fits_every_screen_and_has_its_colours(stack: LocalStack) -> None:
+    kind = "weekly-import-of-all-invoices"
+    with ChunksClient(stack.url, stack.secret_key) as client:
+        client.save_kind(kind, max_concurrency=4, max_retries=0)
+        short = client.trigger_sync(kind, chunks=[{"n": number} for number in range(5)])
+
+        def fail(chunk: Chunk) -> None:
+            raise PermanentFailure("there is no such page")
+
+        Worker(client, fail, kinds=[kind]).run_until_idle()
+        client.trigger_sync(kind, chunks=[{}], job_key="every-night-at-three").cancel()
+    for columns in (60, 80, 200):
+        code, written = in_terminal(stack, f"status --kind {kind} --limit 2", columns)
+        assert code == 0
+        lines = lines_of(written)
+        assert all(cell_len(line) <= columns for line in lines), written
+        assert str(short.id)[:8] in lines[2]
+        assert (str(short.id) in lines[2]) == (columns == 200)
+        assert ("every-night-at-three" in lines[1]) == (columns == 200)
+        assert re.search(r"failed +0/5 +5 +0%", lines[2])
+        red, grey = (COLOUR.findall(line) for line in written.splitlines()[2:0:-1])
+        assert red[0] == "\x1b[38;5;167m"  # and none of them green
+        assert red != grey
+        for command in ("kinds", f"chunks {short.id}", f"chunks {short.id} --timeline"):
+            code, written = in_terminal(stack, command, columns)
+            assert code == 0
+            assert all(cell_len(line) <= columns for line in lines_of(written)), written
+            assert command == "kinds" or "\x1b[38;5;167m" in written
+    assert "0 s" in lines_of(written)[-2]  # the axis
+    for quiet in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        for command in ("status", f"chunks {short.id}", f"chunks {short.id} --timeline"):
+            assert "\x1b" not in in_terminal(stack, command, **quiet)[1]
+    piped = start(stack, f"chunks {short.id} --timeline", out=subprocess.PIPE)
+    assert b"\x1b" not in piped.communicate(timeout=30)[0]
+
+
+def test_after_ctrl_c_there_is_one_bar(stack: LocalStack, job: Job) -> None:
+    """Its last picture, and below it how to come back."""
+    import pty
+
+    master, slave = pty.openpty()
+    watching = start(stack, f"watch {job.id}", out=slave)
+    os.close(slave)
+    written, interrupted = b"", False
+    try:
+        while piece := os.read(master, 65536):
+            written += piece
+            if b"0/1,500 chunks" in written and not interrupted:
+                interrupted = True
+                watching.send_signal(signal.SIGINT)
+    except OSError:
+        pass
+    finally:
+        os.close(master)
+    assert watching.wait(30) == 130
+    last = [line for line in ESCAPE.sub("", written.decode()).split("\n") if line.strip()]
+    assert [("0/1,500" in line) for line in last] == [True, False]  # what was overwritten is within the first
+    assert last[1].startswith(f"The sync goes on. Come back with supabase-chunks watch {job.id}")
 
 
 @pytest.mark.parametrize("columns", [80, 120])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -18,11 +19,13 @@ from supabase_chunks.cli import cli
 from supabase_chunks.commands.arguments import Duration, JsonObject, json_lines
 from supabase_chunks.commands.local import assignment
 from supabase_chunks.commands.output import facts, table
+from supabase_chunks.demo.filling import shown
 from supabase_chunks.demo.imap import Address, _quoted
 from supabase_chunks.demo.messages import made_up
 from supabase_chunks.errors import DemoError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 COMMANDS = cli.list_commands(click.Context(cli))
@@ -96,6 +99,10 @@ def test_an_unreachable_project_is_one_sentence() -> None:
     ("arguments", "words"),
     [
         (["watch", "17"], "not a valid UUID"),
+        (["watch", "nightly"], "nor the first four digits"),
+        (["cancel", JOB, f"{JOB}0"], "not a valid UUID"),
+        (["save-kind", "a", "--python", "--handler", "b"], "not both"),
+        (["save-kind", "a", "--max-concurrency", "0"], "1<=x<=1000"),
         (["trigger", "email", "--payload", "{"], "not JSON"),
         (["trigger", "email", "--payload", "[1]"], "no object"),
         (["trigger", "email", "--payload", "@missing.json"], "cannot be read"),
@@ -217,6 +224,24 @@ class TestEncodings:
             list(json_lines(str(path)))
 
 
+def test_filling_a_large_mailbox_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = [0.0], []
+
+    def slowly() -> Iterator[bytes]:
+        for number in range(20):
+            now[0] += 1.0
+            yield str(number).encode()
+
+    taken = list(shown(slowly(), 20, said.append, clock=lambda: now[0]))
+    assert len(taken) == 20
+    assert said == [f"  {count} of 20 messages …" for count in (4, 9, 14, 19)]
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]  # as a terminal is
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert len(list(shown([b"x"] * 20, 20, said.append))) == 20
+    assert "Filling the mailbox" in terminal.getvalue()
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("30d", 30 * 86400)]
 )
@@ -250,13 +275,13 @@ def test_the_environment_is_printed_for_the_shell_that_people_have(monkeypatch: 
 
 def test_a_narrow_screen_shortens_the_column_that_can_bear_it() -> None:
     rows = [("1234567890", "a long name", "x"), ("1", "日本語の長い名前", "y")]
-    assert table(("ID", "NAME", "N"), rows, elastic=1, room=24) == [
+    assert table(("ID", "NAME", "N"), rows, elastic=(1,), room=24) == [
         "ID          NAME       N",
         "1234567890  a long n…  x",
         "1           日本語の…  y",
     ]
     # Where even that is too much, the line ends with the screen.
-    assert table(("ID", "NAME", "N"), rows, elastic=1, room=20)[1] == "1234567890  a long …"
+    assert table(("ID", "NAME", "N"), rows, elastic=(1,), room=20)[1] == "1234567890  a long …"
 
 
 class TestDemoMailbox:

@@ -82,7 +82,7 @@ def test_files_that_are_named_are_there(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_their_options_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for command, rest in re.findall(r"(?<![/\w])supabase-chunks ([a-z]+)\b([^`\n#]*)", text):
+    for command, rest in re.findall(r"(?<![/\w])supabase-chunks ([a-z]+(?:-[a-z]+)*)\b([^`\n#]*)", text):
         assert command in COMMANDS, command
         assert set(re.findall(r"--[a-z-]+", rest)) <= COMMANDS[command], (command, rest)
 
