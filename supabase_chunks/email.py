@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from . import operations, reads
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from uuid import UUID
 
     from ._driver import AsyncDriver, Driver
@@ -34,24 +35,30 @@ class Email:
         *,
         host: str,
         username: str,
-        password: str,
+        password: str | None = None,
         port: int | None = None,
         tls: Tls | None = None,
         owner_id: UUID | None = None,
+        oauth: Mapping[str, str] | None = None,
     ) -> UUID:
-        """Add an account, or change the one of that name. The password goes to Vault and is never returned.
+        """Add an account, or change the one of that name. Secrets go to Vault and are never returned.
 
         Args:
             name: What to call it in a sync's payload.
             host: The IMAP server.
             username: The login name.
-            password: The password.
+            password: The password. None keeps what is stored, as long as host, port, tls and username stay.
             port: 993 unless told otherwise.
             tls: implicit (the default), starttls or none.
             owner_id: Whose it is; a signed-in user's is always their own.
+            oauth: Instead of a password: `provider` (google, microsoft, or for the service custom),
+                `client_id`, `refresh_token`, and where need be `scope`; with custom also `token_url`.
 
         Returns:
             The account's id.
+
+        Raises:
+            InvalidArgument: An argument makes no sense; the message names it.
 
         Example:
             >>> account = client.email.save_account("work", host="imap.x.com", username="me", password="pw")
@@ -67,6 +74,7 @@ class Email:
                 port=port,
                 tls=tls,
                 owner_id=owner_id,
+                oauth=oauth,
             )
         )
 
@@ -120,10 +128,11 @@ class AsyncEmail:
         *,
         host: str,
         username: str,
-        password: str,
+        password: str | None = None,
         port: int | None = None,
         tls: Tls | None = None,
         owner_id: UUID | None = None,
+        oauth: Mapping[str, str] | None = None,
     ) -> UUID:
         """Add an account, or change the one of that name."""
         return await self._driver.run(
@@ -135,6 +144,7 @@ class AsyncEmail:
                 port=port,
                 tls=tls,
                 owner_id=owner_id,
+                oauth=oauth,
             )
         )
 

@@ -206,7 +206,7 @@ class Kind(_Model):
 
 
 class EmailAccount(_Model):
-    """A row of `email_accounts`; the password is in Vault and is never read back."""
+    """A row of `email_accounts`; passwords and tokens are in Vault and are never read back."""
 
     id: UUID
     name: str
@@ -214,6 +214,10 @@ class EmailAccount(_Model):
     port: int = 993
     tls: str = "implicit"
     username: str
+    auth: str = "password"
+    """password or xoauth2."""
+    reauth_required: bool = False
+    """Whether somebody has to give access again, since the provider refused to renew the tokens."""
     owner_id: UUID | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None

@@ -23,7 +23,7 @@ from .errors import UnexpectedResponse
 from .reads import check_job, check_kinds, of_kinds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
     from uuid import UUID
 
@@ -330,10 +330,11 @@ def save_email_account(
     name: str,
     host: str,
     username: str,
-    password: str,
+    password: str | None = None,
     port: int | None = None,
     tls: str | None = None,
     owner_id: UUID | None = None,
+    oauth: Mapping[str, str] | None = None,
 ) -> Flow[UUID]:
     """Add or change an e-mail account."""
     request = call(
@@ -345,6 +346,8 @@ def save_email_account(
         port=port,
         tls=tls,
         owner_id=_text(owner_id),
+        auth=None if oauth is None else "xoauth2",
+        oauth=None if oauth is None else dict(oauth),
     )
     return decode_uuid((yield from send(request)), "save_email_account")
 

@@ -7,8 +7,9 @@ set local lock_timeout = '5s';
 
 -- Email: the accounts whose mailboxes are synced, and the messages.
 --
--- A password is in the Vault only, under the name email_account_<id>. It goes in with save_email_account() and comes out
--- with get_email_account_secret(), which is for the handler's key alone.
+-- A password, or the tokens of an OAuth provider, are in the Vault only, under the name email_account_<id>. They go in with
+-- save_email_account() and come out with get_email_account_secret() and begin_email_token(), which are for the handler's
+-- key alone.
 
 create table if not exists public.email_accounts (
   id uuid primary key default gen_random_uuid(),
@@ -18,6 +19,8 @@ create table if not exists public.email_accounts (
   port int not null default 993,
   tls text not null default 'implicit',
   username text not null,
+  auth text not null default 'password',
+  reauth_required boolean not null default false,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   constraint email_accounts_one_per_name unique nulls not distinct (owner_id, name),
@@ -25,12 +28,27 @@ create table if not exists public.email_accounts (
   constraint email_accounts_host_is_a_host check (host ~ '^([A-Za-z0-9._-]{1,253}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40})$'),
   constraint email_accounts_port_range check (port between 1 and 65535),
   constraint email_accounts_tls_known check (tls in ('implicit', 'starttls', 'none')),
+  constraint email_accounts_auth_known check (auth in ('password', 'xoauth2')),
   constraint email_accounts_username_length check (length(username) between 1 and 320)
 );
 comment on table public.email_accounts is 'IMAP accounts that can be synced. Written by save_email_account() and remove_email_account(); passwords are in the Vault.';
 comment on column public.email_accounts.owner_id is 'The user whose account it is (auth.users.id); null: the service''s own. Only jobs of the same owner can use it.';
 comment on column public.email_accounts.name is 'What a job''s payload calls it: {"account": "work"}.';
 comment on column public.email_accounts.tls is 'implicit: TLS from the first byte (993). starttls: upgraded before the login, or refused (143). none: in the clear.';
+
+comment on column public.email_accounts.auth is 'How the login goes: by a password, or xoauth2, by tokens of an OAuth provider.';
+comment on column public.email_accounts.reauth_required is 'The provider refused to renew the tokens: somebody has to give access again, and save the account.';
+
+-- Who renews an account's tokens; the tokens are in the Vault.
+create table if not exists chunk_private.email_token_leases (
+  account_id uuid primary key,
+  lease uuid,
+  leased_until timestamptz,
+  constraint email_token_leases_account_fkey foreign key (account_id) references public.email_accounts (id) on delete cascade
+);
+comment on table chunk_private.email_token_leases is 'Who renews the tokens of an account: one at a time, since a provider may take a refresh token only once.';
+comment on column chunk_private.email_token_leases.lease is 'Proves who may save the tokens; null: nobody renews them.';
+comment on column chunk_private.email_token_leases.leased_until is 'After this another may try.';
 
 create table if not exists public.synced_emails (
   id bigint generated always as identity primary key,
@@ -122,9 +140,9 @@ begin
 end
 $$;
 
--- 86_email_accounts.sql
+-- 86_email_account_checks.sql
 
--- Saving and removing email accounts, and what the handler sync-emails logs in with.
+-- Checks of what save_email_account gets.
 
 create or replace function chunk_private.check_email_port(owner_id uuid, port int)
 returns void
@@ -145,8 +163,86 @@ $$;
 comment on function chunk_private.check_email_port is
   'Raises SC003 for a port that a user''s account may not name: what else listens there is none of the user''s business.';
 
+create or replace function chunk_private.check_email_account(
+  name text, host text, username text, port int, tls text, auth text, password text, oauth jsonb
+)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coalesce(length(name), 0) not between 1 and 100 then
+    raise exception using errcode = 'SC003', detail = 'name', message = 'name must be a text of 1 to 100 characters';
+  elsif host is null or host !~ '^([A-Za-z0-9._-]{1,253}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40})$' then
+    raise exception using errcode = 'SC003', detail = 'host', message = 'host must be a host name or an IP address, without a port';
+  elsif coalesce(length(username), 0) not between 1 and 320 or username ~ '[\x01-\x1f\x7f]' then
+    raise exception using errcode = 'SC003', detail = 'username', message = 'username must be one line of 1 to 320 characters';
+  elsif tls is null or tls not in ('implicit', 'starttls', 'none') then
+    raise exception using errcode = 'SC003', detail = 'tls', message = 'tls must be implicit, starttls or none';
+  elsif port is null then
+    raise exception using errcode = 'SC003', detail = 'port', message = 'port must be a number, not null';
+  elsif auth is null or auth not in ('password', 'xoauth2') then
+    raise exception using errcode = 'SC003', detail = 'auth', message = 'auth must be password or xoauth2';
+  elsif auth = 'password' and oauth is not null then
+    raise exception using errcode = 'SC003', detail = 'oauth', message = 'oauth goes with auth xoauth2 only';
+  elsif auth = 'xoauth2' and password is not null then
+    raise exception using errcode = 'SC003', detail = 'password', message = 'password goes with auth password only';
+  elsif length(password) not between 1 and 4000 or password ~ '[\r\n]' then
+    raise exception using errcode = 'SC003', detail = 'password', message = 'password must be one line of 1 to 4000 characters';
+  end if;
+  perform chunk_private.check_range('port', port, 1, 65535);
+end
+$$;
+comment on function chunk_private.check_email_account is 'Raises SC003, naming the argument of save_email_account that makes no sense.';
+
+create or replace function chunk_private.email_oauth_secret(oauth jsonb)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  provider constant text := oauth ->> 'provider';
+  unknown text;
+begin
+  if jsonb_typeof(oauth) is distinct from 'object' or provider is null or provider not in ('google', 'microsoft', 'custom') then
+    raise exception using errcode = 'SC003', detail = 'oauth',
+      message = 'oauth must be {provider, client_id, refresh_token} with provider google, microsoft or custom';
+  end if;
+  select k.key into unknown from jsonb_object_keys(oauth) k(key)
+  where k.key not in ('provider', 'client_id', 'refresh_token', 'token_url', 'scope')
+  limit 1;
+  if unknown is not null then
+    raise exception using errcode = 'SC003', detail = 'oauth', message = format('oauth has no field %s', left(unknown, 100));
+  elsif coalesce(oauth ->> 'client_id', '') !~ '^[\x21-\x7e]+$' or length(oauth ->> 'client_id') > 500 then
+    raise exception using errcode = 'SC003', detail = 'oauth', message = 'oauth.client_id must be a text of 1 to 500 characters';
+  elsif coalesce(oauth ->> 'refresh_token', '') !~ '^[\x21-\x7e]+$' or length(oauth ->> 'refresh_token') > 4000 then
+    raise exception using errcode = 'SC003', detail = 'oauth', message = 'oauth.refresh_token must be a text of 1 to 4000 characters';
+  elsif oauth ->> 'scope' !~ '^[\x20-\x7e]+$' or length(oauth ->> 'scope') > 1000 then
+    raise exception using errcode = 'SC003', detail = 'oauth', message = 'oauth.scope must be a text of 1 to 1000 characters';
+  end if;
+  -- Where refresh tokens and client secrets are sent to is not for users to say.
+  if provider = 'custom' then
+    if not chunk_private.is_service() then
+      raise exception using errcode = 'SC003', detail = 'oauth', message = 'the provider custom is for the service only';
+    elsif coalesce(oauth ->> 'token_url', '') !~ '^(https://|http://(127\.0\.0\.1|localhost)[:/])[\x21-\x7e]+$' then
+      raise exception using errcode = 'SC003', detail = 'oauth', message = 'oauth.token_url must be an https URL for the provider custom';
+    end if;
+  elsif oauth ? 'token_url' then
+    raise exception using errcode = 'SC003', detail = 'oauth', message = 'oauth.token_url is for the provider custom only';
+  end if;
+  return oauth;
+end
+$$;
+comment on function chunk_private.email_oauth_secret is 'Checks what save_email_account gets as oauth, and returns what the Vault keeps.';
+
+-- 86_email_accounts.sql
+
+-- Saving and removing email accounts, and what the handler sync-emails logs in with.
+
 create or replace function chunk_private.save_email_account(
-  name text, host text, username text, password text, port int, tls text, owner_id uuid
+  name text, host text, username text, password text, port int, tls text, owner_id uuid, auth text, oauth jsonb
 )
 returns uuid
 language plpgsql
@@ -158,22 +254,13 @@ declare
   owner constant uuid := chunk_private.owner_meant(owner_id);
   by_service constant boolean := chunk_private.is_service();
   limits constant chunk_private.settings := (select s from chunk_private.settings s);
+  secret text := password;
   account_id uuid;
 begin
-  if coalesce(length(name), 0) not between 1 and 100 then
-    raise exception using errcode = 'SC003', detail = 'name', message = 'name must be a text of 1 to 100 characters';
-  elsif host is null or host !~ '^([A-Za-z0-9._-]{1,253}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40})$' then
-    raise exception using errcode = 'SC003', detail = 'host', message = 'host must be a host name or an IP address, without a port';
-  elsif coalesce(length(username), 0) not between 1 and 320 or username ~ '[\r\n]' then
-    raise exception using errcode = 'SC003', detail = 'username', message = 'username must be one line of 1 to 320 characters';
-  elsif coalesce(length(password), 0) not between 1 and 4000 or password ~ '[\r\n]' then
-    raise exception using errcode = 'SC003', detail = 'password', message = 'password must be one line of 1 to 4000 characters';
-  elsif tls is null or tls not in ('implicit', 'starttls', 'none') then
-    raise exception using errcode = 'SC003', detail = 'tls', message = 'tls must be implicit, starttls or none';
-  elsif port is null then
-    raise exception using errcode = 'SC003', detail = 'port', message = 'port must be a number, not null';
+  perform chunk_private.check_email_account(name, host, username, port, tls, auth, password, oauth);
+  if oauth is not null then
+    secret := chunk_private.email_oauth_secret(oauth)::text;
   end if;
-  perform chunk_private.check_range('port', port, 1, 65535);
   perform chunk_private.check_email_port(owner, port);
   if not by_service then
     perform chunk_private.lock_user(owner);
@@ -188,27 +275,43 @@ begin
     raise exception using errcode = 'SC006', message = 'the extension supabase_vault is not installed',
       hint = 'create extension supabase_vault cascade;';
   end if;
-  insert into public.email_accounts as a (owner_id, name, host, port, tls, username)
-  values (owner, name, host, port, tls, username)
+  -- A stored secret is not sent to where its owner did not mean it to go.
+  if secret is null and not exists (
+    select from public.email_accounts a
+    where a.name = name and a.owner_id is not distinct from owner and a.auth = auth
+      and (a.host, a.port, a.tls, a.username) = (host, port, tls, username)
+  ) then
+    raise exception using errcode = 'SC003', detail = case auth when 'password' then 'password' else 'oauth' end,
+      message = format('%s must be given for a new account, and with another host, port, tls or username',
+        case auth when 'password' then 'password' else 'oauth' end);
+  end if;
+  insert into public.email_accounts as a (owner_id, name, host, port, tls, username, auth)
+  values (owner, name, host, port, tls, username, auth)
   on conflict on constraint email_accounts_one_per_name do update
-    set host = excluded.host, port = excluded.port, tls = excluded.tls, username = excluded.username, updated_at = now()
+    set host = excluded.host, port = excluded.port, tls = excluded.tls, username = excluded.username, auth = excluded.auth,
+        reauth_required = a.reauth_required and secret is null, updated_at = now()
   returning a.id into account_id;
-  perform chunk_private.save_secret('email_account_' || account_id, password, 'supabase-chunks: password of an email account');
+  if secret is not null then
+    -- Who renews the tokens before must not write over the new ones.
+    delete from chunk_private.email_token_leases l where l.account_id = account_id;
+    perform chunk_private.save_secret('email_account_' || account_id, secret, 'supabase-chunks: secret of an email account');
+  end if;
   return account_id;
 end
 $$;
 comment on function chunk_private.save_email_account is 'The body of save_email_account.';
 
 create or replace function public.save_email_account(
-  name text, host text, username text, password text, port int default 993, tls text default 'implicit', owner_id uuid default null
+  name text, host text, username text, password text default null, port int default 993, tls text default 'implicit',
+  owner_id uuid default null, auth text default 'password', oauth jsonb default null
 )
 returns uuid
 language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
-as $$ select chunk_private.save_email_account($1, $2, $3, $4, $5, $6, $7); $$;
+as $$ select chunk_private.save_email_account($1, $2, $3, $4, $5, $6, $7, $8, $9); $$;
 comment on function public.save_email_account is
-  'Adds the IMAP account of that name, or changes it, and returns its id. The password goes into the Vault and is never returned. tls: implicit, starttls or none. A user saves accounts of their own only.';
+  'Adds the IMAP account of that name, or changes it, and returns its id. The password, or with auth xoauth2 the tokens (oauth: {provider: google, microsoft or custom, client_id, refresh_token, token_url, scope}), go into the Vault and are never returned; without them those that are there stay. tls: implicit, starttls or none. A user saves accounts of their own only.';
 
 create or replace function chunk_private.remove_email_account(name text, owner_id uuid)
 returns boolean
@@ -265,6 +368,27 @@ begin
 end
 $$;
 
+create or replace function chunk_private.email_secret(of_account uuid)
+returns text
+language plpgsql
+stable
+security definer -- the Vault is the owner's
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  secret text;
+begin
+  if to_regclass('vault.decrypted_secrets') is not null then
+    select s.decrypted_secret into secret from vault.decrypted_secrets s where s.name = 'email_account_' || of_account;
+  end if;
+  if secret is null then
+    raise exception using errcode = 'SC006', message = 'the secret of the email account is not in the Vault', hint = 'Save the account again.';
+  end if;
+  return secret;
+end
+$$;
+comment on function chunk_private.email_secret is 'What the Vault has of an account. For use in functions of the handler.';
+
 create or replace function chunk_private.get_email_account_secret(account text, owner_id uuid)
 returns jsonb
 language plpgsql
@@ -283,16 +407,12 @@ begin
     return null;
   end if;
   perform chunk_private.check_email_port(owner_id, found_account.port); -- it may have been saved when more were allowed, or by the service
-  if to_regclass('vault.decrypted_secrets') is not null then
-    select s.decrypted_secret into password from vault.decrypted_secrets s where s.name = 'email_account_' || found_account.id;
-  end if;
-  if password is null then
-    raise exception using errcode = 'SC006', message = format('the password of the email account %L is not in the Vault', account),
-      hint = 'Save the account again.';
+  if found_account.auth = 'password' then
+    password := chunk_private.email_secret(found_account.id);
   end if;
   return jsonb_build_object(
     'account_id', found_account.id, 'host', found_account.host, 'port', found_account.port, 'tls', found_account.tls,
-    'username', found_account.username, 'password', password,
+    'username', found_account.username, 'auth', found_account.auth, 'password', password,
     'public_only', owner_id is not null and not (select s.user_email_private_hosts from chunk_private.settings s)
   );
 end
@@ -669,9 +789,126 @@ $$;
 comment on function public.adopt_moved_emails is
   'Moves the rows of messages that are gone where they were to where they are now: emails are {uid, message_id, size, received_at, email_id, flags}. Returns the UIDs that need not be fetched.';
 
+-- 89_email_tokens.sql
+
+-- Tokens of accounts that log in by OAuth: handed out while they last, renewed by one at a time.
+
+create or replace function chunk_private.begin_email_token(of_account uuid, refused text)
+returns jsonb
+language plpgsql
+security definer -- the Vault is the owner's
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  secret jsonb;
+  held chunk_private.email_token_leases;
+  new_lease constant uuid := gen_random_uuid();
+begin
+  if (select a.reauth_required from public.email_accounts a where a.id = of_account) then
+    return jsonb_build_object('state', 'reauth_required');
+  end if;
+  insert into chunk_private.email_token_leases as l (account_id)
+  select a.id from public.email_accounts a where a.id = of_account and a.auth = 'xoauth2'
+  on conflict do nothing;
+  select l.account_id, l.lease, l.leased_until into held
+  from chunk_private.email_token_leases l where l.account_id = of_account for update;
+  if not found then
+    return null;
+  end if;
+  secret := chunk_private.email_secret(of_account)::jsonb;
+  -- A minute before its end a token may be too old when it arrives.
+  if secret ->> 'access_token' is distinct from refused and (secret ->> 'expires_at')::timestamptz > now() + interval '1 minute' then
+    return jsonb_build_object('state', 'token', 'access_token', secret ->> 'access_token');
+  elsif held.leased_until > now() then
+    return jsonb_build_object('state', 'wait', 'seconds', ceil(extract(epoch from held.leased_until - now())));
+  end if;
+  update chunk_private.email_token_leases l
+  set lease = new_lease, leased_until = now() + interval '60 seconds'
+  where l.account_id = of_account;
+  return jsonb_build_object('state', 'refresh', 'lease', new_lease) || (secret - '{access_token,expires_at}'::text[]);
+end
+$$;
+comment on function chunk_private.begin_email_token is 'The body of begin_email_token.';
+
+create or replace function public.begin_email_token(account_id uuid, refused text default null)
+returns jsonb
+language sql
+set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
+as $$ select chunk_private.begin_email_token($1, $2); $$;
+comment on function public.begin_email_token is
+  'For the handler sync-emails only: {state}, which is token (access_token), refresh (lease, refresh_token and how to use it: the caller renews it within 60 s), wait (seconds: another does), or reauth_required. refused: an access token that the mail server did not take.';
+
+create or replace function chunk_private.save_email_token(
+  of_account uuid, held_lease uuid, new_access_token text, seconds int, new_refresh_token text
+)
+returns boolean
+language plpgsql
+security definer -- the Vault is the owner's
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  secret jsonb;
+begin
+  update chunk_private.email_token_leases l
+  set lease = null, leased_until = null
+  where l.account_id = of_account and l.lease = held_lease;
+  if not found then
+    return false;
+  end if;
+  secret := chunk_private.email_secret(of_account)::jsonb || jsonb_build_object(
+    'access_token', new_access_token, 'expires_at', now() + make_interval(secs => greatest(coalesce(seconds, 0), 0))
+  );
+  if new_refresh_token is not null then
+    secret := secret || jsonb_build_object('refresh_token', new_refresh_token);
+  end if;
+  perform chunk_private.save_secret('email_account_' || of_account, secret::text, 'supabase-chunks: secret of an email account');
+  return true;
+end
+$$;
+comment on function chunk_private.save_email_token is 'The body of save_email_token.';
+
+create or replace function public.save_email_token(
+  account_id uuid, lease uuid, access_token text, expires_in int, refresh_token text default null
+)
+returns boolean
+language sql
+set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
+as $$ select chunk_private.save_email_token($1, $2, $3, $4, $5); $$;
+comment on function public.save_email_token is
+  'For the handler sync-emails only: stores renewed tokens, before they are used; false when the lease is another''s by now. expires_in: seconds.';
+
+create or replace function chunk_private.refuse_email_token(of_account uuid, held_lease uuid)
+returns boolean
+language plpgsql
+security definer -- the handler's key may write neither lease nor account otherwise
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from chunk_private.email_token_leases l where l.account_id = of_account and l.lease = held_lease;
+  if not found then
+    return false;
+  end if;
+  update public.email_accounts a set reauth_required = true, updated_at = now() where a.id = of_account;
+  return true;
+end
+$$;
+comment on function chunk_private.refuse_email_token is 'The body of refuse_email_token.';
+
+create or replace function public.refuse_email_token(account_id uuid, lease uuid)
+returns boolean
+language sql
+set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
+as $$ select chunk_private.refuse_email_token($1, $2); $$;
+comment on function public.refuse_email_token is
+  'For the handler sync-emails only: the provider refused the refresh token, so the account is reauth_required until it is saved again; false when the lease is another''s by now.';
+
 -- 90_access.sql
 
 revoke all on public.email_accounts, public.synced_emails, public.email_folders from public, anon, authenticated, service_role;
+revoke all on chunk_private.email_token_leases from public, anon, authenticated, service_role;
 grant select on public.email_accounts, public.synced_emails, public.email_folders to authenticated;
 grant select, insert, update, delete on public.email_accounts, public.synced_emails, public.email_folders to service_role;
 revoke all on sequence public.synced_emails_id_seq from public, anon, authenticated, service_role;
@@ -681,6 +918,7 @@ select chunk_private.set_reading_policy('public.email_accounts', 'Users see thei
 select chunk_private.set_reading_policy('public.synced_emails', 'Users see the emails of their own accounts',
   'account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid() as uid))');
 
+select chunk_private.set_reading_policy('chunk_private.email_token_leases', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('public.email_folders', 'Users see the folders of their own accounts',
   'account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid() as uid))');
 
@@ -689,7 +927,10 @@ revoke execute on function
   public.save_synced_emails, public.save_email_flags, chunk_private.save_email_account,
   chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.check_email_port, chunk_private.forget_email_password,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
-  public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails
+  public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails,
+  public.begin_email_token, public.save_email_token, public.refuse_email_token, chunk_private.begin_email_token,
+  chunk_private.save_email_token, chunk_private.refuse_email_token, chunk_private.email_secret,
+  chunk_private.check_email_account, chunk_private.email_oauth_secret
 from public, anon, authenticated, service_role;
 grant execute on function
   public.save_email_account, public.remove_email_account, chunk_private.save_email_account, chunk_private.remove_email_account
@@ -698,7 +939,9 @@ grant execute on function
   public.get_email_account_secret, public.plan_email_folder, public.save_synced_emails, public.save_email_flags,
   chunk_private.get_email_account_secret, chunk_private.check_email_port,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
-  public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails
+  public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails,
+  public.begin_email_token, public.save_email_token, public.refuse_email_token, chunk_private.begin_email_token,
+  chunk_private.save_email_token, chunk_private.refuse_email_token
 to service_role;
 
 notify pgrst, 'reload schema';

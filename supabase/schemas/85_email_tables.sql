@@ -1,7 +1,8 @@
 -- Email: the accounts whose mailboxes are synced, and the messages.
 --
--- A password is in the Vault only, under the name email_account_<id>. It goes in with save_email_account() and comes out
--- with get_email_account_secret(), which is for the handler's key alone.
+-- A password, or the tokens of an OAuth provider, are in the Vault only, under the name email_account_<id>. They go in with
+-- save_email_account() and come out with get_email_account_secret() and begin_email_token(), which are for the handler's
+-- key alone.
 
 create table if not exists public.email_accounts (
   id uuid primary key default gen_random_uuid(),
@@ -11,6 +12,8 @@ create table if not exists public.email_accounts (
   port int not null default 993,
   tls text not null default 'implicit',
   username text not null,
+  auth text not null default 'password',
+  reauth_required boolean not null default false,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   constraint email_accounts_one_per_name unique nulls not distinct (owner_id, name),
@@ -18,12 +21,27 @@ create table if not exists public.email_accounts (
   constraint email_accounts_host_is_a_host check (host ~ '^([A-Za-z0-9._-]{1,253}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40})$'),
   constraint email_accounts_port_range check (port between 1 and 65535),
   constraint email_accounts_tls_known check (tls in ('implicit', 'starttls', 'none')),
+  constraint email_accounts_auth_known check (auth in ('password', 'xoauth2')),
   constraint email_accounts_username_length check (length(username) between 1 and 320)
 );
 comment on table public.email_accounts is 'IMAP accounts that can be synced. Written by save_email_account() and remove_email_account(); passwords are in the Vault.';
 comment on column public.email_accounts.owner_id is 'The user whose account it is (auth.users.id); null: the service''s own. Only jobs of the same owner can use it.';
 comment on column public.email_accounts.name is 'What a job''s payload calls it: {"account": "work"}.';
 comment on column public.email_accounts.tls is 'implicit: TLS from the first byte (993). starttls: upgraded before the login, or refused (143). none: in the clear.';
+
+comment on column public.email_accounts.auth is 'How the login goes: by a password, or xoauth2, by tokens of an OAuth provider.';
+comment on column public.email_accounts.reauth_required is 'The provider refused to renew the tokens: somebody has to give access again, and save the account.';
+
+-- Who renews an account's tokens; the tokens are in the Vault.
+create table if not exists chunk_private.email_token_leases (
+  account_id uuid primary key,
+  lease uuid,
+  leased_until timestamptz,
+  constraint email_token_leases_account_fkey foreign key (account_id) references public.email_accounts (id) on delete cascade
+);
+comment on table chunk_private.email_token_leases is 'Who renews the tokens of an account: one at a time, since a provider may take a refresh token only once.';
+comment on column chunk_private.email_token_leases.lease is 'Proves who may save the tokens; null: nobody renews them.';
+comment on column chunk_private.email_token_leases.leased_until is 'After this another may try.';
 
 create table if not exists public.synced_emails (
   id bigint generated always as identity primary key,

@@ -1,26 +1,7 @@
 -- Saving and removing email accounts, and what the handler sync-emails logs in with.
 
-create or replace function chunk_private.check_email_port(owner_id uuid, port int)
-returns void
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_variable
-declare
-  allowed constant int[] := (select s.user_email_ports from chunk_private.settings s);
-begin
-  if owner_id is not null and port <> all (allowed) then
-    raise exception using errcode = 'SC003', detail = 'port',
-      message = format('port of a user''s email account must be one of %s (user_email_ports), not %s', array_to_string(allowed, ', '), port);
-  end if;
-end
-$$;
-comment on function chunk_private.check_email_port is
-  'Raises SC003 for a port that a user''s account may not name: what else listens there is none of the user''s business.';
-
 create or replace function chunk_private.save_email_account(
-  name text, host text, username text, password text, port int, tls text, owner_id uuid
+  name text, host text, username text, password text, port int, tls text, owner_id uuid, auth text, oauth jsonb
 )
 returns uuid
 language plpgsql
@@ -32,22 +13,13 @@ declare
   owner constant uuid := chunk_private.owner_meant(owner_id);
   by_service constant boolean := chunk_private.is_service();
   limits constant chunk_private.settings := (select s from chunk_private.settings s);
+  secret text := password;
   account_id uuid;
 begin
-  if coalesce(length(name), 0) not between 1 and 100 then
-    raise exception using errcode = 'SC003', detail = 'name', message = 'name must be a text of 1 to 100 characters';
-  elsif host is null or host !~ '^([A-Za-z0-9._-]{1,253}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40})$' then
-    raise exception using errcode = 'SC003', detail = 'host', message = 'host must be a host name or an IP address, without a port';
-  elsif coalesce(length(username), 0) not between 1 and 320 or username ~ '[\r\n]' then
-    raise exception using errcode = 'SC003', detail = 'username', message = 'username must be one line of 1 to 320 characters';
-  elsif coalesce(length(password), 0) not between 1 and 4000 or password ~ '[\r\n]' then
-    raise exception using errcode = 'SC003', detail = 'password', message = 'password must be one line of 1 to 4000 characters';
-  elsif tls is null or tls not in ('implicit', 'starttls', 'none') then
-    raise exception using errcode = 'SC003', detail = 'tls', message = 'tls must be implicit, starttls or none';
-  elsif port is null then
-    raise exception using errcode = 'SC003', detail = 'port', message = 'port must be a number, not null';
+  perform chunk_private.check_email_account(name, host, username, port, tls, auth, password, oauth);
+  if oauth is not null then
+    secret := chunk_private.email_oauth_secret(oauth)::text;
   end if;
-  perform chunk_private.check_range('port', port, 1, 65535);
   perform chunk_private.check_email_port(owner, port);
   if not by_service then
     perform chunk_private.lock_user(owner);
@@ -62,27 +34,43 @@ begin
     raise exception using errcode = 'SC006', message = 'the extension supabase_vault is not installed',
       hint = 'create extension supabase_vault cascade;';
   end if;
-  insert into public.email_accounts as a (owner_id, name, host, port, tls, username)
-  values (owner, name, host, port, tls, username)
+  -- A stored secret is not sent to where its owner did not mean it to go.
+  if secret is null and not exists (
+    select from public.email_accounts a
+    where a.name = name and a.owner_id is not distinct from owner and a.auth = auth
+      and (a.host, a.port, a.tls, a.username) = (host, port, tls, username)
+  ) then
+    raise exception using errcode = 'SC003', detail = case auth when 'password' then 'password' else 'oauth' end,
+      message = format('%s must be given for a new account, and with another host, port, tls or username',
+        case auth when 'password' then 'password' else 'oauth' end);
+  end if;
+  insert into public.email_accounts as a (owner_id, name, host, port, tls, username, auth)
+  values (owner, name, host, port, tls, username, auth)
   on conflict on constraint email_accounts_one_per_name do update
-    set host = excluded.host, port = excluded.port, tls = excluded.tls, username = excluded.username, updated_at = now()
+    set host = excluded.host, port = excluded.port, tls = excluded.tls, username = excluded.username, auth = excluded.auth,
+        reauth_required = a.reauth_required and secret is null, updated_at = now()
   returning a.id into account_id;
-  perform chunk_private.save_secret('email_account_' || account_id, password, 'supabase-chunks: password of an email account');
+  if secret is not null then
+    -- Who renews the tokens before must not write over the new ones.
+    delete from chunk_private.email_token_leases l where l.account_id = account_id;
+    perform chunk_private.save_secret('email_account_' || account_id, secret, 'supabase-chunks: secret of an email account');
+  end if;
   return account_id;
 end
 $$;
 comment on function chunk_private.save_email_account is 'The body of save_email_account.';
 
 create or replace function public.save_email_account(
-  name text, host text, username text, password text, port int default 993, tls text default 'implicit', owner_id uuid default null
+  name text, host text, username text, password text default null, port int default 993, tls text default 'implicit',
+  owner_id uuid default null, auth text default 'password', oauth jsonb default null
 )
 returns uuid
 language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
-as $$ select chunk_private.save_email_account($1, $2, $3, $4, $5, $6, $7); $$;
+as $$ select chunk_private.save_email_account($1, $2, $3, $4, $5, $6, $7, $8, $9); $$;
 comment on function public.save_email_account is
-  'Adds the IMAP account of that name, or changes it, and returns its id. The password goes into the Vault and is never returned. tls: implicit, starttls or none. A user saves accounts of their own only.';
+  'Adds the IMAP account of that name, or changes it, and returns its id. The password, or with auth xoauth2 the tokens (oauth: {provider: google, microsoft or custom, client_id, refresh_token, token_url, scope}), go into the Vault and are never returned; without them those that are there stay. tls: implicit, starttls or none. A user saves accounts of their own only.';
 
 create or replace function chunk_private.remove_email_account(name text, owner_id uuid)
 returns boolean
@@ -139,6 +127,27 @@ begin
 end
 $$;
 
+create or replace function chunk_private.email_secret(of_account uuid)
+returns text
+language plpgsql
+stable
+security definer -- the Vault is the owner's
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  secret text;
+begin
+  if to_regclass('vault.decrypted_secrets') is not null then
+    select s.decrypted_secret into secret from vault.decrypted_secrets s where s.name = 'email_account_' || of_account;
+  end if;
+  if secret is null then
+    raise exception using errcode = 'SC006', message = 'the secret of the email account is not in the Vault', hint = 'Save the account again.';
+  end if;
+  return secret;
+end
+$$;
+comment on function chunk_private.email_secret is 'What the Vault has of an account. For use in functions of the handler.';
+
 create or replace function chunk_private.get_email_account_secret(account text, owner_id uuid)
 returns jsonb
 language plpgsql
@@ -157,16 +166,12 @@ begin
     return null;
   end if;
   perform chunk_private.check_email_port(owner_id, found_account.port); -- it may have been saved when more were allowed, or by the service
-  if to_regclass('vault.decrypted_secrets') is not null then
-    select s.decrypted_secret into password from vault.decrypted_secrets s where s.name = 'email_account_' || found_account.id;
-  end if;
-  if password is null then
-    raise exception using errcode = 'SC006', message = format('the password of the email account %L is not in the Vault', account),
-      hint = 'Save the account again.';
+  if found_account.auth = 'password' then
+    password := chunk_private.email_secret(found_account.id);
   end if;
   return jsonb_build_object(
     'account_id', found_account.id, 'host', found_account.host, 'port', found_account.port, 'tls', found_account.tls,
-    'username', found_account.username, 'password', password,
+    'username', found_account.username, 'auth', found_account.auth, 'password', password,
     'public_only', owner_id is not null and not (select s.user_email_private_hosts from chunk_private.settings s)
   );
 end

@@ -89,6 +89,7 @@ revoke execute on function chunk_private.save_secret, chunk_private.replace_view
 -- Email ---------------------------------------------------------------------------------------------------------------
 
 revoke all on public.email_accounts, public.synced_emails, public.email_folders from public, anon, authenticated, service_role;
+revoke all on chunk_private.email_token_leases from public, anon, authenticated, service_role;
 grant select on public.email_accounts, public.synced_emails, public.email_folders to authenticated;
 grant select, insert, update, delete on public.email_accounts, public.synced_emails, public.email_folders to service_role;
 revoke all on sequence public.synced_emails_id_seq from public, anon, authenticated, service_role;
@@ -98,6 +99,7 @@ select chunk_private.set_reading_policy('public.email_accounts', 'Users see thei
 select chunk_private.set_reading_policy('public.synced_emails', 'Users see the emails of their own accounts',
   'account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid() as uid))');
 
+select chunk_private.set_reading_policy('chunk_private.email_token_leases', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('public.email_folders', 'Users see the folders of their own accounts',
   'account_id in (select a.id from public.email_accounts a where a.owner_id = (select auth.uid() as uid))');
 
@@ -106,7 +108,10 @@ revoke execute on function
   public.save_synced_emails, public.save_email_flags, chunk_private.save_email_account,
   chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.check_email_port, chunk_private.forget_email_password,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
-  public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails
+  public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails,
+  public.begin_email_token, public.save_email_token, public.refuse_email_token, chunk_private.begin_email_token,
+  chunk_private.save_email_token, chunk_private.refuse_email_token, chunk_private.email_secret,
+  chunk_private.check_email_account, chunk_private.email_oauth_secret
 from public, anon, authenticated, service_role;
 grant execute on function
   public.save_email_account, public.remove_email_account, chunk_private.save_email_account, chunk_private.remove_email_account
@@ -115,5 +120,7 @@ grant execute on function
   public.get_email_account_secret, public.plan_email_folder, public.save_synced_emails, public.save_email_flags,
   chunk_private.get_email_account_secret, chunk_private.check_email_port,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
-  public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails
+  public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails,
+  public.begin_email_token, public.save_email_token, public.refuse_email_token, chunk_private.begin_email_token,
+  chunk_private.save_email_token, chunk_private.refuse_email_token
 to service_role;

@@ -31,14 +31,17 @@ _CORE = SERVICE_ONLY | {
 _EMAIL = frozenset(
     {
         "adopt_moved_emails",
+        "begin_email_token",
         "get_email_account_secret",
         "get_email_folder",
         "plan_email_folder",
+        "refuse_email_token",
         "remove_email_account",
         "renumber_email_folder",
         "save_email_account",
         "save_email_flags",
         "save_email_folders",
+        "save_email_token",
         "save_synced_emails",
         "update_email_folder",
     }

@@ -112,8 +112,17 @@ def pymap(cert: Path, key: Path, *, port: int | None = None, tls: bool = True) -
 
 
 @contextmanager
-def dovecot(cert: Path, key: Path) -> Iterator[MailServer]:
-    """Dovecot with an empty Maildir. Its login process refuses to run as root, so root's runs as nobody."""
+def dovecot(
+    cert: Path, key: Path, *, introspection_url: str | None = None, settings: str = ""
+) -> Iterator[MailServer]:
+    """Dovecot with an empty Maildir. Its login process refuses to run as root, so root's runs as nobody.
+
+    Args:
+        cert: Its certificate.
+        key: The certificate's key.
+        introspection_url: Where it asks whether an access token is valid; then it takes XOAUTH2 too.
+        settings: Lines for its configuration.
+    """
     assert DOVECOT is not None
     account = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
     user, group = account.pw_name, grp.getgrgid(account.pw_gid).gr_name
@@ -125,6 +134,19 @@ def dovecot(cert: Path, key: Path) -> Iterator[MailServer]:
         folder.mkdir()
     for file in (cert, key):
         shutil.copy(file, keys / file.name)
+    oauth = directory / "oauth2.conf"
+    oauth.write_text(
+        f"introspection_url = {introspection_url}\nintrospection_mode = post\nusername_attribute = username\n"
+        "active_attribute = active\nactive_value = true\n"
+    )
+    by_token = (
+        ""
+        if introspection_url is None
+        else (
+            f"auth_mechanisms = plain login xoauth2\n"
+            f"passdb {{\n  driver = oauth2\n  mechanisms = xoauth2\n  args = {oauth}\n}}\n"
+        )
+    )
     for path in (directory, *directory.rglob("*")):
         shutil.chown(path, account.pw_uid, account.pw_gid)
     configuration = directory / "dovecot.conf"
@@ -156,6 +178,8 @@ service imap-login {{
     port = {tls_port}
   }}
 }}
+{settings}
+{by_token}
 passdb {{
   driver = static
   args = password=dovepass

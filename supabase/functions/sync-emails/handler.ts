@@ -11,6 +11,7 @@ import { type Budget, startBudget } from "./budget.ts";
 import { fanOut } from "./folders.ts";
 import { Line, Renumbered } from "./line.ts";
 import type { Login } from "./mailbox.ts";
+import { accessToken } from "./oauth.ts";
 import { type Range, readTask, type Task } from "./payload.ts";
 import { planFolder } from "./plan.ts";
 import type { SessionPool } from "./pool.ts";
@@ -25,18 +26,22 @@ export interface Dependencies {
   sessions: SessionPool;
   /** Milliseconds that the caller waits for an answer, where that is known. */
   callerMs?: number | null;
+  /** The client secret of an OAuth provider. */
+  clientSecret?: (provider: string) => string | undefined;
 }
 
 /** A handler's work for kind `email`. */
 export function createSyncEmails(
   dependencies: Dependencies,
 ): (chunk: Chunk, context: Context) => Promise<Answer> {
-  const { sessions, callerMs = null } = dependencies;
+  const { sessions, callerMs = null, clientSecret = () => undefined } = dependencies;
   return async (chunk, context) => {
     const task = readTask(chunk);
     const budget = startBudget(context.signal, callerMs);
     const rpc = patient(context.rpc, context.signal);
     const login = await lookUp(rpc, task.account, chunk.owner_id);
+    const source = { accountId: login.account_id, account: task.account, rpc, budget, clientSecret };
+    login.tokens = (refused) => accessToken(source, refused);
     const once = async (): Promise<Answer> => {
       const folder = task.task === "fan" ? null : task.folder;
       const uidvalidity = "uidvalidity" in task ? task.uidvalidity : null;

@@ -13,10 +13,18 @@ export interface Login {
   port: number;
   tls: "implicit" | "starttls" | "none";
   username: string;
-  password: string;
+  /** Null: it logs in by tokens. */
+  password: string | null;
+  tokens?: Tokens;
   /** Whether it is a user's: only servers on the internet. */
   public_only?: boolean;
 }
+
+/** An access token for the login; `refused` is one that the server did not take. */
+export type Tokens = (refused: string | null) => Promise<string>;
+
+/** What is shown to the server. */
+type Secret = { pass: string } | { accessToken: string };
 
 /** A folder that is open. */
 export interface Folder {
@@ -47,10 +55,30 @@ export async function connect(
   extraCa?: string,
   findTargets = targetsOf,
 ): Promise<ImapFlow> {
+  const logIn = (secret: Secret) => connectToAny(login, secret, signal, extraCa, findTargets);
+  const { password, tokens } = login;
+  if (password !== null || tokens === undefined) return await logIn({ pass: password ?? "" });
+  const token = await tokens(null);
+  try {
+    return await logIn({ accessToken: token });
+  } catch (error) {
+    if (!(error instanceof PermanentFailure)) throw error;
+    // A token may have been revoked before its time.
+    return await logIn({ accessToken: await tokens(token) });
+  }
+}
+
+async function connectToAny(
+  login: Login,
+  secret: Secret,
+  signal: AbortSignal,
+  extraCa: string | undefined,
+  findTargets: typeof targetsOf,
+): Promise<ImapFlow> {
   const targets = await findTargets(login);
   for (let next = 0;; next++) {
     try {
-      return await connectTo(targets[next], login, signal, extraCa);
+      return await connectTo(targets[next], login, secret, signal, extraCa);
     } catch (error) {
       if (!(error instanceof Unreachable) || next + 1 >= targets.length || signal.aborted) throw error;
     }
@@ -60,6 +88,7 @@ export async function connect(
 async function connectTo(
   target: Target,
   login: Login,
+  secret: Secret,
   signal: AbortSignal,
   extraCa?: string,
 ): Promise<ImapFlow> {
@@ -69,7 +98,7 @@ async function connectTo(
     secure: login.tls === "implicit",
     // Required or off, never "if offered": who can strip the offer would get the password.
     ...(login.tls === "implicit" ? {} : { doSTARTTLS: login.tls === "starttls" }),
-    auth: { user: login.username, pass: login.password },
+    auth: { user: login.username, ...secret },
     // Deno adds these to the usual ones, where Node would trust no others.
     tls: extraCa ? { ca: extraCa } : {},
     connectionTimeout: CONNECT_TIMEOUT,

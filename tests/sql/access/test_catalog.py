@@ -46,7 +46,7 @@ FOR_THE_SERVICE = {
         "save_email_flags",
     ),
     *("save_email_folders", "get_email_folder", "update_email_folder", "renumber_email_folder"),
-    "adopt_moved_emails",
+    *("adopt_moved_emails", "begin_email_token", "save_email_token", "refuse_email_token"),
 }
 # The definer functions behind those for users, which check who calls.
 PRIVATE_FOR_USERS = {
@@ -54,7 +54,10 @@ PRIVATE_FOR_USERS = {
     *("retry_failed_chunks", "save_email_account", "remove_email_account", "enter_own_jobs"),
 }
 # What even service_role may not call: it would write a Vault entry of any name, or act as a trigger.
-PRIVATE_FOR_NOBODY = {"save_secret", "forget_email_password", "replace_view", "set_reading_policy"}
+PRIVATE_FOR_NOBODY = {
+    *("save_secret", "forget_email_password", "replace_view", "set_reading_policy"),
+    *("email_secret", "check_email_account", "email_oauth_secret"),
+}
 
 # table or view → what authenticated may do, what service_role may do
 READ, ALL = {"SELECT"}, {"SELECT", "INSERT", "UPDATE", "DELETE"}
@@ -67,6 +70,7 @@ RELATIONS = {
     "public.email_accounts": (READ, ALL),
     "public.synced_emails": (READ, ALL),
     "public.email_folders": (READ, ALL),
+    "chunk_private.email_token_leases": (set(), set()),
     "chunk_private.settings": (set(), ALL),
     "chunk_private.lanes": (set(), ALL),
     "chunk_private.claim_lanes": (set(), READ),

@@ -65,6 +65,12 @@ CALLS: dict[str, tuple[dict[str, Any], int]] = {
         },
         200,
     ),
+    "begin_email_token": ({"account_id": NOBODY}, 200),
+    "save_email_token": (
+        {"account_id": NOBODY, "lease": NOBODY, "access_token": "t", "expires_in": 1},
+        200,
+    ),
+    "refuse_email_token": ({"account_id": NOBODY, "lease": NOBODY}, 200),
     "renumber_email_folder": ({"account_id": NOBODY, "folder": "f", "uidvalidity": 2}, 200),
     "adopt_moved_emails": ({"account_id": NOBODY, "folder": "f", "uidvalidity": 1, "emails": []}, 200),
 }

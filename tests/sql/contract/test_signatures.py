@@ -69,8 +69,9 @@ FUNCTIONS = {
     "resume_sync_job": ("parent_sync_job_id uuid", "jsonb"),
     "retry_failed_chunks": ("parent_sync_job_id uuid, from_start boolean DEFAULT false", "jsonb"),
     "save_email_account": (
-        "name text, host text, username text, password text, port integer DEFAULT 993, tls text DEFAULT 'implicit'::text,"
-        " owner_id uuid DEFAULT NULL::uuid",
+        "name text, host text, username text, password text DEFAULT NULL::text, port integer DEFAULT 993,"
+        " tls text DEFAULT 'implicit'::text, owner_id uuid DEFAULT NULL::uuid, auth text DEFAULT 'password'::text,"
+        " oauth jsonb DEFAULT NULL::jsonb",
         "uuid",
     ),
     "remove_email_account": ("name text, owner_id uuid DEFAULT NULL::uuid", "boolean"),
