@@ -1,8 +1,8 @@
 """JSON that Python's parsers cannot read, in a row of the database: it must not cost the rows beside it.
 
 What goes in through the functions is bounded well below. But rows may be older than the bound, or written by
-hand, and results are not bounded. So where an answer as a whole cannot be read, each value of a user that is
-nested too deep, or has too long a number, is replaced by a text.
+hand. So where an answer as a whole cannot be read, each value of a user that is nested too deep, or has too
+long a number, is replaced by a text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
--- What a payload, a checkpoint or a state may be: a JSON object that every reader can read, and not too large.
+-- What a payload, a checkpoint or a state may be: a JSON object that every reader can read, and not too large; and a result: what
+-- every reader can read.
 --
 -- PostgreSQL takes JSON nested some thousand levels deep, and numbers of a hundred thousand digits. Python's parser and others do
 -- not: a worker would claim such a chunk, and die.
@@ -24,6 +25,27 @@ as $$
 $$;
 comment on function chunk_private.long_number is 'The path of a number with more than 300 digits before or after the point, or null.';
 
+-- 101 levels take 202 characters, and 301 digits more: short texts are asked nothing.
+create or replace function chunk_private.unreadable_part(value jsonb, written text)
+returns text
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if octet_length(written) <= 200 then
+    return null;
+  elsif jsonb_path_exists(value, 'strict $.**{100} ? (@.type() == "object" || @.type() == "array")') then
+    return ' is nested deeper than 100 levels';
+  elsif written ~ '[0-9]{200}[0-9]{101}' then
+    return chunk_private.long_number(value) || ' is a number of more than 300 digits';
+  end if;
+  return null;
+end
+$$;
+comment on function chunk_private.unreadable_part is
+  'What in a JSON value, given as text too, there are programs that cannot read, to be said after its name; null when nothing is.';
+
 create or replace function chunk_private.payload_flaw(payload jsonb, most_bytes int, out code text, out flaw text)
 language plpgsql
 immutable
@@ -38,15 +60,30 @@ begin
   elsif octet_length(written) > most_bytes then
     code := 'SC004';
     flaw := format(' has %s bytes of JSON; it may have %s', octet_length(written), most_bytes);
-  elsif jsonb_path_exists(payload, 'strict $.**{100} ? (@.type() == "object" || @.type() == "array")') then
-    flaw := ' is nested deeper than 100 levels';
-  elsif octet_length(written) > 300 and written ~ '[0-9]{200}[0-9]{101}' then
-    flaw := chunk_private.long_number(payload) || ' is a number of more than 300 digits';
+  else
+    flaw := chunk_private.unreadable_part(payload, written);
   end if;
 end
 $$;
 comment on function chunk_private.payload_flaw is
   'What is wrong with a payload, to be read after its name, and the SQLSTATE to say it with; null when nothing is.';
+
+create or replace function chunk_private.check_result(result jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  flaw constant text := chunk_private.unreadable_part(result, result::text);
+begin
+  if flaw is not null then
+    raise exception using errcode = 'SC003', detail = 'result', message = 'result' || flaw;
+  end if;
+end
+$$;
+comment on function chunk_private.check_result is
+  'Raises SC003 for a result that not every reader can read. Reports ask for the length of its text first, for speed.';
 
 create or replace function chunk_private.check_object(argument text, value jsonb, most_bytes int)
 returns void

@@ -61,6 +61,9 @@ begin
   if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total, next_state) > 0 then
     appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total, next_state);
   end if;
+  if success and octet_length(result::text) > 200 then
+    perform chunk_private.check_result(result);
+  end if;
   if claim_next then
     select greatest(1, extract(epoch from q.locked_until - q.updated_at))::int into lease_seconds
     from public.chunk_processing_queue q where q.id = chunk_id;

@@ -64,6 +64,7 @@ begin
   from unnest(reports) r
   where r.retry_after_seconds is not null or r.next_chunks is not null or r.items_processed is not null or r.items_total is not null
     or r.next_state is not null;
+  perform chunk_private.check_result(r.result) from unnest(reports) r where r.success and octet_length(r.result::text) > 200;
   if jsonb_path_exists(completions, '$[*].success ? (@ == null)') then
     raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
   elsif jsonb_path_exists(completions, '$[*].claim_next ? (@ == true)') then

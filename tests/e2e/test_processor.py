@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psycopg
 import pytest
 
 from supabase_chunks import ChunksClient
@@ -128,6 +129,52 @@ def test_falsy_results_and_large_integers_arrive_as_they_are(client: ChunksClien
     job = client.trigger_sync("obedient", chunks=[{"result": result} for result in results])
     job.wait(timeout=30)
     assert [chunk.result for chunk in job.chunks()] == results
+
+
+def nested(depth: int, inside: str = "1") -> str:
+    """An object of so many levels."""
+    return '{"a":' * depth + inside + "}" * depth
+
+
+# What may stand in a row that was written past the functions' checks, and what its chunk ends with.
+BY_HAND = {
+    nested(990): None,
+    nested(990, "1e100000"): None,
+    nested(10_000): "cannot be handed over",
+    nested(10_000, "1e100000"): "cannot be handed over",
+    '{"result": 1e100000}': "result is a number of more than 300 digits",
+    '{"result": ' + nested(101) + "}": "result is nested deeper than 100 levels",
+}
+
+
+@pytest.mark.parametrize("where", ["chunk", "job"])
+def test_a_row_that_cannot_be_read_fails_alone(stack: LocalStack, client: ChunksClient, where: str) -> None:
+    """In a claim, and in the answer to the report of the chunk before it."""
+    stack.set_webhooks(drop=1.0)
+    try:
+        jobs = [client.trigger_sync("obedient", chunks=[{}] * 3) for _ in BY_HAND]
+        with psycopg.connect(stack.db_url, autocommit=True) as owner:
+            for job, payload in zip(jobs, BY_HAND, strict=True):
+                if where == "job":
+                    owner.execute(
+                        "update public.sync_jobs set payload = %s::jsonb where id = %s", (payload, job.id)
+                    )
+                else:
+                    owner.execute(
+                        "update public.chunk_processing_queue set payload = %s::jsonb"
+                        " where parent_sync_job_id = %s and chunk_index = 1",
+                        (payload, job.id),
+                    )
+        assert call(stack, PROCESSOR, {"apikey": stack.secret_key}).status_code == 202
+        until(lambda: all(job.progress().ended for job in jobs), "every chunk has ended")
+    finally:
+        stack.set_webhooks(drop=0.0)
+    for job, why in zip(jobs, BY_HAND.values(), strict=True):
+        for chunk in job.chunks():
+            # The handler looks for `result` in the chunk's payload only.
+            fails = why is not None and (chunk.chunk_index == 1 if where == "chunk" else "result" not in why)
+            assert (chunk.status, chunk.attempts) == ("failed" if fails else "completed", 1), chunk.error
+            assert not fails or str(why) in str(chunk.error)
 
 
 def test_an_ended_worker_gives_its_chunk_and_its_attempt_back(

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import {
+  parseAnyJson,
   parseJson,
   storableText,
   stringifyJson,
@@ -50,12 +51,27 @@ Deno.test("values that jsonb refuses are named by their path", () => {
     [{ "k\u0000": 1 }, /^a key in result contains \\u0000$/],
     [[Number.NaN], /^result\[0\] is NaN/],
     [{ x: -Infinity }, /^result\.x is -Infinity/],
-    [deep, /^result is nested deeper/],
+    [deep, /^result is nested deeper than 100 levels$/],
+    [{ n: [10n ** 300n] }, /^result\.n\[0\] is a number of more than 300 digits$/],
+    [-(10n ** 300n), /^result is a number of more than 300 digits$/],
+    [[-1e300], /^result\[0\] is a number of more than 300 digits$/],
   ];
   for (const [value, message] of cases) assert.match(whyNotStorable(value, "result") ?? "", message);
-  for (const value of [undefined, null, 0, "", "😀", [], {}, { a: [1n, "\\u0000"] }]) {
+  for (
+    const value of [undefined, null, 0, "", "😀", [], {}, 10n ** 300n - 1n, 9.9e299, { a: [1n, "\\u0000"] }]
+  ) {
     assert.equal(whyNotStorable(value, "result"), null);
   }
+});
+
+Deno.test("what is nested too deeply to be kept stands for itself, and is not written again", () => {
+  const nested = (depth: number) => '{"a":'.repeat(depth) + "1e400" + "}".repeat(depth);
+  assert.equal(stringifyJson(parseAnyJson(nested(900), { exactDecimals: true })), nested(900));
+  const row = parseAnyJson(`[{"id":7,"payload":${nested(10_000)}}]`, { exactDecimals: true });
+  const [{ id, payload }] = row as { id: number; payload: unknown }[];
+  assert.equal(id, 7);
+  assert.throws(() => stringifyJson(payload), RangeError);
+  assert.throws(() => parseAnyJson("[" + nested(10_000)), SyntaxError);
 });
 
 Deno.test("text is made storable", () => {

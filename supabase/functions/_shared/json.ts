@@ -17,8 +17,10 @@ const nativeJson = JSON as unknown as {
 /** Sixteen digits in a row or an exponent: without one of them every number survives as it is. */
 const MAY_BE_INEXACT = /[\d.]{16}|\d[eE]/;
 
-/** Deeper than this PostgreSQL and V8 come near the end of their stacks. */
-const MAX_DEPTH = 1000;
+/** What the database takes: beyond, there are programs that cannot read it. */
+const MAX_DEPTH = 100;
+const MAX_DIGITS = 300;
+const TOO_LARGE = 10n ** BigInt(MAX_DIGITS);
 
 /**
  * Parses JSON; integers beyond 2^53 become `bigint`.
@@ -39,7 +41,45 @@ export function parseJson(text: string, options: { exactDecimals?: boolean } = {
   });
 }
 
-/** Writes JSON, a `bigint` as the integer it is. */
+/**
+ * Parses JSON in which values may be nested too deeply to be kept exact: in the place of such a value stands one that
+ * {@link stringifyJson} refuses, and beside it integers beyond 2^53 are rounded.
+ *
+ * @throws SyntaxError when the text is not JSON.
+ */
+export function parseAnyJson(text: string, options: { exactDecimals?: boolean } = {}): unknown {
+  try {
+    return parseJson(text, options);
+  } catch (error) {
+    // The end of the stack. The parser itself needs none; who reads or writes what it gives does.
+    if (!(error instanceof RangeError)) throw error;
+    const parsed: unknown = JSON.parse(text);
+    cutDeeperThan(1000, parsed);
+    return parsed;
+  }
+}
+
+function cutDeeperThan(deepest: number, value: unknown): void {
+  const steps = [{ value, depth: 0 }];
+  for (let step = steps.pop(); step !== undefined; step = steps.pop()) {
+    if (typeof step.value !== "object" || step.value === null) continue;
+    const item = step.value as Record<string, unknown>;
+    for (const [key, child] of Object.entries(item)) {
+      if (step.depth < deepest) steps.push({ value: child, depth: step.depth + 1 });
+      else item[key] = { toJSON: refuseDepth };
+    }
+  }
+}
+
+function refuseDepth(): never {
+  throw new RangeError("it is nested too deeply");
+}
+
+/**
+ * Writes JSON, a `bigint` as the integer it is.
+ *
+ * @throws RangeError for what is nested too deeply.
+ */
 export function stringifyJson(value: unknown): string {
   return JSON.stringify(
     value,
@@ -69,7 +109,8 @@ interface Step {
  * Why `jsonb` would refuse a value, or `null` when it takes it.
  *
  * `\u0000` and lone surrogates fail in `jsonb`'s input, before any function of ours could say where they are;
- * `NaN` and infinities would silently become `null`.
+ * `NaN` and infinities would silently become `null`; and the database's functions refuse what is nested too deeply, and
+ * numbers of too many digits.
  *
  * @param name what the path in the message starts with.
  */
@@ -82,6 +123,11 @@ export function whyNotStorable(value: unknown, name: string): string | null {
       if (flaw !== null) return `${pathOf(step)} contains ${flaw}`;
     } else if (typeof item === "number") {
       if (!Number.isFinite(item)) return `${pathOf(step)} is ${item}, which JSON cannot say`;
+      if (Math.abs(item) >= 1e300) return `${pathOf(step)} is a number of more than ${MAX_DIGITS} digits`;
+    } else if (typeof item === "bigint") {
+      if (item >= TOO_LARGE || -item >= TOO_LARGE) {
+        return `${pathOf(step)} is a number of more than ${MAX_DIGITS} digits`;
+      }
     } else if (typeof item === "object" && item !== null) {
       if (step.depth >= MAX_DEPTH) return `${name} is nested deeper than ${MAX_DEPTH} levels`;
       for (const [key, child] of Object.entries(item)) {

@@ -1,7 +1,7 @@
 /** Calls of the project's SQL functions, and reads of its tables, through its Data API. */
 
 import { keyHeaders } from "./auth.ts";
-import { parseJson, stringifyJson } from "./json.ts";
+import { parseAnyJson, stringifyJson } from "./json.ts";
 import { messageOf } from "./log.ts";
 
 /**
@@ -103,7 +103,7 @@ async function exchange(
   if (response.ok) {
     if (text === "") return null;
     try {
-      return parseJson(text, { exactDecimals: true });
+      return parseAnyJson(text, { exactDecimals: true });
     } catch {
       // A proxy's page with status 200 says nothing about whether the call arrived.
       throw new RpcError(502, null, `${name}: the answer is not JSON`);

@@ -141,23 +141,16 @@ export class ChunkRun {
 
   async #call(handler: string): Promise<Outcome> {
     const { url, key } = this.invocation;
-    const { chunk } = this;
+    let body: string;
+    try {
+      body = this.#request();
+    } catch (error) {
+      return failure(`the payload or the checkpoint cannot be handed over: ${messageOf(error)}`, false);
+    }
     const response = await fetch(`${url}/functions/v1/${encodeURIComponent(handler)}`, {
       method: "POST",
       headers: { ...keyHeaders(key), "content-type": "application/json" },
-      body: stringifyJson({
-        job_id: chunk.parent_sync_job_id,
-        chunk_id: chunk.chunk_id,
-        chunk_index: chunk.chunk_index,
-        attempt: chunk.attempt,
-        kind: chunk.kind,
-        owner_id: chunk.owner_id,
-        payload: chunk.payload,
-        job_payload: chunk.job_payload,
-        checkpoint: chunk.checkpoint ?? null,
-        claim_token: chunk.claim_token,
-        time_left_ms: Math.max(0, Math.floor(this.invocation.handlerUntil - performance.now())),
-      }),
+      body,
       // Following a redirect would carry the key to wherever it points.
       redirect: "manual",
       signal: this.#ending.signal,
@@ -169,6 +162,24 @@ export class ChunkRun {
     // A handler that echoes its request must not put the key into a table.
     if (isFailure(outcome)) outcome.error = outcome.error.replaceAll(key, "[key]");
     return outcome;
+  }
+
+  /** What the handler is sent. */
+  #request(): string {
+    const { chunk } = this;
+    return stringifyJson({
+      job_id: chunk.parent_sync_job_id,
+      chunk_id: chunk.chunk_id,
+      chunk_index: chunk.chunk_index,
+      attempt: chunk.attempt,
+      kind: chunk.kind,
+      owner_id: chunk.owner_id,
+      payload: chunk.payload,
+      job_payload: chunk.job_payload,
+      checkpoint: chunk.checkpoint ?? null,
+      claim_token: chunk.claim_token,
+      time_left_ms: Math.max(0, Math.floor(this.invocation.handlerUntil - performance.now())),
+    });
   }
 
   async #explain(handler: string, error: unknown): Promise<Outcome | null> {

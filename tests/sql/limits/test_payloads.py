@@ -97,6 +97,49 @@ def test_what_is_just_below_goes_in(service: Session, way: str) -> None:
         assert stored == ([1, 0] if way == "payload" else [0, 1])
 
 
+RESULTS = POISON | {
+    "a list": ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), " is nested deeper than 100 levels"),
+    "a number": ("1e100000", " is a number of more than 300 digits"),
+}
+
+
+def test_a_result_that_some_cannot_read_is_refused(service: Session) -> None:
+    """The chunk stays its worker's, to report it failed."""
+    for text, flaw in RESULTS.values():
+        chunk = service.claimed(service.start(chunks=[{}])["id"])
+        held = (chunk["chunk_id"], chunk["claim_token"])
+        with pytest.raises(psycopg.Error) as caught:
+            service.execute("select public.complete_chunk_job_safe(%s, %s, result => %s::jsonb)", *held, text)
+        assert caught.value.sqlstate == "SC003"
+        assert caught.value.diag.message_primary == "result" + flaw
+        assert caught.value.diag.message_detail == "result"
+        others = [service.claimed(service.start(chunks=[{}])["id"]) for _ in range(2)]
+        answers = service.value(
+            "select public.complete_chunk_jobs_safe(jsonb_set(%s, '{1,result}', %s::jsonb))",
+            Jsonb(reports([others[0], chunk, others[1]])),
+            text,
+        )
+        assert [answer["outcome"] for answer in answers] == ["completed", "error", "completed"]
+        assert (answers[1]["code"], answers[1]["message"]) == ("SC003", "result" + flaw)
+        assert service.fail(chunk, retryable=False)["outcome"] == "failed"
+    invariants.check(service)
+
+
+@pytest.mark.parametrize(
+    "harmless", [*HARMLESS.values(), "[" * DEEPEST + "]" * DEEPEST, "7" * LONGEST, "null"]
+)
+def test_a_result_just_below_is_kept(service: Session, harmless: str) -> None:
+    chunk = service.claimed(service.start(chunks=[{}])["id"])
+    service.execute(
+        "select public.complete_chunk_job_safe(%s, %s, result => %s::jsonb)",
+        chunk["chunk_id"],
+        chunk["claim_token"],
+        harmless,
+    )
+    stored = "select count(*) from public.chunk_processing_queue where id = %s and result = %s::jsonb"
+    assert service.value(stored, chunk["chunk_id"], harmless) == 1
+
+
 def test_in_a_bulk_report_it_is_that_items_error(service: Session) -> None:
     job = service.start(chunks=[{}] * 3 * len(POISON))["id"]
     for text, flaw in POISON.values():
