@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -129,6 +130,29 @@ def test_falsy_results_and_large_integers_arrive_as_they_are(client: ChunksClien
     job = client.trigger_sync("obedient", chunks=[{"result": result} for result in results])
     job.wait(timeout=30)
     assert [chunk.result for chunk in job.chunks()] == results
+
+
+def test_a_report_outlasts_who_holds_the_jobs_gate(stack: LocalStack, client: ChunksClient) -> None:
+    """As it would 20 s, with the 8 s for which the API's roles wait; one webhook and one attempt do it."""
+    stack.set_webhooks(drop=1.0)
+    with psycopg.connect(stack.db_url, autocommit=True) as owner, psycopg.connect(stack.db_url) as holder:
+        owner.execute("alter role service_role set lock_timeout = '200ms'")
+        owner.execute("notify pgrst, 'reload config'")
+        try:
+            job = client.trigger_sync("obedient", chunks=[{"result": 1}, {"result": 2}])
+            holder.execute("select pg_advisory_xact_lock(uuid_hash_extended(%s, 0))", (job.id,))
+            assert call(stack, PROCESSOR, {"apikey": stack.secret_key}).status_code == 202
+            (log,) = Path(stack.logs).rglob(f"{PROCESSOR}.log")
+            repeated = re.compile(rf".*report_retry.*{job.id}")
+            until(lambda: len(repeated.findall(log.read_text())) > 1, "a report was stopped twice")
+            holder.rollback()
+            until(lambda: job.progress().ended, "it is done")
+        finally:
+            owner.execute("alter role service_role reset lock_timeout")
+            owner.execute("notify pgrst, 'reload config'")
+            stack.set_webhooks(drop=0.0)
+    assert [(chunk.attempts, chunk.result) for chunk in job.chunks()] == [(1, 1), (1, 2)]
+    assert job.attempts() == []
 
 
 def nested(depth: int, inside: str = "1") -> str:
