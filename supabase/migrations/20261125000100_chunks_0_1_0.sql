@@ -1410,6 +1410,61 @@ $$;
 
 -- Lanes: where a claim looks. The claim index is read lane by lane, each as one short range.
 
+create or replace function chunk_private.make_lane(kind text, priority smallint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  insert into chunk_private.lanes (kind, priority)
+  select kind, priority
+  where not exists (select from chunk_private.lanes l where l.kind = kind and l.priority = priority)
+  on conflict on constraint lanes_kind_priority_key do nothing;
+end
+$$;
+comment on function chunk_private.make_lane is 'Makes the lane of a kind and a priority, unless there is one: an insert that finds it would use up a number.';
+
+create or replace function chunk_private.make_lane_of_job()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform chunk_private.make_lane(new.kind, new.priority);
+  return null;
+end
+$$;
+comment on function chunk_private.make_lane_of_job is
+  'Trigger of sync_jobs: a priority may be changed by hand, and the watchdog moves the slots.';
+
+create or replace function chunk_private.refuse_change()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using errcode = 'SC005', message = format('the sync job %s: kind and stripes of a job cannot be changed', new.id),
+    hint = 'Cancel it, and start another.';
+end
+$$;
+comment on function chunk_private.refuse_change is 'Trigger of sync_jobs: SC005 for a change by hand of what its chunks and counters are laid out by.';
+
+do $$
+begin
+  -- Asked first: making a trigger again would wait for all who write jobs.
+  if not exists (select from pg_trigger t where t.tgname = 'sync_jobs_make_lane' and t.tgrelid = 'public.sync_jobs'::regclass) then
+    create trigger sync_jobs_make_lane after update of priority on public.sync_jobs
+      for each row when (new.priority <> old.priority) execute function chunk_private.make_lane_of_job();
+  end if;
+  if not exists (select from pg_trigger t where t.tgname = 'sync_jobs_refuse_change' and t.tgrelid = 'public.sync_jobs'::regclass) then
+    create trigger sync_jobs_refuse_change before update of kind, stripes on public.sync_jobs
+      for each row when ((new.kind, new.stripes) is distinct from (old.kind, old.stripes))
+      execute function chunk_private.refuse_change();
+  end if;
+end
+$$;
+
 create or replace function chunk_private.due_lanes(kinds text[], from_lane bigint, how_many int)
 returns bigint[]
 language plpgsql
@@ -1655,7 +1710,7 @@ declare
   chunk record;
 begin
   update public.chunk_processing_queue q
-  set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker,
+  set status = 'processing', attempts = least(q.attempts, q.max_retries) + 1, claim_token = gen_random_uuid(), worker_id = worker,
       locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
   from public.sync_jobs j
   where j.id = job_id and q.parent_sync_job_id = job_id and q.chunk_index = chunk_index
@@ -1825,7 +1880,7 @@ declare
 begin
   with chunk as (
     update public.chunk_processing_queue q
-    set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker,
+    set status = 'processing', attempts = least(q.attempts, q.max_retries) + 1, claim_token = gen_random_uuid(), worker_id = worker,
         locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
     from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
     join public.sync_jobs j on j.id = t.job_id
@@ -3133,10 +3188,7 @@ begin
     select 1, null, null where chunks is null and chunk_size is null -- it reads the job's, which is stored once
   ) c;
   perform chunk_private.line_up(job, 0, job.total_chunks);
-  insert into chunk_private.lanes (kind, priority)
-  select job.kind, job.priority
-  where not exists (select from chunk_private.lanes l where l.kind = job.kind and l.priority = job.priority)
-  on conflict on constraint lanes_kind_priority_key do nothing;
+  perform chunk_private.make_lane(job.kind, job.priority);
   perform chunk_private.fill_slots(job.id);
 end
 $$;
@@ -3898,9 +3950,27 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
+  -- No function makes a chunk wait for more than a week.
+  never constant timestamptz := now() + interval '8 days';
   wrong text[] := array[]::text[];
   times bigint;
 begin
+  -- Slots where no claim of the kind looks
+  update chunk_private.slots s
+  set lane = l.id
+  from chunk_private.lanes l
+  where s.job_id = job.id and l.kind = job.kind and l.priority = job.priority and s.lane <> l.id;
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'slots in the lane of another kind or priority');
+
+  -- What would never be due
+  update chunk_private.slots s set ready_at = now() where s.job_id = job.id and not s.claimed and s.ready_at > never;
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'slots that would never be due');
+  update chunk_private.returned_chunks r set ready_at = now() where r.job_id = job.id and r.ready_at > never;
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'retries that would never be due');
+
   -- Slots whose chunk is not in their state, or gone
   delete from chunk_private.slots s
   where s.job_id = job.id and not exists (
@@ -3949,7 +4019,7 @@ begin
 
   -- Pending chunks that stand nowhere
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
-  select job.id, greatest(q.ready_at, now()), q.chunk_index
+  select job.id, case when q.ready_at between now() and never then q.ready_at else now() end, q.chunk_index
   from public.chunk_processing_queue q
   where q.parent_sync_job_id = job.id and q.status = 'pending'
     and not exists (select from chunk_private.slots s where s.job_id = job.id and s.chunk_index = q.chunk_index)
@@ -4007,6 +4077,14 @@ begin
   where q.parent_sync_job_id = job.id and q.status = 'processing' and (q.claim_token is null or q.attempts < 1);
   get diagnostics times = row_count;
   wrong := chunk_private.times_wrong(times, 'processing chunks without a claim');
+
+  -- No lease is longer than a day; and a heartbeat keeps a lease's length
+  update public.chunk_processing_queue q
+  set locked_until = now() + make_interval(secs => k.lease_seconds), updated_at = now()
+  from public.sync_kinds k
+  where q.parent_sync_job_id = job.id and q.status = 'processing' and q.locked_until > now() + interval '25 hours' and k.kind = job.kind;
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'leases that would not end');
 
   if job.status = 'cancelled' then
     update public.chunk_processing_queue q
@@ -4076,6 +4154,7 @@ begin
   if job.total_chunks > 100000 and chunk_private.fill_slots(job_id) > 0 then
     return null;
   end if;
+  perform chunk_private.make_lane(job.kind, job.priority);
   wrong := wrong || chunk_private.heal_chunks(job) || chunk_private.heal_places(job) || chunk_private.heal_counters(job);
   select count(*), count(*) filter (where q.completed_at is null) into chunks, open_chunks
   from public.chunk_processing_queue q where q.parent_sync_job_id = job_id;
@@ -4112,8 +4191,12 @@ begin
   with held as materialized (
     select s.job_id, count(*) as slots, count(*) filter (where not s.claimed) as waiting, count(*) filter (where q.has_failed) as failed_before,
       bool_or(q.status is distinct from case when s.claimed then 'processing' else 'pending' end
-        or s.claimed and (q.claim_token is null or q.attempts < 1)) as contradict
+        or s.claimed and (q.claim_token is null or q.attempts < 1 or q.locked_until > now() + interval '25 hours')
+        or not s.claimed and s.ready_at > now() + interval '8 days'
+        or (l.kind, l.priority) is distinct from (j.kind, j.priority)) as contradict
     from chunk_private.slots s
+    left join public.sync_jobs j on j.id = s.job_id
+    left join chunk_private.lanes l on l.id = s.lane
     left join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
     group by s.job_id
   ),

@@ -1,5 +1,60 @@
 -- Lanes: where a claim looks. The claim index is read lane by lane, each as one short range.
 
+create or replace function chunk_private.make_lane(kind text, priority smallint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  insert into chunk_private.lanes (kind, priority)
+  select kind, priority
+  where not exists (select from chunk_private.lanes l where l.kind = kind and l.priority = priority)
+  on conflict on constraint lanes_kind_priority_key do nothing;
+end
+$$;
+comment on function chunk_private.make_lane is 'Makes the lane of a kind and a priority, unless there is one: an insert that finds it would use up a number.';
+
+create or replace function chunk_private.make_lane_of_job()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform chunk_private.make_lane(new.kind, new.priority);
+  return null;
+end
+$$;
+comment on function chunk_private.make_lane_of_job is
+  'Trigger of sync_jobs: a priority may be changed by hand, and the watchdog moves the slots.';
+
+create or replace function chunk_private.refuse_change()
+returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise exception using errcode = 'SC005', message = format('the sync job %s: kind and stripes of a job cannot be changed', new.id),
+    hint = 'Cancel it, and start another.';
+end
+$$;
+comment on function chunk_private.refuse_change is 'Trigger of sync_jobs: SC005 for a change by hand of what its chunks and counters are laid out by.';
+
+do $$
+begin
+  -- Asked first: making a trigger again would wait for all who write jobs.
+  if not exists (select from pg_trigger t where t.tgname = 'sync_jobs_make_lane' and t.tgrelid = 'public.sync_jobs'::regclass) then
+    create trigger sync_jobs_make_lane after update of priority on public.sync_jobs
+      for each row when (new.priority <> old.priority) execute function chunk_private.make_lane_of_job();
+  end if;
+  if not exists (select from pg_trigger t where t.tgname = 'sync_jobs_refuse_change' and t.tgrelid = 'public.sync_jobs'::regclass) then
+    create trigger sync_jobs_refuse_change before update of kind, stripes on public.sync_jobs
+      for each row when ((new.kind, new.stripes) is distinct from (old.kind, old.stripes))
+      execute function chunk_private.refuse_change();
+  end if;
+end
+$$;
+
 create or replace function chunk_private.due_lanes(kinds text[], from_lane bigint, how_many int)
 returns bigint[]
 language plpgsql

@@ -137,7 +137,7 @@ declare
   chunk record;
 begin
   update public.chunk_processing_queue q
-  set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker,
+  set status = 'processing', attempts = least(q.attempts, q.max_retries) + 1, claim_token = gen_random_uuid(), worker_id = worker,
       locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
   from public.sync_jobs j
   where j.id = job_id and q.parent_sync_job_id = job_id and q.chunk_index = chunk_index

@@ -56,7 +56,7 @@ declare
 begin
   with chunk as (
     update public.chunk_processing_queue q
-    set status = 'processing', attempts = q.attempts + 1, claim_token = gen_random_uuid(), worker_id = worker,
+    set status = 'processing', attempts = least(q.attempts, q.max_retries) + 1, claim_token = gen_random_uuid(), worker_id = worker,
         locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
     from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
     join public.sync_jobs j on j.id = t.job_id

@@ -113,10 +113,7 @@ begin
     select 1, null, null where chunks is null and chunk_size is null -- it reads the job's, which is stored once
   ) c;
   perform chunk_private.line_up(job, 0, job.total_chunks);
-  insert into chunk_private.lanes (kind, priority)
-  select job.kind, job.priority
-  where not exists (select from chunk_private.lanes l where l.kind = job.kind and l.priority = job.priority)
-  on conflict on constraint lanes_kind_priority_key do nothing;
+  perform chunk_private.make_lane(job.kind, job.priority);
   perform chunk_private.fill_slots(job.id);
 end
 $$;

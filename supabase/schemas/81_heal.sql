@@ -11,9 +11,27 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
+  -- No function makes a chunk wait for more than a week.
+  never constant timestamptz := now() + interval '8 days';
   wrong text[] := array[]::text[];
   times bigint;
 begin
+  -- Slots where no claim of the kind looks
+  update chunk_private.slots s
+  set lane = l.id
+  from chunk_private.lanes l
+  where s.job_id = job.id and l.kind = job.kind and l.priority = job.priority and s.lane <> l.id;
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'slots in the lane of another kind or priority');
+
+  -- What would never be due
+  update chunk_private.slots s set ready_at = now() where s.job_id = job.id and not s.claimed and s.ready_at > never;
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'slots that would never be due');
+  update chunk_private.returned_chunks r set ready_at = now() where r.job_id = job.id and r.ready_at > never;
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'retries that would never be due');
+
   -- Slots whose chunk is not in their state, or gone
   delete from chunk_private.slots s
   where s.job_id = job.id and not exists (
@@ -62,7 +80,7 @@ begin
 
   -- Pending chunks that stand nowhere
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
-  select job.id, greatest(q.ready_at, now()), q.chunk_index
+  select job.id, case when q.ready_at between now() and never then q.ready_at else now() end, q.chunk_index
   from public.chunk_processing_queue q
   where q.parent_sync_job_id = job.id and q.status = 'pending'
     and not exists (select from chunk_private.slots s where s.job_id = job.id and s.chunk_index = q.chunk_index)
@@ -120,6 +138,14 @@ begin
   where q.parent_sync_job_id = job.id and q.status = 'processing' and (q.claim_token is null or q.attempts < 1);
   get diagnostics times = row_count;
   wrong := chunk_private.times_wrong(times, 'processing chunks without a claim');
+
+  -- No lease is longer than a day; and a heartbeat keeps a lease's length
+  update public.chunk_processing_queue q
+  set locked_until = now() + make_interval(secs => k.lease_seconds), updated_at = now()
+  from public.sync_kinds k
+  where q.parent_sync_job_id = job.id and q.status = 'processing' and q.locked_until > now() + interval '25 hours' and k.kind = job.kind;
+  get diagnostics times = row_count;
+  wrong := wrong || chunk_private.times_wrong(times, 'leases that would not end');
 
   if job.status = 'cancelled' then
     update public.chunk_processing_queue q

@@ -17,6 +17,7 @@ begin
   if job.total_chunks > 100000 and chunk_private.fill_slots(job_id) > 0 then
     return null;
   end if;
+  perform chunk_private.make_lane(job.kind, job.priority);
   wrong := wrong || chunk_private.heal_chunks(job) || chunk_private.heal_places(job) || chunk_private.heal_counters(job);
   select count(*), count(*) filter (where q.completed_at is null) into chunks, open_chunks
   from public.chunk_processing_queue q where q.parent_sync_job_id = job_id;
@@ -53,8 +54,12 @@ begin
   with held as materialized (
     select s.job_id, count(*) as slots, count(*) filter (where not s.claimed) as waiting, count(*) filter (where q.has_failed) as failed_before,
       bool_or(q.status is distinct from case when s.claimed then 'processing' else 'pending' end
-        or s.claimed and (q.claim_token is null or q.attempts < 1)) as contradict
+        or s.claimed and (q.claim_token is null or q.attempts < 1 or q.locked_until > now() + interval '25 hours')
+        or not s.claimed and s.ready_at > now() + interval '8 days'
+        or (l.kind, l.priority) is distinct from (j.kind, j.priority)) as contradict
     from chunk_private.slots s
+    left join public.sync_jobs j on j.id = s.job_id
+    left join chunk_private.lanes l on l.id = s.lane
     left join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
     group by s.job_id
   ),

@@ -19,7 +19,7 @@ with chunks as (
     max(q.chunk_index) as last_index,
     count(*) filter (where q.status in ('pending', 'processing') and q.has_failed) as retrying,
     bool_and(q.attempts <= 1 + q.max_retries) as attempts_bounded,
-    bool_and(q.status <> 'processing' or (q.claim_token is not null and q.locked_until is not null)) as leased,
+    bool_and(q.status <> 'processing' or (q.claim_token is not null and q.locked_until < now() + interval '25 hours')) as leased,
     bool_and(q.kind = j.kind and q.owner_id is not distinct from j.owner_id) as copied,
     -- Where each chunk stands: in a slot, returned, or in the stripes of the fresh ones.
     count(*) filter (where coalesce(s.claimed, false) <> (q.status = 'processing')) as wrongly_claimed,
@@ -37,7 +37,8 @@ with chunks as (
 ),
 slots as (
   select s.job_id, count(*) as taken, count(*) filter (where not s.claimed) as waiting,
-    bool_and((l.kind, l.priority) = (j.kind, j.priority)) as copied
+    bool_and((l.kind, l.priority) is not distinct from (j.kind, j.priority)) as copied,
+    count(*) filter (where not s.claimed and s.ready_at > now() + interval '8 days') as never_due
   from chunk_private.slots s join public.sync_jobs j on j.id = s.job_id left join chunk_private.lanes l on l.id = s.lane
   group by s.job_id
 ),
@@ -50,7 +51,7 @@ jobs as (
   select j.*, coalesce(q.total, 0) as n, coalesce(q.open, 0) as open, coalesce(q.pending, 0) as pending,
     coalesce(q.processing, 0) as processing, coalesce(q.completed, 0) as completed, coalesce(q.failed, 0) as failed,
     coalesce(q.cancelled, 0) as cancelled, coalesce(q.items, 0) as items,
-    coalesce(q.retrying, 0) as retrying, coalesce(s.waiting, 0) as waiting, coalesce(s.taken, 0) as slots, coalesce(q.last_index, -1) as last_index,
+    coalesce(q.retrying, 0) as retrying, coalesce(s.waiting, 0) as waiting, coalesce(s.taken, 0) as slots, coalesce(s.never_due, 0) as never_due, coalesce(q.last_index, -1) as last_index,
     q.attempts_bounded, q.leased, q.copied and coalesce(s.copied, true) as copied, coalesce(q.misplaced, 0) as misplaced,
     coalesce(q.wrongly_claimed, 0) as wrongly_claimed, c as counted
   from public.sync_jobs j
@@ -65,7 +66,8 @@ cross join lateral (values
   (j.n <> j.total_chunks or j.last_index <> j.total_chunks - 1, 'total_chunks is not the number of chunks'),
   (j.completed + j.failed + j.cancelled + j.pending + j.processing <> j.n, 'the states do not add up'),
   (not j.attempts_bounded, 'more attempts than 1 + max_retries'),
-  (not j.leased, 'a processing chunk without token or lease'),
+  (not j.leased, 'a processing chunk without token, or without a lease that ends'),
+  (j.never_due > 0, 'a slot that is never due'),
   (not j.copied, 'kind, owner or priority differ from the job''s'),
   (j.waiting + j.processing > j.max_concurrency, 'more than max_concurrency chunks with a slot'),
   (j.slots <> j.waiting + j.processing, 'a slot without a chunk'),
