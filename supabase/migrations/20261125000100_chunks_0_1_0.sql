@@ -265,7 +265,7 @@ comment on column chunk_private.settings.user_max_payload_bytes is 'Bytes of JSO
 comment on column chunk_private.settings.user_max_chunk_bytes is 'Bytes of JSON that the payload of one chunk from a user may have.';
 comment on column chunk_private.settings.user_max_chunks is 'Chunks that a user''s job may have.';
 comment on column chunk_private.settings.user_max_kept_chunks is
-  'Chunks that all jobs of a user may have together, those that have ended too until they are purged; a job counts as one chunk at least.';
+  'Chunks that the jobs of a user may have together: those that have not ended, and all of the last 30 days; a job counts as one chunk at least.';
 comment on column chunk_private.settings.user_max_active_jobs is 'Jobs that a user may have active at once.';
 comment on column chunk_private.settings.user_max_requests is 'Request ids, the newest, that a user''s job remembers of starts and of appends.';
 comment on column chunk_private.settings.user_max_webhooks is 'Webhooks that what a user does may cause within a minute.';
@@ -708,21 +708,36 @@ end
 $$;
 comment on function chunk_private.check_active_jobs is 'Raises SC004 when a user, whose lock the caller has, has as many active jobs as allowed.';
 
+-- What is older does not count: else a project that never purges would refuse its users one day. Of the two parts the first reads
+-- sync_jobs_owner, the second the active jobs, however many have ended.
+create or replace function chunk_private.kept_chunks(owner_id uuid)
+returns bigint
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((
+    select sum(greatest(j.total_chunks, 1)) from public.sync_jobs j where j.owner_id = $1 and j.created_at > now() - interval '30 days'
+  ), 0)::bigint + coalesce((
+    select sum(greatest(j.total_chunks, 1)) from public.sync_jobs j
+    where j.owner_id = $1 and j.created_at <= now() - interval '30 days' and j.status in ('pending', 'running', 'paused')
+  ), 0)::bigint;
+$$;
+comment on function chunk_private.kept_chunks is 'The chunks that count towards a user''s user_max_kept_chunks.';
+
 create or replace function chunk_private.check_kept_chunks(owner_id uuid, more bigint)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_variable
 declare
   most constant int := (select s.user_max_kept_chunks from chunk_private.settings s);
-  kept constant bigint := (select sum(greatest(j.total_chunks, 1)) from public.sync_jobs j where j.owner_id = owner_id);
+  kept constant bigint := chunk_private.kept_chunks(owner_id);
 begin
-  if coalesce(kept, 0) + more > most then
+  if kept + more > most then
     raise exception using errcode = 'SC004', detail = 'user_max_kept_chunks',
-      message = format('all jobs of a user may have %s chunks together, the ended ones too (user_max_kept_chunks): there are %s, and %s would come',
-        most, coalesce(kept, 0), more),
-      hint = 'purge_sync_jobs() deletes jobs that have ended.';
+      message = format('a user may have %s chunks in 30 days, those of ended jobs too (user_max_kept_chunks): there are %s, and %s would come', most, kept, more),
+      hint = 'purge_sync_jobs() deletes jobs that have ended; save_chunk_settings() changes the limit.';
   end if;
 end
 $$;
@@ -4835,6 +4850,13 @@ as $$
       select jsonb_build_object('times', count(*), 'last_at', max(h.healed_at),
         'last', (array_agg(format('job %s: %s', h.job_id, h.what) order by h.id desc))[1])
       from chunk_private.healings h),
+    'fullest_user', (
+      select jsonb_build_object('owner_id', f.owner_id, 'chunks', f.chunks, 'most', s.user_max_kept_chunks)
+      from (
+        select j.owner_id, sum(greatest(j.total_chunks, 1)) as chunks from public.sync_jobs j
+        where j.owner_id is not null and j.created_at > now() - interval '30 days'
+        group by j.owner_id order by 2 desc limit 1
+      ) f, chunk_private.settings s),
     'webhooks_go_to', chunk_private.webhook_target(),
     'webhooks_waiting', u.webhooks,
     'oldest_webhook_seconds', floor(extract(epoch from now() - u.oldest_at)),

@@ -30,7 +30,7 @@ comment on column chunk_private.settings.user_max_payload_bytes is 'Bytes of JSO
 comment on column chunk_private.settings.user_max_chunk_bytes is 'Bytes of JSON that the payload of one chunk from a user may have.';
 comment on column chunk_private.settings.user_max_chunks is 'Chunks that a user''s job may have.';
 comment on column chunk_private.settings.user_max_kept_chunks is
-  'Chunks that all jobs of a user may have together, those that have ended too until they are purged; a job counts as one chunk at least.';
+  'Chunks that the jobs of a user may have together: those that have not ended, and all of the last 30 days; a job counts as one chunk at least.';
 comment on column chunk_private.settings.user_max_active_jobs is 'Jobs that a user may have active at once.';
 comment on column chunk_private.settings.user_max_requests is 'Request ids, the newest, that a user''s job remembers of starts and of appends.';
 comment on column chunk_private.settings.user_max_webhooks is 'Webhooks that what a user does may cause within a minute.';

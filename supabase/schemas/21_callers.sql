@@ -76,21 +76,36 @@ end
 $$;
 comment on function chunk_private.check_active_jobs is 'Raises SC004 when a user, whose lock the caller has, has as many active jobs as allowed.';
 
+-- What is older does not count: else a project that never purges would refuse its users one day. Of the two parts the first reads
+-- sync_jobs_owner, the second the active jobs, however many have ended.
+create or replace function chunk_private.kept_chunks(owner_id uuid)
+returns bigint
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((
+    select sum(greatest(j.total_chunks, 1)) from public.sync_jobs j where j.owner_id = $1 and j.created_at > now() - interval '30 days'
+  ), 0)::bigint + coalesce((
+    select sum(greatest(j.total_chunks, 1)) from public.sync_jobs j
+    where j.owner_id = $1 and j.created_at <= now() - interval '30 days' and j.status in ('pending', 'running', 'paused')
+  ), 0)::bigint;
+$$;
+comment on function chunk_private.kept_chunks is 'The chunks that count towards a user''s user_max_kept_chunks.';
+
 create or replace function chunk_private.check_kept_chunks(owner_id uuid, more bigint)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
-#variable_conflict use_variable
 declare
   most constant int := (select s.user_max_kept_chunks from chunk_private.settings s);
-  kept constant bigint := (select sum(greatest(j.total_chunks, 1)) from public.sync_jobs j where j.owner_id = owner_id);
+  kept constant bigint := chunk_private.kept_chunks(owner_id);
 begin
-  if coalesce(kept, 0) + more > most then
+  if kept + more > most then
     raise exception using errcode = 'SC004', detail = 'user_max_kept_chunks',
-      message = format('all jobs of a user may have %s chunks together, the ended ones too (user_max_kept_chunks): there are %s, and %s would come',
-        most, coalesce(kept, 0), more),
-      hint = 'purge_sync_jobs() deletes jobs that have ended.';
+      message = format('a user may have %s chunks in 30 days, those of ended jobs too (user_max_kept_chunks): there are %s, and %s would come', most, kept, more),
+      hint = 'purge_sync_jobs() deletes jobs that have ended; save_chunk_settings() changes the limit.';
   end if;
 end
 $$;

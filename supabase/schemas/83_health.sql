@@ -145,6 +145,13 @@ as $$
       select jsonb_build_object('times', count(*), 'last_at', max(h.healed_at),
         'last', (array_agg(format('job %s: %s', h.job_id, h.what) order by h.id desc))[1])
       from chunk_private.healings h),
+    'fullest_user', (
+      select jsonb_build_object('owner_id', f.owner_id, 'chunks', f.chunks, 'most', s.user_max_kept_chunks)
+      from (
+        select j.owner_id, sum(greatest(j.total_chunks, 1)) as chunks from public.sync_jobs j
+        where j.owner_id is not null and j.created_at > now() - interval '30 days'
+        group by j.owner_id order by 2 desc limit 1
+      ) f, chunk_private.settings s),
     'webhooks_go_to', chunk_private.webhook_target(),
     'webhooks_waiting', u.webhooks,
     'oldest_webhook_seconds', floor(extract(epoch from now() - u.oldest_at)),

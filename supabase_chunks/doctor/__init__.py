@@ -68,6 +68,7 @@ def examine(
         yield reach.function(name, url, key, http, version, limits)
     yield health.webhooks(state)
     yield from health.jobs(state, limits)
+    yield health.users(state)
     yield health.healed(state)
     yield from health.database(state, limits)
 

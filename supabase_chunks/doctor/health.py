@@ -26,6 +26,9 @@ _CANCEL_RUN = (
     "select pg_cancel_backend(job_pid) from cron.job_run_details"
     " where status = 'running' and command like '%cleanup_stuck_chunks%';"
 )
+_RAISE_LIMIT = """select save_chunk_settings('{"user_max_kept_chunks": %d}');"""
+# Of a user's limit, from where on it is said that it comes near.
+_NEARLY_FULL = 0.8
 # A pass is due each half minute, with an older pg_cron each minute, and takes a fraction of a second.
 _PASS_SECONDS = 180
 # pg_net sends once a second.
@@ -120,6 +123,18 @@ def _after_failure(status: int | None, error: str) -> str:
     if status is not None or "timeout" in error.lower() or "in time" in error:
         return f"look at the logs of {PROCESSOR} in the dashboard"
     return "supabase-chunks configure --project-url URL  (as the database reaches it)"
+
+
+def users(health: dict[str, Any]) -> Check:
+    """Check that no user's start will soon be refused for what the earlier ones have left."""
+    fullest = health["fullest_user"]
+    if fullest is None:
+        return Check("users", True, "no job is a user's")
+    used = f"{fullest['chunks']:,} of {fullest['most']:,} chunks in 30 days"
+    if fullest["chunks"] < _NEARLY_FULL * fullest["most"]:
+        return Check("users", True, f"the most that one has is {used}")
+    fix = f"{_RAISE_LIMIT % (2 * fullest['most'])}  (or delete ended jobs: supabase-chunks purge)"
+    return Check("users", False, f"the user {fullest['owner_id']} has {used}", fix)
 
 
 def healed(health: dict[str, Any]) -> Check:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from supabase_chunks import PermanentFailure, Worker
+from supabase_chunks import LimitExceeded, PermanentFailure, Worker
 from supabase_chunks.cli import cli
 from supabase_chunks.jobs import Job
 from supabase_chunks.local import LocalStack
@@ -23,6 +23,7 @@ PAGE = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 TABLE = PAGE.partition("| what you see | what to do |\n|---|---|\n")[2].partition("\n\n")[0]
 ROWS = dict(re.fullmatch(r"\| (.*) \| (.*) \|", line).groups() for line in TABLE.splitlines())  # type: ignore[union-attr]
 MAIL = {"account": "nobody"}
+USER = "7c0e4f5e-6f0b-4b53-9d5a-0d1f8f6f2a10"
 
 
 class Ward(Patient):
@@ -215,6 +216,20 @@ def copied(ward: Ward) -> None:
     assert ward.examine()[1]["vault"]["ok"]
 
 
+def full_user(ward: Ward) -> None:
+    ward.client.save_kind("rows", user_startable=True)
+    ward.execute("select public.save_chunk_settings('{\"user_max_kept_chunks\": 10}')")
+    user = ward.client.as_user(ward.stack.user_token(USER))
+    user.trigger_sync("rows", chunks=[{}] * 7).cancel()
+    assert ward.examine()[1]["users"]["ok"]
+    user.trigger_sync("rows", chunks=[{}]).cancel()
+    assert "the user " + USER + " has 8 of 10 chunks" in ward.examine()[1]["users"]["detail"]
+    with pytest.raises(LimitExceeded, match="in 30 days"):
+        user.trigger_sync("rows", chunks=[{}] * 3)
+    ward.type(ward.advice("has` nearly as many"))
+    user.trigger_sync("rows", chunks=[{}] * 3).cancel()
+
+
 def down(ward: Ward) -> None:
     ward.stack.set_webhooks(drop=1.0)
     job = ward.client.trigger_sync("email", payload=MAIL)
@@ -246,6 +261,7 @@ TROUBLES: dict[str, Callable[[Ward], None]] = {
     "waiting for more chunks": unsealed,
     "read-only": read_only,
     "webhooks do not go to": copied,
+    "the user … has": full_user,
     "everything was down": down,
     "changed by hand": by_hand,
 }

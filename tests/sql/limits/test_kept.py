@@ -47,6 +47,21 @@ def test_starting_and_cancelling_again_and_again_leaves_so_many_chunks(
     service.control("cancel_sync_job", job)
 
 
+def test_after_a_month_only_what_runs_counts(anna: Session, service: Session) -> None:
+    """Nobody is refused one day since the project never purges."""
+    limit(service, user_max_kept_chunks=10)
+    anna.start(chunks=[{}] * 4)
+    anna.control("cancel_sync_job", anna.start(chunks=[{}] * 5)["id"])
+    with refused("SC004", "user_max_kept_chunks"):
+        anna.start(chunks=[{}] * 2)
+    service.pass_time(timedelta(days=31))
+    with refused("SC004", "user_max_kept_chunks"):
+        anna.start(chunks=[{}] * 7)
+    anna.start(chunks=[{}] * 6)
+    fullest = service.call("chunk_system_health")["fullest_user"]
+    assert fullest == {"owner_id": ANNA, "chunks": 6, "most": 10}
+
+
 def test_empty_jobs_count_too(anna: Session, service: Session) -> None:
     limit(service, user_max_kept_chunks=5)
     for _ in range(5):
