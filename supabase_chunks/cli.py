@@ -32,6 +32,7 @@ _COMMANDS = {
     "save-kind": "kinds",
     "remove-kind": "kinds",
     "state": "state",
+    "email": "email",
     "worker": "work",
     "cleanup": "maintenance",
     "purge": "maintenance",

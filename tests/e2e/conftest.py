@@ -54,7 +54,8 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def mail_stack(pem: tuple[Path, Path]) -> Iterator[LocalStack]:
     """A stack whose functions trust the certificate."""
-    with LocalStack(functions_env={"IMAP_EXTRA_CA": pem[0].read_text()}) as running:
+    env = {"IMAP_EXTRA_CA": pem[0].read_text(), "EMAIL_OAUTH_CUSTOM_CLIENT_SECRET": "client-secret-1"}
+    with LocalStack(functions_env=env) as running:
         yield running
 
 

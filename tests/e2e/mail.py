@@ -166,8 +166,13 @@ mail_location = maildir:~/Maildir
 ssl = yes
 ssl_cert = <{keys / cert.name}
 ssl_key = <{keys / key.name}
+# Who was refused is not made to wait.
+auth_failure_delay = 0
 service anvil {{
   chroot =
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
 }}
 service imap-login {{
   chroot =

@@ -30,9 +30,14 @@ class Provider:
         refresh_tokens: Those it takes; each once, if it rotates.
         rotates: Whether each renewal brings another refresh token.
         lifetime: Seconds that its access tokens last.
-        refusal: Answered to renewals instead: a status and an error; None: nothing is refused.
+        delay: Seconds that `/token` takes.
+        offline: Whether consent brings a refresh token.
+        refusal: Answered at `/token` instead: a status and an error; None: nothing is refused.
+        denial: The error that consent ends with; None: it is given.
         renewals: How many renewals were asked for.
         asked: The forms that came to `/token`.
+        consents: What consent was asked for with.
+        given: All tokens that it ever gave.
     """
 
     url: str
@@ -42,8 +47,12 @@ class Provider:
     lifetime: int = 3600
     delay: float = 0.0
     refusal: tuple[int, str] | None = None
+    denial: str | None = None
+    offline: bool = True
     renewals: int = 0
     asked: list[dict[str, str]] = field(default_factory=list)
+    consents: list[dict[str, str]] = field(default_factory=list)
+    given: set[str] = field(default_factory=lambda: {"refresh-0"})
     _access: dict[str, float] = field(default_factory=dict)
     _codes: dict[str, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -54,7 +63,10 @@ class Provider:
 
     def authorize(self, query: dict[str, str]) -> str:
         """Consent at once; where the browser goes."""
+        self.consents.append(query)
         assert query["code_challenge_method"] == "S256"
+        if self.denial is not None:
+            return f"{query['redirect_uri']}?{urlencode({'error': self.denial, 'state': query['state']})}"
         code = secrets.token_urlsafe()
         self._codes[code] = query["code_challenge"]
         return f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}"
@@ -64,6 +76,9 @@ class Provider:
         time.sleep(self.delay)
         with self._lock:
             self.asked.append(form)
+            if self.refusal is not None:
+                self.renewals += form["grant_type"] == "refresh_token"
+                return self.refusal[0], {"error": self.refusal[1]}
             if form["grant_type"] == "authorization_code":
                 digest = hashlib.sha256(form["code_verifier"].encode()).digest()
                 challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
@@ -71,17 +86,16 @@ class Provider:
                     return 400, {"error": "invalid_grant"}
             else:
                 self.renewals += 1
-                if self.refusal is not None:
-                    return self.refusal[0], {"error": self.refusal[1]}
                 if form["refresh_token"] not in self.refresh_tokens:
                     return 400, {"error": "invalid_grant"}
                 if self.rotates:
                     self.refresh_tokens.remove(form["refresh_token"])
             answer: dict[str, Any] = {"access_token": secrets.token_urlsafe(), "expires_in": self.lifetime}
             self._access[answer["access_token"]] = time.monotonic() + self.lifetime
-            if self.rotates or form["grant_type"] == "authorization_code":
+            if self.offline if form["grant_type"] == "authorization_code" else self.rotates:
                 answer["refresh_token"] = secrets.token_urlsafe()
                 self.refresh_tokens.add(answer["refresh_token"])
+            self.given |= {answer["access_token"], answer.get("refresh_token", "refresh-0")}
             return 200, answer
 
     def introspect(self, form: dict[str, str]) -> dict[str, Any]:

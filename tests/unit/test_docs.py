@@ -23,13 +23,18 @@ PAGES = [
     *(ROOT / "examples").rglob("README.md"),
 ]
 FUNCTIONS = ROOT / "supabase" / "functions"
+
+
+def _options(command: click.Command) -> set[str]:
+    """The options of a command; of a group those of its commands."""
+    if isinstance(command, click.Group):
+        return set().union(*(_options(each) for each in command.commands.values()))
+    given = {option for parameter in command.params for option in parameter.opts}
+    return {option for option in given if option.startswith("--")} - {"--help"}
+
+
 COMMANDS = {
-    name: {
-        option
-        for parameter in command.params
-        for option in parameter.opts
-        if option.startswith("--") and option != "--help"
-    }
+    name: _options(command)
     for name in cli.list_commands(click.Context(cli))
     if (command := cli.get_command(click.Context(cli), name))
 }

@@ -26,21 +26,21 @@ export interface Dependencies {
   sessions: SessionPool;
   /** Milliseconds that the caller waits for an answer, where that is known. */
   callerMs?: number | null;
-  /** The client secret of an OAuth provider. */
-  clientSecret?: (provider: string) => string | undefined;
+  /** A setting of the function. */
+  env?: (name: string) => string | undefined;
 }
 
 /** A handler's work for kind `email`. */
 export function createSyncEmails(
   dependencies: Dependencies,
 ): (chunk: Chunk, context: Context) => Promise<Answer> {
-  const { sessions, callerMs = null, clientSecret = () => undefined } = dependencies;
+  const { sessions, callerMs = null, env = () => undefined } = dependencies;
   return async (chunk, context) => {
     const task = readTask(chunk);
     const budget = startBudget(context.signal, callerMs);
     const rpc = patient(context.rpc, context.signal);
     const login = await lookUp(rpc, task.account, chunk.owner_id);
-    const source = { accountId: login.account_id, account: task.account, rpc, budget, clientSecret };
+    const source = { accountId: login.account_id, account: task.account, rpc, budget, env };
     login.tokens = (refused) => accessToken(source, refused);
     const once = async (): Promise<Answer> => {
       const folder = task.task === "fan" ? null : task.folder;

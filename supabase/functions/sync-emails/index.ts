@@ -1,7 +1,6 @@
 import { serveHandler } from "../_shared/serve.ts";
 import { createSyncEmails } from "./handler.ts";
 import { connect } from "./mailbox.ts";
-import { secretName } from "./oauth.ts";
 import { SessionPool } from "./pool.ts";
 
 const extraCa = Deno.env.get("IMAP_EXTRA_CA");
@@ -9,12 +8,12 @@ const sessions = new SessionPool((login, signal) => connect(login, signal, extra
 // The platform says when it ends a worker; under plain Deno idle sessions end by themselves.
 addEventListener("beforeunload", () => void sessions.end());
 
-export default serveHandler(createSyncEmails({ sessions, callerMs: callerTime(), clientSecret }), {
+export default serveHandler(createSyncEmails({ sessions, callerMs: callerTime(), env }), {
   name: "sync-emails",
 });
 
-function clientSecret(provider: string): string | undefined {
-  return Deno.env.get(secretName(provider)) || undefined;
+function env(name: string): string | undefined {
+  return Deno.env.get(name) || undefined;
 }
 
 /** How long the processor waits, which reads the same setting. */

@@ -33,6 +33,13 @@ const PROVIDERS: Record<string, { url: string; scope?: string }> = {
   },
 };
 
+/** The settings with the providers' client secrets; public clients have none. */
+const CLIENT_SECRETS = {
+  google: "EMAIL_OAUTH_GOOGLE_CLIENT_SECRET",
+  microsoft: "EMAIL_OAUTH_MICROSOFT_CLIENT_SECRET",
+  custom: "EMAIL_OAUTH_CUSTOM_CLIENT_SECRET",
+};
+
 /** Milliseconds; a lease lasts a minute. */
 const REFRESH_TIMEOUT = 20_000;
 /** Milliseconds between two looks whether another has renewed the token. */
@@ -52,8 +59,8 @@ export interface TokenSource {
   account: string;
   rpc: Rpc;
   budget: Budget;
-  /** The client secret of a provider, from the function's environment; public clients have none. */
-  clientSecret(provider: string): string | undefined;
+  /** A setting of the function. */
+  env(name: string): string | undefined;
 }
 
 /**
@@ -87,7 +94,7 @@ export async function accessToken(source: TokenSource, refused: string | null = 
 
 async function renew(source: TokenSource, lease: string, credentials: Credentials): Promise<string> {
   const { accountId, account, rpc } = source;
-  const answer = await ask(credentials, source.clientSecret(credentials.provider));
+  const answer = await ask(credentials, source.env(CLIENT_SECRETS[credentials.provider]));
   if ("error" in answer) {
     if (ACCESS_IS_GONE.has(answer.error)) {
       const ours = await rpc("refuse_email_token", { account_id: accountId, lease });
@@ -97,7 +104,9 @@ async function renew(source: TokenSource, lease: string, credentials: Credential
       `${credentials.provider} does not renew the token of the account ${
         JSON.stringify(account)
       }: ${answer.error}` +
-        (answer.error === "invalid_client" ? `; is ${secretName(credentials.provider)} set, and right?` : ""),
+        (answer.error === "invalid_client"
+          ? `; is ${CLIENT_SECRETS[credentials.provider]} set, and right?`
+          : ""),
     );
   }
   const stored = await rpc("save_email_token", { account_id: accountId, lease, ...answer });
@@ -146,11 +155,6 @@ async function ask(
     return { error: body.error };
   }
   throw new RetryLater(null, `${provider} answered ${status} instead of renewing a token`);
-}
-
-/** The environment variable with the client secret of a provider. */
-export function secretName(provider: string): string {
-  return `EMAIL_OAUTH_${provider.toUpperCase()}_CLIENT_SECRET`;
 }
 
 function reauthorise(account: string): PermanentFailure {
