@@ -108,6 +108,9 @@ class Email:
         Returns:
             The folders by name, those that are gone too (`gone_at`).
 
+        Raises:
+            InvalidArgument: There is no such account.
+
         Example:
             >>> [folder.folder for folder in client.email.folders("work")]
             []

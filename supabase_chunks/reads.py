@@ -100,12 +100,19 @@ def list_email_accounts() -> Flow[list[EmailAccount]]:
 
 
 def list_email_folders(*, account: str, owner_id: UUID | None = None) -> Flow[list[EmailFolder]]:
-    """Read the folders of an e-mail account: the owner's, else the service's or a user's own."""
-    named = [found for found in (yield from list_email_accounts()) if found.name == account]
-    of_owner = [found for found in named if found.owner_id == owner_id]
-    chosen = of_owner or (named if owner_id is None else [])
-    if not chosen:
-        return []
+    """Read the folders of an e-mail account: the owner's, else the service's or a user's own.
+
+    Raises:
+        InvalidArgument: There is no such account, or several owners have one of that name.
+    """
+    accounts = yield from list_email_accounts()
+    named = [found for found in accounts if found.name == account]
+    # A user sees no other's accounts, and need not say whose.
+    chosen = [found for found in named if found.owner_id == owner_id] or (named if owner_id is None else [])
+    if len(chosen) != 1:
+        raise InvalidArgument(
+            _no_such_account(account, owner_id, accounts, named), code="SC003", details="account"
+        )
 
     def page(after: str | None, size: int) -> Flow[list[EmailFolder]]:
         filters: tuple[tuple[str, str, str], ...] = (("account_id", "eq", str(chosen[0].id)),)
@@ -115,6 +122,16 @@ def list_email_folders(*, account: str, owner_id: UUID | None = None) -> Flow[li
         return as_email_folders((yield from send(request)), "email_folders")
 
     return (yield from paged(page, lambda found: found.folder, limit=None))
+
+
+def _no_such_account(
+    account: str, owner_id: UUID | None, accounts: Sequence[EmailAccount], named: Sequence[EmailAccount]
+) -> str:
+    if owner_id is None and named:
+        return f"{len(named)} users have an email account named {account!r}: owner_id says whose is meant"
+    if owner_id is not None:
+        return f"the user {owner_id} has no email account named {account!r}"
+    return f"there is no email account named {account!r}{meant(account, [found.name for found in accounts])}"
 
 
 def list_chunks(

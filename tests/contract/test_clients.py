@@ -241,8 +241,23 @@ async def test_accounts_are_saved_listed_and_removed_and_the_password_never_come
                 [account],
             )
         assert [one.special_use for one in await done(client.email.folders(name))] == ["\\Sent"]
-        assert await done(client.email.folders(name, owner_id=uuid.uuid4())) == []
+        with pytest.raises(sc.InvalidArgument, match=f"has no email account named '{name}'") as refused:
+            await done(client.email.folders(name, owner_id=uuid.uuid4()))
+        assert refused.value.details == "account"
+        with pytest.raises(
+            sc.InvalidArgument, match=f"no email account named '{name}x'; did you mean '{name}'"
+        ):
+            await done(client.email.folders(f"{name}x"))
         assert await done(client.email.remove_account(name)) is True
+        users = [uuid.uuid4(), uuid.uuid4()]
+        for user in users:
+            login: dict[str, Any] = {"host": "imap.example.com", "username": "me", "password": "pw-3"}
+            await done(client.email.save_account(name, owner_id=user, **login))
+        with pytest.raises(sc.InvalidArgument, match=r"2 users have an email account .* owner_id says whose"):
+            await done(client.email.folders(name))
+        for user in users:
+            assert await done(client.email.folders(name, owner_id=user)) == []
+            await done(client.email.remove_account(name, owner_id=user))
         assert await done(client.email.remove_account(name)) is False
 
 

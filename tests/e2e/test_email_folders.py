@@ -113,6 +113,49 @@ def test_a_message_that_moved_is_not_fetched_again(
     ]
 
 
+def test_a_folder_that_is_numbered_anew_keeps_its_rows_and_fetches_only_the_rest(
+    stack: LocalStack, client: ChunksClient, server: MailServer, account: str
+) -> None:
+    server.deliver((letter(n) for n in range(5)), folder="Work")
+    with saved(client, account, server):
+        sync(client, account, folder="Work")
+        before = {row["subject"]: row for row in stored(stack, account)}
+        # The folder is made again, and gets its messages back but one, under other numbers.
+        with server.session() as imap:
+            imap.rename("Work", "Elsewhere")
+            imap.create("Work")
+        server.deliver([letter(9)], folder="Work")
+        with server.session() as imap:
+            imap.select("Elsewhere")
+            for uids in ("4:5", "1:2"):
+                imap.uid("MOVE", uids, "Work")
+            imap.delete("Elsewhere")
+        job = sync(client, account, folder="Work")
+        assert job.progress().status == "completed"
+        assert sum(chunk.result.get("fetched", 0) for chunk in job.chunks()) == 1
+        rows = {row["subject"]: row for row in stored(stack, account)}
+    assert len({row["uidvalidity"] for row in rows.values() if row["deleted_at"] is None}) == 1
+    assert [rows[f"Grüße {n}"]["uid"] for n in (9, 3, 4, 0, 1)] == [1, 2, 3, 4, 5]
+    assert {name: rows[name]["id"] for name in before} == {name: row["id"] for name, row in before.items()}
+    assert [name for name, row in rows.items() if row["deleted_at"] is not None] == ["Grüße 2"]
+    assert before["Grüße 0"]["uidvalidity"] != rows["Grüße 0"]["uidvalidity"]
+
+
+def test_folders_below_a_prefix_are_one_however_they_are_spelled(
+    stack: LocalStack, client: ChunksClient, pem: tuple[Path, Path], account: str
+) -> None:
+    below = "namespace inbox {\n  inbox = yes\n  prefix = INBOX.\n  separator = .\n}"
+    with dovecot(*pem, settings=below) as server, saved(client, account, server):
+        server.deliver([letter(1)])
+        server.deliver([letter(2)], folder="INBOX.Sent")
+        sync(client, account, folder="Sent")
+        sync(client, account, folders=["INBOX.Sent", "Sent", "inbox"])
+        sync(client, account, folders="all")
+        assert alive(stored(stack, account)) == [("INBOX", "Grüße 1"), ("INBOX.Sent", "Grüße 2")]
+        assert len(stored(stack, account)) == 2
+        assert [folder.folder for folder in client.email.folders(account)] == ["INBOX", "INBOX.Sent"]
+
+
 def test_all_folders_are_synced_but_those_excluded_and_one_that_is_gone_is_marked(
     stack: LocalStack, client: ChunksClient, server: MailServer, account: str
 ) -> None:

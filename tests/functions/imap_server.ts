@@ -13,6 +13,8 @@ export interface Mail {
   /** What BODYSTRUCTURE says, and what its parts hold; without it all of the body is one plain text. */
   structure?: string;
   parts?: Record<string, Uint8Array>;
+  /** What Gmail says of it; labels as they are sent. */
+  gmail?: { id: string; thread: string; labels: string };
 }
 
 /** One command, as it came. */
@@ -143,6 +145,9 @@ export class ServerSession {
     if (/\bBODYSTRUCTURE\b/.test(items)) {
       text += ` BODYSTRUCTURE ${mail.structure ?? structure(mail.source.length - cut)}`;
     }
+    if (/\bX-GM-MSGID\b/.test(items)) text += ` X-GM-MSGID ${mail.gmail?.id}`;
+    if (/\bX-GM-THRID\b/.test(items)) text += ` X-GM-THRID ${mail.gmail?.thread}`;
+    if (/\bX-GM-LABELS\b/.test(items)) text += ` X-GM-LABELS (${mail.gmail?.labels})`;
     for (const [, section, first, most] of items.matchAll(/BODY\.PEEK\[([^\]]*)\](?:<(\d+)\.(\d+)>)?/g)) {
       const whole = section === "HEADER" ? mail.source.subarray(0, cut) : mail.source.subarray(cut);
       const all = mail.parts?.[section] ?? whole;
