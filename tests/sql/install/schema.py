@@ -8,6 +8,16 @@ import psycopg
 
 from tests.sql.database import Database, Session
 
+# The names of the migrations that each release has added.
+RELEASES = {
+    name: files.split()
+    for name, _, files in (
+        line.partition(":")
+        for line in (Path(__file__).parent / "releases.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+}
+
 
 def install(database: Database, files: list[Path]) -> None:
     """Run files as the owner of a project does: no superuser, one transaction, nothing on the search_path."""

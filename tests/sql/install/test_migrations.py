@@ -13,19 +13,11 @@ import pytest
 from supabase_chunks.local import migrations, platform
 from tests.sql import invariants
 from tests.sql.database import Database, Session
-from tests.sql.install.schema import install, schema
+from tests.sql.install.schema import RELEASES, install, schema
 from tests.sql.server import BIN_DIR_15, KINDS, MIGRATIONS, Cluster, running
 from tests.sql.threads import until
 
 FILES = sorted(MIGRATIONS.glob("*.sql"))
-RELEASES = {
-    name: files.split()
-    for name, _, files in (
-        line.partition(":")
-        for line in (Path(__file__).parent / "releases.txt").read_text().splitlines()
-        if line and not line.startswith("#")
-    )
-}
 VERSIONS = ["cluster", "cluster_15"]
 
 
