@@ -12,13 +12,11 @@ from tests.sql import invariants
 from tests.sql.database import Database, Session
 from tests.sql.threads import blocked, together, until
 
-ROUNDS, WORKERS = 200, 16
+ROUNDS, WORKERS = 100, 16
 
 
 @pytest.mark.parametrize("with_watchdog", [False, True])
-def test_sixteen_last_finishers_two_hundred_times(
-    db: Database, service: Session, with_watchdog: bool
-) -> None:
+def test_sixteen_last_finishers_a_hundred_times(db: Database, service: Session, with_watchdog: bool) -> None:
     jobs = [service.start(chunks=[{}] * WORKERS, max_concurrency=WORKERS)["id"] for _ in range(ROUNDS)]
     hands = [
         service.call(
