@@ -6,6 +6,8 @@ PYTHON ?= $(firstword $(shell for name in python3 python3.14 python3.13 python3.
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := -n auto --dist worksteal
+QUICK := tests/unit tests/sql
+SERVERS := tests/contract tests/e2e tests/typing
 
 .PHONY: help demo test quick lint migrations bench soak clean
 help:
@@ -21,19 +23,21 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/supabase-chunks demo $(ARGS)
 
-# The unit and sql tests side by side, the others, which watch clocks, one after another; with ARGS what these say.
+# The unit and sql tests side by side; then those with servers of their own, which often wait, three files at once; and
+# alone all others, which watch clocks. With ARGS what these say.
 test: $(VENV)/.dev
 ifeq ($(strip $(ARGS)),)
 	@failed=0; \
-		$(PYTEST) -q $(SIDE_BY_SIDE) tests/unit tests/sql || failed=1; \
-		$(PYTEST) -q --ignore=tests/unit --ignore=tests/sql || failed=1; \
+		$(PYTEST) -q $(SIDE_BY_SIDE) $(QUICK) || failed=1; \
+		$(PYTEST) -q -n 3 --dist loadfile $(SERVERS) || failed=1; \
+		$(PYTEST) -q tests $(addprefix --ignore=,$(QUICK) $(SERVERS)) || failed=1; \
 		exit $$failed
 else
 	@$(PYTEST) -q $(ARGS)
 endif
 
 quick: $(VENV)/.dev
-	@$(PYTEST) -q $(SIDE_BY_SIDE) tests/unit tests/sql $(ARGS)
+	@$(PYTEST) -q $(SIDE_BY_SIDE) $(QUICK) $(ARGS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

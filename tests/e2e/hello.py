@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +138,7 @@ def post(database: psycopg.Connection, url: str, **arguments: Any) -> int:
 
 def let_others_in(folder: Path) -> None:
     """As root PostgreSQL runs as another user, who must get to its data."""
-    for path in (folder, folder.parent, folder.parent.parent):
-        if path.stat().st_uid == 0 and path != Path("/tmp"):
+    temporary = Path(tempfile.gettempdir())
+    for path in (folder, *folder.parents):
+        if temporary in path.parents and path.stat().st_uid == 0:
             path.chmod(0o711)
