@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import click
 import psycopg
 from click.testing import CliRunner
 
@@ -44,6 +47,24 @@ class Patient:
         assert checks[name]["fix"]
         for word in words:
             assert word in text
+        self.can_be_typed(checks[name]["fix"])
+
+    def can_be_typed(self, fix: str) -> None:
+        """Assert that an advice of a command exists, and that SQL does what the project's owner may do; it is undone."""
+        advice = fix.partition("  (")[0]
+        if advice.startswith("supabase-chunks "):
+            command: click.Command = cli
+            arguments = shlex.split(advice.partition(" && ")[0])[1:]
+            while isinstance(command, click.Group):
+                command = command.get_command(click.Context(command), arguments.pop(0)) or click.Command(None)
+            assert command.name, advice
+            with command.make_context(command.name, arguments):
+                return
+        # What stands in for an extension here is none, and what stands in for pg_cron runs as the superuser.
+        if advice.endswith(";") and not re.match("create extension|select pg_cancel_backend", advice):
+            with psycopg.connect(self.stack.postgres_url, autocommit=advice.startswith("vacuum")) as owner:
+                owner.execute(advice.encode())
+                owner.rollback()
 
     def type_fix(self, name: str) -> None:
         """Type the SQL that a check advises, as it stands and as the project's owner."""
