@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID, uuid4
 
 from . import operations, reads
@@ -15,6 +15,7 @@ from ._claim_life import Holder
 from ._flow import logger, sleep
 from ._outbox import Outbox
 from ._report import failed, log_fields
+from ._typed import Misfit
 from .chunk import HeldChunk, PermanentFailure
 from .errors import ChunksError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ._flow import Flow
+    from ._typed import Typed
     from .models import Claim
 
 _CLEANUP_EVERY = 30.0
@@ -50,6 +52,7 @@ class WorkerCore:
         concurrency: int,
         prefetch: int,
         lease_seconds: int | None,
+        payload: Typed[Any] | None = None,
     ) -> None:
         """Take the worker's options."""
         self.worker_id = worker_id
@@ -58,6 +61,7 @@ class WorkerCore:
         self.holder = Holder(lease_seconds)
         self.make_chunk: Callable[[Claim], HeldChunk] = HeldChunk
         self.outbox = Outbox(self.drop)
+        self._payload = payload
         self._held: dict[UUID, HeldChunk] = {}
         self._lock = threading.Lock()
         self._backoff = Backoff()
@@ -78,19 +82,30 @@ class WorkerCore:
         """Hold freshly claimed chunks; return those that can be run.
 
         One that cannot be read has failed for good: the handler would be told something else than was stored.
+        So has one whose payload is not of the type that was asked for.
         """
         chunks = [self.make_chunk(claim) for claim in claims]
         with self._lock:
             self._held.update({chunk._claim.claim_token: chunk for chunk in chunks})
         good = []
         for chunk in chunks:
-            flaws = chunk._claim.unreadable
-            if flaws:
-                failure = PermanentFailure(f"cannot be read: {'; '.join(flaws)}")
-                self.outbox.reports.append(failed(chunk, failure))
+            try:
+                self._read(chunk)
+            except Exception as error:
+                self.outbox.reports.append(failed(chunk, error))
             else:
                 good.append(chunk)
         return good
+
+    def _read(self, chunk: HeldChunk) -> None:
+        """Make of the payload what was asked for."""
+        if flaws := chunk._claim.unreadable:
+            raise PermanentFailure(f"cannot be read: {'; '.join(flaws)}")
+        if self._payload is not None:
+            try:
+                chunk._payload = self._payload.read(chunk._claim.payload)
+            except Misfit as misfit:
+                raise PermanentFailure(f"the payload {misfit}") from None
 
     def drop(self, chunk: HeldChunk) -> None:
         """Hold a chunk no longer."""

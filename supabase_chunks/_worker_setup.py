@@ -6,20 +6,23 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
 from ._flow import logger
+from ._typed import Typed
 from ._worker_core import WorkerCore
-from .chunk import Chunk
+from .chunk import AsyncChunk, Chunk, P
 
 if TYPE_CHECKING:
     from types import FrameType
 
-Handler: TypeAlias = Callable[[Chunk], object]
+Handler: TypeAlias = Callable[[Chunk[P]], object]
 """A function or a coroutine function of a chunk; what it returns is kept as the chunk's result."""
+AsyncHandler: TypeAlias = Callable[[AsyncChunk[P]], Awaitable[object]]
+"""A coroutine function of a chunk whose methods are awaited."""
 
 LINGER = 0.002
 """Seconds that a report waits for others: one call is less than many."""
@@ -32,6 +35,7 @@ class Options:
         self,
         handler: Callable[[Any], object],
         kinds: Sequence[str],
+        payload: Any,
         concurrency: int,
         prefetch: int,
         worker_id: str | None,
@@ -42,8 +46,12 @@ class Options:
         """Check them.
 
         Raises:
+            TypeError: The handler cannot be called.
             ValueError: One of them cannot be.
+            InvalidArgument: The type of payloads cannot be checked.
         """
+        if not callable(handler):
+            raise TypeError(f"handler must be a function of a chunk, not {type(handler).__name__}")
         if isinstance(kinds, str) or not kinds:
             raise ValueError("kinds must be a list of at least one kind")
         if concurrency < 1 or prefetch < 0:
@@ -59,6 +67,7 @@ class Options:
             concurrency=concurrency,
             prefetch=prefetch,
             lease_seconds=lease_seconds,
+            payload=None if payload is None else Typed(payload, "payload"),
         )
 
     def name_in_this_process(self) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from ._flow import logger
 from ._heartbeat import Heartbeat
 from ._report import failed, succeeded
-from ._worker_setup import LINGER, Handler, Options
+from ._worker_setup import LINGER, Options
 from .chunk import AsyncChunk, Chunk
 from .client import AsyncChunksClient
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from .chunk import HeldChunk
+    from ._worker_setup import AsyncHandler, Handler
+    from .chunk import HeldChunk, P
     from .client import ChunksClient
     from .models import Claim
 
@@ -31,12 +32,43 @@ class AsyncWorker:
         >>> await AsyncWorker(client, handler, kinds=["custom"], concurrency=100).run()
     """
 
+    @overload
     def __init__(
         self,
         client: AsyncChunksClient,
-        handler: Handler | Callable[[AsyncChunk], Awaitable[object]],
+        handler: Handler | AsyncHandler,
         *,
         kinds: Sequence[str],
+        payload: None = None,
+        concurrency: int = 4,
+        prefetch: int = 0,
+        worker_id: str | None = None,
+        lease_seconds: int | None = None,
+        grace: float = 30.0,
+        handle_signals: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        client: AsyncChunksClient,
+        handler: Handler[P] | AsyncHandler[P],
+        *,
+        kinds: Sequence[str],
+        payload: type[P],
+        concurrency: int = 4,
+        prefetch: int = 0,
+        worker_id: str | None = None,
+        lease_seconds: int | None = None,
+        grace: float = 30.0,
+        handle_signals: bool = True,
+    ) -> None: ...
+    def __init__(
+        self,
+        client: AsyncChunksClient,
+        handler: Callable[[Any], object],
+        *,
+        kinds: Sequence[str],
+        payload: Any = None,
         concurrency: int = 4,
         prefetch: int = 0,
         worker_id: str | None = None,
@@ -48,7 +80,7 @@ class AsyncWorker:
         if not isinstance(client, AsyncChunksClient):
             raise TypeError("an AsyncWorker needs an AsyncChunksClient; a Worker takes a ChunksClient")
         self._options = Options(
-            handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace, handle_signals
+            handler, kinds, payload, concurrency, prefetch, worker_id, lease_seconds, grace, handle_signals
         )
         self._core = self._options.core
         self._client = client

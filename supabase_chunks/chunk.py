@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copyreg
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _saved
 from ._claim_life import ClaimLife, Holder
@@ -19,13 +19,22 @@ if TYPE_CHECKING:
     from ._encode import JSON
     from .models import Claim
 
+if TYPE_CHECKING:
+    # Python's own has no default before 3.13.
+    from typing_extensions import TypeVar as TypeVarWithDefault
 
-class HeldChunk:
+    P = TypeVarWithDefault("P", default=dict[str, Any])
+else:
+    P = TypeVar("P")
+
+
+class HeldChunk(Generic[P]):
     """What `Chunk` and `AsyncChunk` have in common."""
 
     def __init__(self, claim: Claim, holder: Holder | None = None) -> None:
         """Take the claim, and who holds it."""
         self._claim = claim
+        self._payload: Any = claim.payload
         self._life = ClaimLife(claim, holder or Holder())
 
     @property
@@ -49,9 +58,10 @@ class HeldChunk:
         return self._claim.chunk_index
 
     @property
-    def payload(self) -> Any:
-        """What to do, a JSON object."""
-        return self._claim.payload
+    def payload(self) -> P:
+        """What to do: a JSON object, or what the worker was told to make of it (`payload=`)."""
+        payload: P = self._payload
+        return payload
 
     @property
     def job_payload(self) -> Any:
@@ -115,8 +125,8 @@ class HeldChunk:
         return f"<Chunk {self.index} of {self.job_id}, attempt {self.attempt} of {self.max_attempts}>"
 
 
-class Chunk(HeldChunk):
-    """A claimed chunk in a worker's hands.
+class Chunk(HeldChunk[P]):
+    """A claimed chunk in a worker's hands; a `Chunk[Page]`, if the worker makes a `Page` of each payload.
 
     A chunk may run more than once, as after a worker's death; exactly one completion is accepted. So write
     handlers that may be repeated, with `idempotency_key` where another system is told something, and save
@@ -162,7 +172,7 @@ class Chunk(HeldChunk):
         return self._driver
 
 
-class AsyncChunk(HeldChunk):
+class AsyncChunk(HeldChunk[P]):
     """What `AsyncWorker` gives to coroutine functions: a `Chunk` whose `save` and `state` are awaited.
 
     Example:

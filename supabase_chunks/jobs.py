@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from . import operations, reads
-from ._rpc import decode
+from ._loop import warn_of_blocking
 from ._show.words import describe
+from ._typed import Misfit, Typed
 from ._watch import Watch
+from .errors import UnexpectedResponse
 from .states import ChunkStatus
 
 if TYPE_CHECKING:
@@ -120,6 +122,7 @@ class Job(_Handle):
             >>> last
             100.0
         """
+        warn_of_blocking("watch()", "AsyncChunksClient's jobs")
         watch = Watch(self.id, self._driver.retry, interval=interval, timeout=timeout)
         while watch.last is None or not watch.last.ended:
             progress = self._driver.run_once(watch.poll())
@@ -157,6 +160,7 @@ class Job(_Handle):
         """
         from ._wait import Waiting
 
+        warn_of_blocking("wait()", "AsyncChunksClient's jobs")
         waiting = Waiting(self.id, self._driver.retry, interval=interval, timeout=timeout, progress=progress)
         try:
             while not waiting.is_over:
@@ -239,8 +243,12 @@ class Job(_Handle):
     def results(self, *, model: type[M] | None = None) -> list[Any] | list[M]:
         """Read the results of the completed chunks in their order, as JSON or as `model`.
 
+        Args:
+            model: A pydantic model, a dataclass, a TypedDict, or what else pydantic knows.
+
         Raises:
             JobNotFound: There is no such job, or it is not yours.
+            InvalidArgument: The `model` is nothing that can be checked.
             UnexpectedResponse: A result is not a `model`.
 
         Example:
@@ -252,7 +260,8 @@ class Job(_Handle):
             >>> done.results(), done.results(model=Page)
             ([{'rows': 12}], [Page(rows=12)])
         """
-        return _results(self.chunks(status=ChunkStatus.COMPLETED), model)
+        typed = None if model is None else Typed(model, "model")
+        return _results(self.chunks(status=ChunkStatus.COMPLETED), typed)
 
     def attempts(self) -> list[Attempt]:
         """Read the attempts that did not complete, each with its error, in the order of their ends.
@@ -387,7 +396,8 @@ class AsyncJob(_Handle):
     async def results(self, *, model: type[M]) -> list[M]: ...
     async def results(self, *, model: type[M] | None = None) -> list[Any] | list[M]:
         """Read the results of the completed chunks in their order, as JSON or as `model`."""
-        return _results(await self.chunks(status=ChunkStatus.COMPLETED), model)
+        typed = None if model is None else Typed(model, "model")
+        return _results(await self.chunks(status=ChunkStatus.COMPLETED), typed)
 
     async def attempts(self) -> list[Attempt]:
         """Read the attempts that did not complete, each with its error, in the order of their ends."""
@@ -406,10 +416,16 @@ class AsyncJob(_Handle):
         return _throughput(await self.chunks())
 
 
-def _results(chunks: list[ChunkRecord], model: type[M] | None) -> list[Any] | list[M]:
-    if model is None:
+def _results(chunks: list[ChunkRecord], typed: Typed[M] | None) -> list[Any] | list[M]:
+    if typed is None:
         return [chunk.result for chunk in chunks]
-    return [decode(model, chunk.result, f"chunk {chunk.chunk_index}") for chunk in chunks]
+    found: list[M] = []
+    for chunk in chunks:
+        try:
+            found.append(typed.read(chunk.result))
+        except Misfit as misfit:
+            raise UnexpectedResponse(f"the result of chunk {chunk.chunk_index} {misfit}") from None
+    return found
 
 
 def _timeline(job_id: UUID) -> Flow[Timeline]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Protocol, TextIO, TypeAlias
 
+from ._loop import in_notebook
 from ._show.characters import is_terminal
 from ._show.given import GivenRich, GivenTqdm, TqdmBar
 from ._show.notebook import Notebook
@@ -55,7 +56,7 @@ def open_display(option: ProgressOption, stream: TextIO | None = None) -> Displa
     if option is not True:
         return _given(option)
     stream = stream or sys.stderr
-    if _in_notebook():
+    if in_notebook():
         return Notebook()
     if stream is None:  # as under pythonw
         return Silent()
@@ -100,10 +101,3 @@ class Callback(Silent):
     def update(self, progress: Progress) -> None:
         """Call the function."""
         self._function(progress)
-
-
-def _in_notebook() -> bool:
-    """Whether a Jupyter kernel runs us; IPython in a terminal has a terminal."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and hasattr(shell, "kernel")

@@ -12,19 +12,21 @@ import inspect
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 from ._flow import logger
 from ._heartbeat import Heartbeat
+from ._loop import warn_of_blocking
 from ._report import Report, failed, succeeded
-from ._worker_setup import LINGER, Handler, Options
+from ._worker_setup import LINGER, Options
 from .chunk import Chunk
 from .client import ChunksClient
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from .chunk import HeldChunk
+    from ._worker_setup import Handler
+    from .chunk import HeldChunk, P
     from .models import Claim
 
 _POLL_SIGNALS = 0.5
@@ -40,12 +42,43 @@ class Worker:
         2
     """
 
+    @overload
     def __init__(
         self,
         client: ChunksClient,
         handler: Handler,
         *,
         kinds: Sequence[str],
+        payload: None = None,
+        concurrency: int = 4,
+        prefetch: int = 0,
+        worker_id: str | None = None,
+        lease_seconds: int | None = None,
+        grace: float = 30.0,
+        handle_signals: bool = True,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        client: ChunksClient,
+        handler: Handler[P],
+        *,
+        kinds: Sequence[str],
+        payload: type[P],
+        concurrency: int = 4,
+        prefetch: int = 0,
+        worker_id: str | None = None,
+        lease_seconds: int | None = None,
+        grace: float = 30.0,
+        handle_signals: bool = True,
+    ) -> None: ...
+    def __init__(
+        self,
+        client: ChunksClient,
+        handler: Callable[[Any], object],
+        *,
+        kinds: Sequence[str],
+        payload: Any = None,
         concurrency: int = 4,
         prefetch: int = 0,
         worker_id: str | None = None,
@@ -59,6 +92,8 @@ class Worker:
             client: The project.
             handler: A function of a `Chunk`, or a coroutine function (each call then has its own event loop).
             kinds: Whose chunks to run.
+            payload: What to make of each payload: a pydantic model, a dataclass, a TypedDict, or what else
+                pydantic knows. A chunk whose payload is not one has failed for good, with the fields named.
             concurrency: How many at once.
             prefetch: How many to hold beyond those; more throughput for short chunks.
             worker_id: What to call it; host, process and a random part unless given.
@@ -70,7 +105,7 @@ class Worker:
         if not isinstance(client, ChunksClient):
             raise TypeError("a Worker needs a ChunksClient; an AsyncWorker takes an AsyncChunksClient")
         self._options = Options(
-            handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace, handle_signals
+            handler, kinds, payload, concurrency, prefetch, worker_id, lease_seconds, grace, handle_signals
         )
         self._core = self._options.core
         self._client = client
@@ -114,6 +149,7 @@ class Worker:
             >>> worker.stop()
             >>> thread.join()
         """
+        warn_of_blocking("run()", "AsyncWorker")
         return self._work_through(until_idle=False)
 
     def run_until_idle(self) -> int:
@@ -127,6 +163,7 @@ class Worker:
             >>> job.results()
             [1, 2]
         """
+        warn_of_blocking("run_until_idle()", "AsyncWorker")
         return self._work_through(until_idle=True)
 
     def stop(self) -> None:

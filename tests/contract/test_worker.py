@@ -11,11 +11,14 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from collections import Counter
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from pydantic import BaseModel, field_validator
 
 import supabase_chunks as sc
 from tests.contract.conftest import both, done, worker_for
@@ -446,10 +449,81 @@ def test_wrong_options_are_refused_at_once(sync_client: sc.ChunksClient) -> None
     for options in ({"kinds": []}, {"kinds": "custom"}, {"kinds": ["k"], "concurrency": 0}):
         with pytest.raises(ValueError, match="must be"):
             sc.Worker(sync_client, print, **options)  # type: ignore[arg-type]  # the very mistakes
+    for handler in ({"custom": print}, None, "tasks:handler"):
+        with pytest.raises(TypeError, match="handler must be a function of a chunk, not "):
+            sc.Worker(sync_client, handler, kinds=["k"])  # type: ignore[call-overload]  # as above
+    with pytest.raises(sc.InvalidArgument, match="payload must be a type"):
+        sc.Worker(sync_client, print, kinds=["k"], payload={"k": dict})  # type: ignore[call-overload]  # as above
     with pytest.raises(TypeError, match="AsyncWorker"):
         sc.Worker(sc.AsyncChunksClient("http://localhost", "k"), print, kinds=["k"])  # type: ignore[arg-type]  # as above
     with pytest.raises(TypeError, match="AsyncChunksClient"):
         sc.AsyncWorker(sync_client, print, kinds=["k"])  # type: ignore[arg-type]  # as above
+
+
+class Page(BaseModel):
+    page: int
+    since: date | None = None
+
+    @field_validator("page")
+    @classmethod
+    def _known(cls, page: int) -> int:
+        if page == 404:
+            raise KeyError("the list of pages is away")
+        return page
+
+
+async def test_a_handler_gets_payloads_of_the_type_asked_for(client: Any, kind: str) -> None:
+    seen: list[Page] = []
+
+    def handler(chunk: sc.Chunk[Page]) -> int:
+        seen.append(chunk.payload)
+        return chunk.payload.page
+
+    payloads = [
+        {"page": 1, "since": "2026-01-31"},
+        {"page": "hunter2"},
+        {"pages": 3},
+        {"page": 4},
+        {"page": 404},
+    ]
+    job = await done(client.trigger_sync(kind, chunks=payloads, max_retries=1))
+    await done(worker_for(client, handler, kinds=[kind], payload=Page).run_until_idle())
+    assert sorted(seen, key=lambda page: page.page) == [Page(page=1, since=date(2026, 1, 31)), Page(page=4)]
+    good, text, name, fine, away = await done(job.chunks())
+    assert (good.result, fine.result) == (1, 4)
+    assert (text.status, text.attempts) == (name.status, name.attempts) == ("failed", 1)
+    assert text.error.startswith("the payload does not fit Page: page: Input should be a valid integer")
+    assert name.error == "the payload does not fit Page: page: Field required"
+    assert not [chunk.error for chunk in (text, name) if "hunter2" in chunk.error]
+    # What a validator of the user's stumbles over is tried again, as what a handler does.
+    assert (away.status, away.attempts) == ("failed", 2)
+    assert "the list of pages is away" in away.error
+
+
+async def test_results_of_another_type_are_named_and_not_shown(client: Any, kind: str) -> None:
+    job = await start(client, kind, 1)
+    await done(worker_for(client, lambda chunk: {"page": "hunter2"}, kinds=[kind]).run_until_idle())
+    with pytest.raises(
+        sc.UnexpectedResponse, match="the result of chunk 0 does not fit Page: page: "
+    ) as caught:
+        await done(job.results(model=Page))
+    assert "hunter2" not in f"{caught.value!r} {caught.value.body}"
+    with pytest.raises(sc.InvalidArgument, match="model must be a type"):
+        await done(job.results(model="Page"))
+
+
+async def test_waiting_warns_where_it_blocks_an_event_loop(sync_client: sc.ChunksClient, kind: str) -> None:
+    job = sync_client.trigger_sync(kind, chunks=[{}])
+    worker = sc.Worker(sync_client, lambda chunk: None, kinds=[kind])
+    with pytest.warns(RuntimeWarning, match=r"run_until_idle\(\) blocks .* AsyncWorker") as caught:
+        worker.run_until_idle()
+    assert caught[0].filename == __file__
+    for wait in (job.wait, lambda: list(job.watch())):
+        with pytest.warns(RuntimeWarning, match="blocks .* AsyncChunksClient"):
+            wait()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        await asyncio.to_thread(job.wait)
 
 
 async def test_a_publishable_key_cannot_work(stack: LocalStack, kind: str) -> None:

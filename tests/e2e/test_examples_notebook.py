@@ -92,3 +92,15 @@ def test_nothing_of_a_machine_is_saved() -> None:
             assert not ADDRESSES.search("\n".join(texts))
             assert output.output_type != "error"
             assert output.get("name") != "stderr"
+
+
+def test_waiting_in_a_cell_warns_of_nothing_though_a_loop_runs() -> None:
+    cell = """
+import asyncio, warnings
+from supabase_chunks._loop import warn_of_blocking
+warnings.simplefilter("error")
+assert asyncio.get_running_loop()
+warn_of_blocking("wait()", "another")
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3", record_timing=False).execute()

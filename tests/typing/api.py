@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
-from typing import Any, assert_type
+from typing import Any, TypedDict, assert_type
 from uuid import UUID
 
 import httpx
 from pydantic import BaseModel
 
 from supabase_chunks import (
+    AsyncChunk,
     AsyncChunksClient,
     AsyncJob,
     AsyncWorker,
@@ -38,7 +39,13 @@ from supabase_chunks import (
 
 
 class Page(BaseModel):
-    """A result."""
+    """A payload, and a result."""
+
+    rows: int
+
+
+class Shape(TypedDict):
+    """A payload that stays a dictionary."""
 
     rows: int
 
@@ -116,6 +123,7 @@ async def asynchronous(client: AsyncChunksClient) -> None:
 def function(chunk: Chunk) -> Result:
     """Handle a chunk."""
     assert_type(chunk.attempt, int)
+    assert_type(chunk.payload, dict[str, Any])
     assert_type(chunk.job_id, UUID)
     assert_type(chunk.idempotency_key, str)
     assert_type(chunk.cancel_requested, bool)
@@ -128,12 +136,40 @@ async def coroutine(chunk: Chunk) -> dict[str, int]:
     return {"index": chunk.index}
 
 
+def paged(chunk: Chunk[Page]) -> int:
+    """Handle a chunk whose payload is a page."""
+    assert_type(chunk.payload, Page)
+    return chunk.payload.rows
+
+
+async def paged_async(chunk: AsyncChunk[Page]) -> int:
+    """Handle one whose methods are awaited."""
+    assert_type(chunk.payload, Page)
+    await chunk.save({"row": 1})
+    return chunk.payload.rows
+
+
+def shaped(chunk: Chunk[Shape]) -> int:
+    """Handle a chunk whose payload stays a dictionary."""
+    assert_type(chunk.payload["rows"], int)
+    return chunk.payload["rows"]
+
+
 def workers(client: ChunksClient, asynchronous_client: AsyncChunksClient) -> None:
     """Set up workers."""
     assert_type(Worker(client, function, kinds=["custom"]).run_until_idle(), int)
     Worker(client, coroutine, kinds=["custom"], concurrency=8, prefetch=8)
     AsyncWorker(asynchronous_client, coroutine, kinds=["custom"])
     AsyncWorker(asynchronous_client, function, kinds=["custom"]).stop()
+    Worker(client, lambda chunk: chunk.payload["page"], kinds=["custom"])
+    Worker(client, paged, kinds=["custom"], payload=Page)
+    Worker(client, shaped, kinds=["custom"], payload=Shape)
+    Worker(client, lambda chunk: chunk.payload.rows, kinds=["custom"], payload=Page)
+    AsyncWorker(asynchronous_client, paged, kinds=["custom"], payload=Page)
+    AsyncWorker(asynchronous_client, paged_async, kinds=["custom"], payload=Page)
+    Worker(client, paged, kinds=["custom"])  # type: ignore[arg-type]  # nobody makes pages of the payloads
+    Worker(client, paged, kinds=["custom"], payload=Shape)  # type: ignore[arg-type]  # no pages either
+    Worker(client, {"custom": paged}, kinds=["custom"])  # type: ignore[call-overload]  # no function
 
 
 def failures(job: Job) -> None:

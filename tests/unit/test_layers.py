@@ -18,7 +18,7 @@ NAME = PACKAGE.name
 
 # From the bottom to the top; a folder stands for all of its files. Within a line there may be arrows, no circles.
 LAYERS = [
-    {"states", "errors", "_bounds", "_secrets", "_hints", "_nearest"},
+    {"states", "errors", "_bounds", "_secrets", "_hints", "_nearest", "_loop", "_typed"},
     {"_show"},
     {"models", "_unreadable"},
     {"_encode", "_flow", "_credentials", "_roles", "_network", "assets"},
