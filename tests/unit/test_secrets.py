@@ -148,6 +148,7 @@ COMMANDS: dict[str, list[str]] = {
     "worker": ["os:getcwd", "--kind", "custom"],
     "cleanup": [],
     "purge": [],
+    "email": ["login", "google", "work", "--client-id", "id", "--no-browser", "--timeout", "0.1s"],
 }
 ON_THIS_MACHINE = {"demo", "local", "init", "new"}
 

@@ -41,6 +41,7 @@ EXACT = {
     *("save_sync_kind", "remove_sync_kind", "save_sync_state", "save_email_account", "remove_email_account"),
     *("plan_email_folder", "save_synced_emails", "save_email_flags", "save_email_folders"),
     *("update_email_folder", "renumber_email_folder", "adopt_moved_emails"),
+    *("begin_email_token", "save_email_token", "refuse_email_token"),
 }
 
 
