@@ -55,6 +55,15 @@ begin
 end
 $$;
 
+create or replace function chunk_private.kinds_asked_one_by_one()
+returns int
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select 500; $$;
+comment on function chunk_private.kinds_asked_one_by_one is
+  'For so many kinds a claim asks each lane whether something waits there; for more it steps through the lanes in which something does.';
+
 create or replace function chunk_private.due_lanes(kinds text[], from_lane bigint, how_many int)
 returns bigint[]
 language plpgsql
@@ -63,7 +72,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-  -- Steps from one lane to the next that is in the claim index; what is beyond how_many is not read.
+  -- Some hundred kinds: each of their lanes is asked, so that what waits for others costs nothing
+  if cardinality(kinds) <= chunk_private.kinds_asked_one_by_one() then
+    return array(
+      select l.id
+      from unnest(kinds) k (kind)
+      cross join lateral (select n.id from chunk_private.lanes n where n.kind = k.kind and n.id >= from_lane offset 0) l
+      cross join lateral (
+        select from chunk_private.slots s where s.lane = l.id and not s.claimed and s.ready_at <= now() order by s.ready_at limit 1
+      ) w
+      order by l.id limit how_many
+    );
+  end if;
+  -- Else steps from one lane to the next that is in the claim index; what is beyond how_many is not read.
   return array(
     with recursive waiting (lane, ready_at) as (
       (select s.lane, s.ready_at from chunk_private.slots s where not s.claimed and s.lane >= from_lane order by s.lane, s.ready_at limit 1)
@@ -107,8 +128,11 @@ begin
       where j.id = job_id and case when kinds is null then k.handler is not null else k.kind = any (kinds) end
     );
     return;
-  elsif kinds is null and (select count(*) from (select from public.sync_kinds k where k.handler is not null limit 65) l) < 65 then
-    kinds := array(select k.kind from public.sync_kinds k where k.handler is not null);
+  elsif kinds is null then
+    kinds := array(select k.kind from public.sync_kinds k where k.handler is not null limit chunk_private.kinds_asked_one_by_one() + 1);
+    if cardinality(kinds) > chunk_private.kinds_asked_one_by_one() then
+      kinds := null;
+    end if;
   end if;
   if cardinality(kinds) < 65 then
     return;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -72,27 +73,39 @@ def cpu(session: Session) -> int:
 
 @pytest.fixture(scope="module")
 def sizes(cluster: Cluster) -> Iterator[dict[str, Database]]:
-    """Five kinds, and five thousand, in which few chunks wait, or some in each."""
-    with cluster.database() as few, cluster.database() as many, cluster.database() as full:
-        for database, kinds, waiting, each in ((few, 5, 5, 100), (many, 5000, 3, 100), (full, 5000, 5000, 1)):
-            session = database.connect()
-            fill(session, kinds)
-            wait(session, kinds - waiting + 1, kinds, each=each)
-            database.connect("supabase_admin").execute("vacuum analyze")
-        yield {"few": few, "many": many, "full": full}
+    """Five kinds, and five thousand, in which few chunks wait, or some in each, most of them for Python workers or not."""
+    with ExitStack() as opened:
+        made: dict[str, Database] = {}
+        for name, kinds, with_handler, waiting, each in (
+            ("few", 5, 5, 5, 100),
+            ("many", 5000, 5000, 3, 100),
+            ("full", 5000, 5000, 5000, 1),
+            ("others", 5000, 100, 3, 100),
+        ):
+            made[name] = opened.enter_context(cluster.database())
+            session = made[name].connect()
+            fill(session, kinds, with_handler=with_handler)
+            wait(session, with_handler - waiting + 1, with_handler, each=each)
+            if with_handler < kinds:
+                wait(session, with_handler + 1, kinds)
+            made[name].connect("supabase_admin").execute("vacuum analyze")
+        yield made
 
 
 CLAIMS: dict[str, Callable[[Session], Any]] = {
     "one": lambda session: session.claimed(kinds=None),
     "a batch": lambda session: session.call("claim_chunk_jobs_safe", worker_id="w", batch_size=1)[0],
     "by job": lambda session: session.claimed(
-        session.value("select s.job_id::text from chunk_private.slots s where not s.claimed limit 1"),
+        session.value(
+            "select s.job_id::text from chunk_private.slots s join public.sync_jobs j on j.id = s.job_id"
+            " join public.sync_kinds k on k.kind = j.kind and k.handler is not null where not s.claimed limit 1"
+        ),
         kinds=None,
     ),
 }
 
 
-@pytest.mark.parametrize("size", ["many", "full"])
+@pytest.mark.parametrize("size", ["many", "full", "others"])
 @pytest.mark.parametrize("name", CLAIMS)
 def test_a_claim_costs_with_5000_kinds_what_it_costs_with_five(
     sizes: dict[str, Database], size: str, name: str
