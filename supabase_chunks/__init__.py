@@ -55,6 +55,7 @@ from .states import ChunkStatus, JobStatus, Outcome
 if TYPE_CHECKING:
     from ._unreadable import Unreadable
     from .async_worker import AsyncWorker
+    from .health import Health
     from .models import (
         Attempt,
         ChunkRecord,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
         Kind,
         Lease,
         Progress,
+        Purged,
     )
     from .throughput import Throughput
     from .timeline import Timeline
@@ -92,6 +94,7 @@ __all__ = [
     "EmailAccount",
     "EmailFolder",
     "FunctionsNotInstalled",
+    "Health",
     "InstallError",
     "InvalidArgument",
     "InvalidState",
@@ -113,6 +116,7 @@ __all__ = [
     "PermanentFailure",
     "PermissionDenied",
     "Progress",
+    "Purged",
     "RateLimited",
     "RequestTimeout",
     "RequestTooLarge",
@@ -142,9 +146,11 @@ _LATER = {
     "Completion": "models",
     "EmailAccount": "models",
     "EmailFolder": "models",
+    "Health": "health",
     "Kind": "models",
     "Lease": "models",
     "Progress": "models",
+    "Purged": "models",
     "Throughput": "throughput",
     "Timeline": "timeline",
     "Unreadable": "_unreadable",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ._rpc import decode, decode_list
 
 if TYPE_CHECKING:
+    from .health import Health
     from .models import (
         Attempt,
         ChunkRecord,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         Kind,
         Lease,
         Progress,
+        Purged,
     )
 
 
@@ -109,3 +111,17 @@ def as_email_folders(data: object, what: str) -> list[EmailFolder]:
     from .models import EmailFolder
 
     return decode_list(EmailFolder, data, what)
+
+
+def as_health(data: object, what: str) -> Health:
+    """Return an answer as how an installation is."""
+    from .health import Health
+
+    return decode(Health, data, what)
+
+
+def as_purged(data: object, what: str) -> Purged:
+    """Return an answer as what was deleted."""
+    from .models import Purged
+
+    return decode(Purged, data, what)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import httpx
     import supabase
 
-    from .models import Kind
+    from .health import Health
+    from .models import Kind, Purged
     from .states import JobStatus, JobStatusName
 
 T = TypeVar("T")
@@ -332,7 +333,7 @@ class ChunksClient:
         """
         return self._driver.run(reads.list_kinds())
 
-    def configure(self, project_url: str, processor_key: str) -> dict[str, Any]:
+    def configure(self, project_url: str, processor_key: str) -> Health:
         """Write the URL and the key that the database's webhooks use into Vault; return the health.
 
         Args:
@@ -340,7 +341,7 @@ class ChunksClient:
             processor_key: A secret key of the project; it is never returned.
 
         Example:
-            >>> client.configure(url, key)["configured"]["processor_key"]
+            >>> client.configure(url, key).configured.processor_key
             True
         """
         flow = operations.configure_chunk_processing(project_url=project_url, processor_key=processor_key)
@@ -368,22 +369,22 @@ class ChunksClient:
         only = None if job_id is None else as_uuid(job_id, "job_id")
         return self._driver.run(operations.trigger_next_chunk_processing(parent_sync_job_id=only))
 
-    def purge(self, *, older_than: timedelta | None = None, batch_size: int | None = None) -> dict[str, Any]:
-        """Delete ended jobs (of more than 30 days ago) in one batch; return `jobs`, `chunks` and `more`.
+    def purge(self, *, older_than: timedelta | None = None, batch_size: int | None = None) -> Purged:
+        """Delete ended jobs (of more than 30 days ago) in one batch.
 
         Example:
-            >>> client.purge(older_than=timedelta(days=365))["jobs"]
+            >>> client.purge(older_than=timedelta(days=365)).jobs
             0
         """
         return self._driver.run(operations.purge_sync_jobs(older_than=older_than, batch_size=batch_size))
 
-    def health(self) -> dict[str, Any]:
+    def health(self) -> Health:
         """Read how the installation is: extensions, settings, webhooks and their outcomes, stalled jobs.
 
         Needs a secret key.
 
         Example:
-            >>> client.health()["configured"]["project_url"]
+            >>> client.health().configured.project_url
             True
         """
         return self._driver.run(operations.chunk_system_health())
@@ -593,7 +594,7 @@ class AsyncChunksClient:
         """Read the kinds."""
         return await self._driver.run(reads.list_kinds())
 
-    async def configure(self, project_url: str, processor_key: str) -> dict[str, Any]:
+    async def configure(self, project_url: str, processor_key: str) -> Health:
         """Write the URL and the key that the database's webhooks use into Vault; return the health."""
         flow = operations.configure_chunk_processing(project_url=project_url, processor_key=processor_key)
         return await self._driver.run(flow)
@@ -607,15 +608,13 @@ class AsyncChunksClient:
         only = None if job_id is None else as_uuid(job_id, "job_id")
         return await self._driver.run(operations.trigger_next_chunk_processing(parent_sync_job_id=only))
 
-    async def purge(
-        self, *, older_than: timedelta | None = None, batch_size: int | None = None
-    ) -> dict[str, Any]:
-        """Delete ended jobs (of more than 30 days ago) in one batch; return `jobs`, `chunks` and `more`."""
+    async def purge(self, *, older_than: timedelta | None = None, batch_size: int | None = None) -> Purged:
+        """Delete ended jobs (of more than 30 days ago) in one batch."""
         return await self._driver.run(
             operations.purge_sync_jobs(older_than=older_than, batch_size=batch_size)
         )
 
-    async def health(self) -> dict[str, Any]:
+    async def health(self) -> Health:
         """Read how the installation is."""
         return await self._driver.run(operations.chunk_system_health())
 

@@ -23,14 +23,17 @@ __all__ = [
     "Lease",
     "Outcome",
     "Progress",
+    "Purged",
 ]
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
+    """What they have in common."""
+
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
-class Progress(_Model):
+class Progress(Model):
     """How far a sync job is, read in one snapshot.
 
     Example:
@@ -85,7 +88,7 @@ class Progress(_Model):
         return progress_line(self)
 
 
-class ChunkRecord(_Model):
+class ChunkRecord(Model):
     """A row of `chunk_processing_queue`."""
 
     id: int
@@ -120,7 +123,7 @@ class ChunkRecord(_Model):
         return self.completed_at - self.started_at
 
 
-class Attempt(_Model):
+class Attempt(Model):
     """An attempt at a chunk that did not complete it."""
 
     id: int
@@ -137,7 +140,7 @@ class Attempt(_Model):
     ended_at: datetime
 
 
-class Claim(_Model):
+class Claim(Model):
     """A chunk that was claimed: what to do, and the token that proves who may report on it."""
 
     chunk_id: int
@@ -167,7 +170,7 @@ class Claim(_Model):
         ]
 
 
-class Completion(_Model):
+class Completion(Model):
     """The answer to a report on a chunk."""
 
     outcome: Outcome
@@ -182,7 +185,7 @@ class Completion(_Model):
     message: str | None = None
 
 
-class Lease(_Model):
+class Lease(Model):
     """The answer to a heartbeat."""
 
     ok: bool
@@ -192,7 +195,7 @@ class Lease(_Model):
     chunk_id: int | None = None
 
 
-class Kind(_Model):
+class Kind(Model):
     """A row of `sync_kinds`: a sort of sync and its limits."""
 
     kind: str
@@ -205,7 +208,16 @@ class Kind(_Model):
     user_startable: bool = False
 
 
-class EmailAccount(_Model):
+class Purged(Model):
+    """What a call of `purge` has deleted."""
+
+    jobs: int
+    chunks: int
+    more: bool
+    """Whether there is more to delete."""
+
+
+class EmailAccount(Model):
     """A row of `email_accounts`; passwords and tokens are in Vault and are never read back."""
 
     id: UUID
@@ -223,7 +235,7 @@ class EmailAccount(_Model):
     updated_at: datetime | None = None
 
 
-class EmailFolder(_Model):
+class EmailFolder(Model):
     """A row of `email_folders`: a folder of an e-mail account, and how far it is synced."""
 
     folder: str

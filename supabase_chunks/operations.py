@@ -12,10 +12,12 @@ from ._answers import (
     as_claims,
     as_completion,
     as_completions,
+    as_health,
     as_kind,
     as_lease,
     as_leases,
     as_progress,
+    as_purged,
 )
 from ._flow import Call, Flow, paged, send
 from ._rpc import call, decode, decode_uuid
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from ._encode import JSON
-    from .models import Attempt, Claim, Completion, Kind, Lease, Progress
+    from .health import Health
+    from .models import Attempt, Claim, Completion, Kind, Lease, Progress, Purged
 
 T = TypeVar("T")
 
@@ -62,10 +65,10 @@ def remove_sync_kind(*, kind: str) -> Flow[bool]:
     return decode(bool, (yield from send(call("remove_sync_kind", kind=kind))), "remove_sync_kind")
 
 
-def configure_chunk_processing(*, project_url: str, processor_key: str) -> Flow[dict[str, Any]]:
+def configure_chunk_processing(*, project_url: str, processor_key: str) -> Flow[Health]:
     """Write the URL and the key that webhooks use into Vault."""
     request = call("configure_chunk_processing", project_url=project_url, processor_key=processor_key)
-    return decode(dict[str, Any], (yield from send(request)), "configure_chunk_processing")
+    return as_health((yield from send(request)), "configure_chunk_processing")
 
 
 def start_sync_job(
@@ -358,18 +361,16 @@ def remove_email_account(*, name: str, owner_id: UUID | None = None) -> Flow[boo
     return decode(bool, answer, "remove_email_account")
 
 
-def purge_sync_jobs(
-    *, older_than: timedelta | None = None, batch_size: int | None = None
-) -> Flow[dict[str, Any]]:
+def purge_sync_jobs(*, older_than: timedelta | None = None, batch_size: int | None = None) -> Flow[Purged]:
     """Delete ended jobs, at most about `batch_size` chunks of them."""
     seconds = None if older_than is None else f"{older_than.total_seconds()} seconds"
     answer = yield from send(call("purge_sync_jobs", older_than=seconds, batch_size=batch_size))
-    return decode(dict[str, Any], answer, "purge_sync_jobs")
+    return as_purged(answer, "purge_sync_jobs")
 
 
-def chunk_system_health() -> Flow[dict[str, Any]]:
+def chunk_system_health() -> Flow[Health]:
     """Read how the installation is."""
-    return decode(dict[str, Any], (yield from send(call("chunk_system_health"))), "chunk_system_health")
+    return as_health((yield from send(call("chunk_system_health"))), "chunk_system_health")
 
 
 def _as_many(asked: list[JSON], answers: list[T]) -> list[T]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
@@ -14,6 +14,7 @@ from .failures import USAGE, Failure
 from .output import as_json, echo, facts
 
 if TYPE_CHECKING:
+    from supabase_chunks.health import Health
     from supabase_chunks.install import Project
 
 # How the database of the official CLI's Docker stack reaches its API; 127.0.0.1 is the database itself there.
@@ -58,7 +59,7 @@ def configure(project_url: str | None, docker: bool, json_: bool) -> None:
             click.echo(f"! {warning}", err=True)
     health = client.configure(target, os.environ.get("CHUNK_PROCESSOR_KEY") or key)
     if json_:
-        click.echo(as_json(health))
+        click.echo(as_json(health.model_dump(mode="json")))
         return
     echo(_summary(target, health))
     click.echo("Check the whole with: supabase-chunks doctor", err=True)
@@ -85,9 +86,8 @@ def _is_elsewhere(url: str, key: str, project: Project | None) -> bool:
     from supabase_chunks.errors import TransportError
 
     try:
-        # The migrations are older than this package when it does not say.
         with ChunksClient(url, key, retry=Retry(attempts=1)) as client:
-            address = client.health().get("server_address", "unknown")
+            address = client.health().server_address
     except TransportError:
         # Not started yet; but it is known where `supabase start` has the API.
         ports = {_DOCKER_PORT} | ({project.api_port} if project else set())
@@ -113,14 +113,13 @@ def _refuse(url: str, *, named: bool) -> None:
     )
 
 
-def _summary(url: str, health: dict[str, Any]) -> list[str]:
-    extensions, watchdog = health.get("extensions", {}), health.get("watchdog", {})
+def _summary(url: str, health: Health) -> list[str]:
     missing = "missing: create extension"
     return facts(
         [
             ("webhooks go to", url),
-            ("pg_net", extensions.get("pg_net") or f"{missing} pg_net with schema extensions;"),
-            ("pg_cron", extensions.get("pg_cron") or f"{missing} pg_cron with schema pg_catalog;"),
-            ("watchdog", str(watchdog.get("schedule") or "not scheduled")),
+            ("pg_net", health.extensions.get("pg_net") or f"{missing} pg_net with schema extensions;"),
+            ("pg_cron", health.extensions.get("pg_cron") or f"{missing} pg_cron with schema pg_catalog;"),
+            ("watchdog", health.watchdog.schedule or "not scheduled"),
         ]
     )

@@ -82,10 +82,10 @@ def purge(older_than: timedelta, batch_size: int, json_: bool) -> None:
     jobs = chunks = 0
     while True:
         answer = client.purge(older_than=older_than, batch_size=batch_size)
-        jobs += answer["jobs"]
-        chunks += answer["chunks"]
+        jobs += answer.jobs
+        chunks += answer.chunks
         # A job that somebody is reopening stays, and is no reason to go round for ever.
-        if not answer["more"] or not answer["jobs"] + answer["chunks"]:
+        if not answer.more or not answer.jobs + answer.chunks:
             break
     if json_:
         click.echo(as_json({"jobs": jobs, "chunks": chunks}))

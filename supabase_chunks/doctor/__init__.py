@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supabase_chunks.doctor import health, reach
+from supabase_chunks.doctor import edge, health, reach
 from supabase_chunks.doctor.check import PROCESSOR, PUSH, Check, Limits, version_check
 from supabase_chunks.errors import (
     AuthenticationError,
@@ -52,21 +52,27 @@ def examine(
     try:
         state = client.health()
         kinds = client.kinds()
+        is_edge_needed = edge.is_needed(client, state, kinds)
     except ChunksError as error:
         yield _no_answer(error, url)
         return
-    yield Check("database", True, f"{url} answers, PostgreSQL {state['postgres']}")
-    yield version_check("migrations", state["version"], version, PUSH)
+    yield Check("database", True, f"{url} answers, PostgreSQL {state.postgres}")
+    yield version_check("migrations", state.version, version, PUSH)
     yield from reach.grants(url, key, http)
     yield health.writes(state)
-    yield from health.extensions(state)
+    yield health.extension(state, "pg_cron")
     yield health.watchdog(state)
-    yield health.vault(state, url)
     limits = limits or Limits()
-    handlers = sorted({kind.handler for kind in kinds if kind.handler} - {PROCESSOR})
-    for name in [PROCESSOR, *handlers]:
-        yield reach.function(name, url, key, http, version, limits)
-    yield health.webhooks(state)
+    if is_edge_needed:
+        yield health.extension(state, "pg_net")
+        yield health.extension(state, "supabase_vault")
+        yield health.vault(state, url)
+        handlers = sorted({kind.handler for kind in kinds if kind.handler} - {PROCESSOR})
+        for name in [PROCESSOR, *handlers]:
+            yield reach.function(name, url, key, http, version, limits)
+        yield health.webhooks(state)
+    else:
+        yield from edge.unneeded(state)
     yield from health.jobs(state, limits)
     yield health.users(state)
     yield health.healed(state)

@@ -295,10 +295,10 @@ async def test_wait_says_that_a_kind_without_handler_needs_a_worker(
 
 async def test_maintenance_calls_answer(client: Any, kind: str) -> None:
     health = await done(client.health())
-    assert health["extensions"]
+    assert health.extensions
     assert await done(client.cleanup_stuck_chunks()) >= 0
     assert await done(client.trigger_next_chunk_processing()) == 0
-    assert set(await done(client.purge())) == {"jobs", "chunks", "more"}
+    assert (await done(client.purge())).more is False
     assert kind in [known.kind for known in await done(client.kinds())]
 
 

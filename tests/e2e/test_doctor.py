@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 from click.testing import CliRunner
 
+from supabase_chunks import Worker
 from supabase_chunks.cli import cli
 from supabase_chunks.doctor import reach
 from supabase_chunks.local import LocalStack
@@ -186,6 +188,62 @@ def test_dead_rows_pile_up(patient: Patient) -> None:
         job.cancel()
     until(lambda: not patient.examine("--max-dead-rows", "10")[1]["dead rows"]["ok"])
     patient.finds("dead rows", "in the queue", "vacuum", options=("--max-dead-rows", "10"))
+
+
+class TestPythonWorkersOnly:
+    """A project in which nobody has deployed a function, nor configured webhooks."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def patient() -> Iterator[Patient]:
+        with LocalStack(functions=None) as stack:
+            patient = Patient(stack)
+            patient.execute("delete from vault.secrets")
+            yield patient
+
+    def test_it_is_well_without_what_only_edge_functions_need(self, patient: Patient) -> None:
+        patient.client.save_kind("reports")
+        job = patient.client.trigger_sync("reports", chunks=[{"page": 1}])
+        Worker(patient.client, lambda chunk: None, kinds=["reports"]).run_until_idle()
+        assert job.wait().completed_chunks == 1
+        code, checks = patient.examine()
+        assert code == 0, checks
+        assert not [check for check in checks.values() if check["fix"]]
+        for name in ("vault", "functions"):
+            assert "no kind in use has an Edge Function" in checks[name]["detail"]
+
+    @pytest.mark.parametrize(
+        ("name", "function"), [("pg_net", "net.http_post"), ("supabase_vault", "vault.create_secret")]
+    )
+    def test_so_it_is_without_their_extensions(self, patient: Patient, name: str, function: str) -> None:
+        schema, _, renamed = function.partition(".")
+        moved = f"drop extension if exists {name};; alter function {function} rename to gone"
+        with patient.ill(moved, f"alter function {schema}.gone rename to {renamed}"):
+            code, checks = patient.examine()
+        assert code == 0, checks
+        assert checks[name]["detail"].startswith("missing, and not needed")
+
+    @pytest.mark.parametrize("begun", ["a kind with a handler", "an email account", "an email sync"])
+    def test_with_the_first_edge_kind_all_is_looked_at(self, patient: Patient, begun: str) -> None:
+        client = patient.client
+        if begun == "a kind with a handler":
+            client.save_kind("orders", handler="sync-orders")
+        elif begun == "an email account":
+            client.email.save_account("work", host="imap.example.com", username="me", password="…")
+        else:
+            client.trigger_sync("email", payload={"account": "work"}).cancel()
+        code, checks = patient.examine()
+        assert code == 1
+        wrong = {name for name, check in checks.items() if not check["ok"]}
+        assert {"vault", "function background-sync-processor"} <= wrong
+        assert checks["vault"]["fix"] == "supabase-chunks configure"
+        if begun == "a kind with a handler":
+            client.remove_kind("orders")
+        elif begun == "an email account":
+            client.email.remove_account("work")
+        else:
+            client.purge(older_than=timedelta(0))
+        assert patient.examine()[0] == 0
 
 
 def test_nothing_is_installed() -> None:

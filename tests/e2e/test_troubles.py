@@ -278,4 +278,4 @@ def test_a_trouble_goes_by_the_advice_as_it_stands(ward: Ward, name: str) -> Non
     make = next(make for make in TROUBLES.values() if make.__name__ == name)
     make(ward)
     assert ward.examine()[0] == 0, ward.examine()
-    assert ward.client.purge(older_than=timedelta(0))["more"] is False
+    assert ward.client.purge(older_than=timedelta(0)).more is False

@@ -23,12 +23,14 @@ from supabase_chunks import (
     Completion,
     EmailAccount,
     EmailFolder,
+    Health,
     Job,
     JobFailed,
     JobStatus,
     Kind,
     Lease,
     Progress,
+    Purged,
     ResponseError,
     Result,
     Retry,
@@ -87,7 +89,11 @@ def sync(client: ChunksClient) -> None:
     assert_type(client.email.accounts(), list[EmailAccount])
     assert_type(client.email.folders("a"), list[EmailFolder])
     assert_type(client.cleanup_stuck_chunks(stuck_after=timedelta(minutes=5)), int)
-    assert_type(client.health(), dict[str, Any])
+    assert_type(client.health(), Health)
+    assert_type(client.health().extensions["pg_net"], str | None)
+    assert_type(client.health().stalled_jobs[0].id, UUID)
+    assert_type(client.configure("https://x", "k").watchdog.scheduled, bool)
+    assert_type(client.purge(), Purged)
     claim = client.queue.claim("w", kinds=["custom"])
     assert_type(claim, Claim | None)
     if claim is not None:

@@ -18,7 +18,19 @@ import pytest
 import supabase_chunks as sc
 from supabase_chunks.email import AsyncEmail, Email
 from supabase_chunks.queue import AsyncQueue, Queue
-from tests.unit.wire import JOB, KEY, URL, async_client, body, outcomes, progress, rpc, sync_client, table
+from tests.unit.wire import (
+    HEALTH,
+    JOB,
+    KEY,
+    URL,
+    async_client,
+    body,
+    outcomes,
+    progress,
+    rpc,
+    sync_client,
+    table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,7 +145,7 @@ async def test_only_one_of_two_clients_may_be_given_the_other_sort_of_supabase_c
 async def test_a_client_of_supabase_py_gives_the_token_of_the_moment(respx_mock: respx.MockRouter) -> None:
     import supabase
 
-    route = rpc(respx_mock, "chunk_system_health").respond(json={})
+    route = rpc(respx_mock, "chunk_system_health").respond(json=HEALTH)
     theirs = supabase.create_client(URL, KEY)
     with sc.ChunksClient.from_supabase(theirs) as client:
         client.health()
@@ -148,7 +160,7 @@ async def test_a_client_of_supabase_py_gives_the_token_of_the_moment(respx_mock:
 async def test_an_async_client_of_supabase_py_does_so_too(respx_mock: respx.MockRouter) -> None:
     import supabase
 
-    route = rpc(respx_mock, "chunk_system_health").respond(json={})
+    route = rpc(respx_mock, "chunk_system_health").respond(json=HEALTH)
     theirs = await supabase.acreate_client(URL, KEY)
     async with sc.AsyncChunksClient.from_supabase(theirs) as client:
         theirs.options.headers["Authorization"] = "Bearer users-own"

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from supabase_chunks.cli import cli
 from tests.unit.projects import init, make_project
 
-HEALTH: dict[str, Any] = {"version": "0.1.0", "extensions": {}, "watchdog": {"schedule": "30 seconds"}}
+HEALTH: dict[str, Any] = {"version": "0.1.0", "postgres": "18.1", "watchdog": {"schedule": "30 seconds"}}
 
 
 def configure(url: str, health: dict[str, Any], *arguments: str) -> tuple[int, str, str | None]:

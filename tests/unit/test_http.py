@@ -10,7 +10,7 @@ import pytest
 
 import supabase_chunks as sc
 from supabase_chunks.errors import ResponseError
-from tests.unit.wire import JOB, KEY, URL, async_client, body, outcomes, progress, rpc, sync_client
+from tests.unit.wire import HEALTH, JOB, KEY, URL, async_client, body, outcomes, progress, rpc, sync_client
 
 if TYPE_CHECKING:
     import respx
@@ -21,15 +21,15 @@ def health(client: Any) -> Any:
 
 
 async def test_a_new_key_goes_into_apikey_alone(respx_mock: respx.MockRouter) -> None:
-    route = rpc(respx_mock, "chunk_system_health").respond(json={"ok": True})
-    assert await outcomes(health) == [{"ok": True}, {"ok": True}]
+    route = rpc(respx_mock, "chunk_system_health").respond(json=HEALTH)
+    assert await outcomes(health) == [sc.Health(version="0.1.0", postgres="18.1")] * 2
     for call in route.calls:
         assert call.request.headers["apikey"] == KEY
         assert "authorization" not in call.request.headers
 
 
 async def test_a_legacy_key_is_its_own_bearer_token(respx_mock: respx.MockRouter) -> None:
-    route = rpc(respx_mock, "chunk_system_health").respond(json={})
+    route = rpc(respx_mock, "chunk_system_health").respond(json=HEALTH)
     with sc.ChunksClient(URL, "eyJ.legacy.key") as client:
         client.health()
     assert route.calls.last.request.headers["authorization"] == "Bearer eyJ.legacy.key"
@@ -37,7 +37,7 @@ async def test_a_legacy_key_is_its_own_bearer_token(respx_mock: respx.MockRouter
 
 
 async def test_the_users_token_is_asked_for_at_each_request(respx_mock: respx.MockRouter) -> None:
-    route = rpc(respx_mock, "chunk_system_health").respond(json={})
+    route = rpc(respx_mock, "chunk_system_health").respond(json=HEALTH)
     tokens = iter(["one", "two", "three", "four"])
     with sync_client(access_token=lambda: next(tokens)) as client:
         client.health()
@@ -118,8 +118,8 @@ async def test_an_html_error_page_keeps_its_status_and_retry_after(respx_mock: r
 
 async def test_a_database_that_died_in_the_middle_is_asked_again(respx_mock: respx.MockRouter) -> None:
     died = httpx.Response(400, json={"code": "", "details": None, "hint": None, "message": ""})
-    rpc(respx_mock, "chunk_system_health").mock(side_effect=[died, httpx.Response(200, json={})] * 2)
-    assert await outcomes(health) == [{}, {}]
+    rpc(respx_mock, "chunk_system_health").mock(side_effect=[died, httpx.Response(200, json=HEALTH)] * 2)
+    assert await outcomes(health) == [sc.Health.model_validate(HEALTH)] * 2
 
 
 async def test_retry_after_may_be_a_date(respx_mock: respx.MockRouter) -> None:
@@ -213,18 +213,20 @@ async def test_what_is_missing_in_the_project_is_said_with_the_next_commands(
 
 async def test_an_http_client_of_the_users_is_used_and_left_open_and_as_it_was() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"apikey": request.headers["apikey"]}, request=request)
+        return httpx.Response(
+            200, json={**HEALTH, "server_address": request.headers["apikey"]}, request=request
+        )
 
     given = httpx.Client(transport=httpx.MockTransport(answer))
     with sc.ChunksClient(URL, KEY, http_client=given) as client:
-        assert client.health() == {"apikey": KEY}
+        assert client.health().server_address == KEY
     assert not given.is_closed
     assert "apikey" not in given.headers
     given.close()
 
     agiven = httpx.AsyncClient(transport=httpx.MockTransport(answer))
     async with sc.AsyncChunksClient(URL, KEY, http_client=agiven) as aclient:
-        assert await aclient.health() == {"apikey": KEY}
+        assert (await aclient.health()).server_address == KEY
     assert not agiven.is_closed
     await agiven.aclose()
 

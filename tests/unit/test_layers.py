@@ -20,7 +20,7 @@ NAME = PACKAGE.name
 LAYERS = [
     {"states", "errors", "_bounds", "_secrets", "_hints", "_nearest", "_loop", "_typed"},
     {"_show"},
-    {"models", "_unreadable"},
+    {"models", "health", "_unreadable"},
     {"_encode", "_flow", "_credentials", "_roles", "_network", "assets"},
     {"_rpc", "_driver", "_frames", "_pages", "_pool"},
     {"_http", "_project_client", "_answers", "operations", "reads"},

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 URL = "https://abc.supabase.co"
 KEY = "sb_secret_FOR-TESTS-ONLY"
 JOB = "6f2c8d3e-0000-4000-8000-000000000000"
+HEALTH = {"version": "0.1.0", "postgres": "18.1"}
 QUICK = Retry(attempts=3, first_delay=0.0)
 
 
