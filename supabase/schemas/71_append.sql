@@ -121,13 +121,19 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   job_column constant text := coalesce(tg_argv[0], 'parent_sync_job_id');
+  job_ids uuid[];
   page record;
 begin
   if exists (select from new_rows r where to_jsonb(r) ->> job_column is null) then
     raise exception using errcode = 'SC003', detail = job_column,
       message = format('each row of %s must name its sync job in the column %s', tg_relid::regclass, job_column);
   end if;
-  perform chunk_private.enter_own_jobs(array(select distinct (to_jsonb(r) ->> job_column)::uuid from new_rows r));
+  job_ids := array(select distinct (to_jsonb(r) ->> job_column)::uuid from new_rows r);
+  if cardinality(job_ids) > 1000 then -- each gate is an entry in the server's table of locks
+    raise exception using errcode = 'SC004', detail = job_column,
+      message = format('the rows for %s name %s sync jobs in the column %s; one statement may name 1000', tg_relid::regclass, cardinality(job_ids), job_column);
+  end if;
+  perform chunk_private.enter_own_jobs(job_ids);
   for page in
     select (to_jsonb(r) ->> job_column)::uuid as job_id, jsonb_agg(to_jsonb(r)) as chunks
     from new_rows r

@@ -55,6 +55,15 @@ def test_rows_for_an_ended_job_are_refused(service: Session, admin: Session) -> 
         service.execute("insert into public.folders (parent_sync_job_id) values (%s)", job)
 
 
+def test_a_statement_may_name_a_thousand_jobs(service: Session, admin: Session) -> None:
+    """More gates than that would fill the server's table of locks, for everybody."""
+    admin.execute(TABLE.format(column="parent_sync_job_id", argument=""))
+    with refused("SC004", "parent_sync_job_id"):
+        service.execute(
+            "insert into public.folders (parent_sync_job_id) select gen_random_uuid() from generate_series(1, 1001)"
+        )
+
+
 def test_a_statement_without_rows_appends_nothing(service: Session, admin: Session) -> None:
     admin.execute(TABLE.format(column="parent_sync_job_id", argument=""))
     service.execute("insert into public.folders (name) select 'x' where false")
