@@ -258,7 +258,7 @@ create table if not exists chunk_private.settings (
 );
 comment on table chunk_private.settings is 'Limits, one row. Change them with save_chunk_settings(). Those that begin with user_ are for signed-in users only.';
 comment on column chunk_private.settings.only_row is 'Keeps it to one row.';
-comment on column chunk_private.settings.max_payload_bytes is 'Bytes of JSON that a payload of the service may have, of a job or of a chunk.';
+comment on column chunk_private.settings.max_payload_bytes is 'Bytes of JSON that a payload of the service may have, of a job or of a chunk, and a result.';
 comment on column chunk_private.settings.max_given_back is 'How often a chunk can be given back without progress before it costs an attempt.';
 comment on column chunk_private.settings.max_checkpoints is 'How many checkpoints of a chunk count as progress; later ones are stored.';
 comment on column chunk_private.settings.user_max_payload_bytes is 'Bytes of JSON that the payload of a user''s job may have.';
@@ -980,19 +980,24 @@ comment on function chunk_private.payload_flaw is
 create or replace function chunk_private.check_result(result jsonb)
 returns void
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  flaw constant text := chunk_private.unreadable_part(result, result::text);
+  written constant text := result::text;
+  most constant int := (select s.max_payload_bytes from chunk_private.settings s);
+  flaw constant text := chunk_private.unreadable_part(result, written);
 begin
-  if flaw is not null then
+  if octet_length(written) > most then
+    raise exception using errcode = 'SC004', detail = 'result',
+      message = format('result has %s bytes of JSON; it may have %s', octet_length(written), most), hint = 'Keep it in a table of your own.';
+  elsif flaw is not null then
     raise exception using errcode = 'SC003', detail = 'result', message = 'result' || flaw;
   end if;
 end
 $$;
 comment on function chunk_private.check_result is
-  'Raises SC003 for a result that not every reader can read. Reports ask for the length of its text first, for speed.';
+  'Raises SC003 or SC004 for a result that is too large, or that not every reader can read. Reports ask for the length of its text first, for speed.';
 
 create or replace function chunk_private.check_object(argument text, value jsonb, most_bytes int)
 returns void
@@ -2084,6 +2089,7 @@ declare
   retry constant boolean := coalesce(retryable, true) and chunk.attempts <= chunk.max_retries;
   delay interval;
 begin
+  reason := left(reason, 10000); -- progress shows it
   insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
   values (chunk.id, chunk.attempts,
     case when attempt_outcome = 'lost' then 'lost' when retry then 'retrying' else 'failed' end,
@@ -2447,7 +2453,7 @@ begin
     exception when sqlstate 'SC003' or sqlstate 'SC004' or data_exception then
       refusals[item.place] := jsonb_build_object(
         'chunk_id', case when jsonb_typeof(item.value) = 'object' then item.value -> 'chunk_id' end,
-        'outcome', 'error', 'code', sqlstate, 'message', sqlerrm
+        'outcome', 'error', 'code', sqlstate, 'message', left(sqlerrm, 500)
       );
     end;
   end loop;
@@ -2827,7 +2833,7 @@ declare
   chunk public.chunk_processing_queue;
   job public.sync_jobs;
   progress boolean;
-  explanation constant text := coalesce(reason, 'given back by its worker');
+  explanation constant text := left(coalesce(reason, 'given back by its worker'), 10000);
 begin
   perform chunk_private.check_isolation('release_chunk_job');
   perform chunk_private.enter_shared(q.parent_sync_job_id) from public.chunk_processing_queue q where q.id = chunk_id;

@@ -23,7 +23,7 @@ create table if not exists chunk_private.settings (
 );
 comment on table chunk_private.settings is 'Limits, one row. Change them with save_chunk_settings(). Those that begin with user_ are for signed-in users only.';
 comment on column chunk_private.settings.only_row is 'Keeps it to one row.';
-comment on column chunk_private.settings.max_payload_bytes is 'Bytes of JSON that a payload of the service may have, of a job or of a chunk.';
+comment on column chunk_private.settings.max_payload_bytes is 'Bytes of JSON that a payload of the service may have, of a job or of a chunk, and a result.';
 comment on column chunk_private.settings.max_given_back is 'How often a chunk can be given back without progress before it costs an attempt.';
 comment on column chunk_private.settings.max_checkpoints is 'How many checkpoints of a chunk count as progress; later ones are stored.';
 comment on column chunk_private.settings.user_max_payload_bytes is 'Bytes of JSON that the payload of a user''s job may have.';

@@ -71,19 +71,24 @@ comment on function chunk_private.payload_flaw is
 create or replace function chunk_private.check_result(result jsonb)
 returns void
 language plpgsql
-immutable
+stable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  flaw constant text := chunk_private.unreadable_part(result, result::text);
+  written constant text := result::text;
+  most constant int := (select s.max_payload_bytes from chunk_private.settings s);
+  flaw constant text := chunk_private.unreadable_part(result, written);
 begin
-  if flaw is not null then
+  if octet_length(written) > most then
+    raise exception using errcode = 'SC004', detail = 'result',
+      message = format('result has %s bytes of JSON; it may have %s', octet_length(written), most), hint = 'Keep it in a table of your own.';
+  elsif flaw is not null then
     raise exception using errcode = 'SC003', detail = 'result', message = 'result' || flaw;
   end if;
 end
 $$;
 comment on function chunk_private.check_result is
-  'Raises SC003 for a result that not every reader can read. Reports ask for the length of its text first, for speed.';
+  'Raises SC003 or SC004 for a result that is too large, or that not every reader can read. Reports ask for the length of its text first, for speed.';
 
 create or replace function chunk_private.check_object(argument text, value jsonb, most_bytes int)
 returns void

@@ -97,7 +97,7 @@ begin
     exception when sqlstate 'SC003' or sqlstate 'SC004' or data_exception then
       refusals[item.place] := jsonb_build_object(
         'chunk_id', case when jsonb_typeof(item.value) = 'object' then item.value -> 'chunk_id' end,
-        'outcome', 'error', 'code', sqlstate, 'message', sqlerrm
+        'outcome', 'error', 'code', sqlstate, 'message', left(sqlerrm, 500)
       );
     end;
   end loop;
