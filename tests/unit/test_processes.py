@@ -252,6 +252,8 @@ MODELS: dict[str, dict[str, Any]] = {
         **{"user_startable": False},
     },
     "Lease": {"chunk_id": 1, "ok": True, "cancel_requested": False, "locked_until": NOW},
+    "Health": {"version": "0.1.0", "postgres": "17.6", "webhooks_waiting": 2},
+    "Purged": {"jobs": 1, "chunks": 40, "more": False},
     "Progress": {"id": uuid.UUID(int=1), "kind": "k", "status": "running"},
 }
 # What no other process can use: they work in this one.
