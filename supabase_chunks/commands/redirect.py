@@ -88,7 +88,7 @@ def redirect(state: str, port: int = 0) -> Iterator[Redirect]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as it is called
             """Say nothing: the path has the code."""
 
     try:
