@@ -9,13 +9,14 @@ SIDE_BY_SIDE := -n auto --dist worksteal
 QUICK := tests/unit tests/sql
 SERVERS := tests/contract tests/e2e tests/typing
 
-.PHONY: help demo test quick lint migrations bench soak clean
+.PHONY: help demo test quick lint migrations reference bench soak clean
 help:
 	@echo "make demo        sync a real mailbox through the queue, on this machine (options: ARGS='--messages 5000')"
 	@echo "make test        run the tests"
 	@echo "make quick       run the unit and sql tests only, side by side"
 	@echo "make lint        check style and types"
 	@echo "make migrations  build supabase/migrations from supabase/schemas"
+	@echo "make reference   build docs/api from the docstrings"
 	@echo "make bench       measure against pgmq and procrastinate (half an hour)"
 	@echo "make soak        run the queue for a long time, with failures"
 	@echo "make clean       remove .venv"
@@ -46,6 +47,9 @@ lint: $(VENV)/.dev
 
 migrations: $(VENV)/.dev
 	@$(BIN)/python -m tools.build_migrations
+
+reference: $(VENV)/.dev
+	@$(BIN)/python -m tools.build_api_reference
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 from .errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
@@ -16,10 +18,6 @@ T = TypeVar("T")
 _MOST_SHOWN = 5
 # In these parts of a message pydantic repeats what was given, or what a validator of the user's has said.
 _ECHOES = frozenset({"error", "tag"})
-
-
-class Misfit(Exception):  # noqa: N818 - becomes one of ours
-    """A value is not of the type: which fields, and why, never with what stands in them."""
 
 
 class Typed(Generic[T]):
@@ -36,11 +34,13 @@ class Typed(Generic[T]):
             f"does not fit {model.__name__}" if isinstance(model, type) else "does not fit its type"
         )
 
-    def read(self, value: object) -> T:
+    def read(self, value: object, error: Callable[[str], Exception]) -> T:
         """Return a value of the type.
 
-        Raises:
-            Misfit: It is not one.
+        Args:
+            value: As JSON was read.
+            error: Makes what is raised if it does not fit, of which fields do not and why. What stands in
+                them is not said.
         """
         from pydantic import ValidationError
         from pydantic_core import to_json
@@ -48,11 +48,11 @@ class Typed(Generic[T]):
         try:
             # As JSON, or a strict model would take no text for a date.
             read: T = self._adapter.validate_json(to_json(value))
-        except ValidationError as error:
-            reason = _reason(error)
+        except ValidationError as found:
+            reason = _reason(found)
         else:
             return read
-        raise Misfit(f"{self._misfit}: {reason}")
+        raise error(f"{self._misfit}: {reason}")
 
 
 def _adapter(model: Any, argument: str) -> TypeAdapter[Any]:

@@ -15,7 +15,6 @@ from ._claim_life import Holder
 from ._flow import logger, sleep
 from ._outbox import Outbox
 from ._report import failed, log_fields
-from ._typed import Misfit
 from .chunk import HeldChunk, PermanentFailure
 from .errors import ChunksError
 
@@ -102,10 +101,9 @@ class WorkerCore:
         if flaws := chunk._claim.unreadable:
             raise PermanentFailure(f"cannot be read: {'; '.join(flaws)}")
         if self._payload is not None:
-            try:
-                chunk._payload = self._payload.read(chunk._claim.payload)
-            except Misfit as misfit:
-                raise PermanentFailure(f"the payload {misfit}") from None
+            chunk._payload = self._payload.read(
+                chunk._claim.payload, lambda misfit: PermanentFailure(f"the payload {misfit}")
+            )
 
     def drop(self, chunk: HeldChunk) -> None:
         """Hold a chunk no longer."""

@@ -15,7 +15,7 @@ from .chunk import AsyncChunk, Chunk
 from .client import AsyncChunksClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ._worker_setup import AsyncHandler, Handler
     from .chunk import HeldChunk, P
@@ -65,10 +65,10 @@ class AsyncWorker:
     def __init__(
         self,
         client: AsyncChunksClient,
-        handler: Callable[[Any], object],
+        handler: Handler[P] | AsyncHandler[P],
         *,
         kinds: Sequence[str],
-        payload: Any = None,
+        payload: type[P] | None = None,
         concurrency: int = 4,
         prefetch: int = 0,
         worker_id: str | None = None,

@@ -113,7 +113,7 @@ class PayloadError(ChunksError, ValueError):
     def __init__(self, message: str | None = None, *, path: str = "") -> None:
         """Take what is wrong, and where, as in `chunks[17].total`."""
         super().__init__(f"{path}: {message}" if path and message else message)
-        self.path = path
+        self.path: str = path
 
 
 class InstallError(ChunksError):
@@ -138,7 +138,7 @@ class JobError(ChunksError):
     def __init__(self, message: str | None = None, *, progress: Progress | None = None) -> None:
         """Take the last progress that was seen."""
         super().__init__(message)
-        self.progress = progress
+        self.progress: Progress | None = progress
 
 
 class JobFailed(JobError):
@@ -204,12 +204,12 @@ class ResponseError(ChunksError):
     ) -> None:
         """Take the parts of the answer; `body` is its beginning, `retry_after` is in seconds."""
         super().__init__(message)
-        self.status = status
-        self.code = code
-        self.details = details
-        self.hint = hint
-        self.retry_after = retry_after
-        self.body = body
+        self.status: int | None = status
+        self.code: str | None = code
+        self.details: str | None = details
+        self.hint: str | None = hint
+        self.retry_after: float | None = retry_after
+        self.body: str = body
 
     def __str__(self) -> str:
         """Return the message with the code, the details and the hint."""

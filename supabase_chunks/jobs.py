@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from . import operations, reads
 from ._loop import warn_of_blocking
 from ._show.words import describe
-from ._typed import Misfit, Typed
+from ._typed import Typed
 from ._watch import Watch
 from .errors import UnexpectedResponse
 from .states import ChunkStatus
@@ -419,13 +419,12 @@ class AsyncJob(_Handle):
 def _results(chunks: list[ChunkRecord], typed: Typed[M] | None) -> list[Any] | list[M]:
     if typed is None:
         return [chunk.result for chunk in chunks]
-    found: list[M] = []
-    for chunk in chunks:
-        try:
-            found.append(typed.read(chunk.result))
-        except Misfit as misfit:
-            raise UnexpectedResponse(f"the result of chunk {chunk.chunk_index} {misfit}") from None
-    return found
+    return [_result(chunk, typed) for chunk in chunks]
+
+
+def _result(chunk: ChunkRecord, typed: Typed[M]) -> M:
+    what = f"the result of chunk {chunk.chunk_index}"
+    return typed.read(chunk.result, lambda misfit: UnexpectedResponse(f"{what} {misfit}"))
 
 
 def _timeline(job_id: UUID) -> Flow[Timeline]:

@@ -12,7 +12,7 @@ import inspect
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 from ._flow import logger
 from ._heartbeat import Heartbeat
@@ -23,7 +23,7 @@ from .chunk import Chunk
 from .client import ChunksClient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ._worker_setup import Handler
     from .chunk import HeldChunk, P
@@ -75,10 +75,10 @@ class Worker:
     def __init__(
         self,
         client: ChunksClient,
-        handler: Callable[[Any], object],
+        handler: Handler[P],
         *,
         kinds: Sequence[str],
-        payload: Any = None,
+        payload: type[P] | None = None,
         concurrency: int = 4,
         prefetch: int = 0,
         worker_id: str | None = None,

@@ -68,6 +68,7 @@ def test_help_is_what_make_says_alone(clone: Path) -> None:
         "quick",
         "lint",
         "migrations",
+        "reference",
         "bench",
         "soak",
         "clean",

@@ -22,6 +22,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "supabase/schemas/README.md")),
     *(ROOT / "examples").rglob("README.md"),
 ]
+REFERENCE = sorted((ROOT / "docs" / "api").glob("*.md"))
 FUNCTIONS = ROOT / "supabase" / "functions"
 
 
@@ -57,7 +58,7 @@ def test_each_block_is_run_or_says_why_not(block: Block) -> None:
         assert block.language in RUN_ELSEWHERE or block.language == "text"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *REFERENCE], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https:)([^)]+)\)", page.read_text(encoding="utf-8")):
         name, _, anchor = target.partition("#")

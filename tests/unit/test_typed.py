@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from supabase_chunks import InvalidArgument
-from supabase_chunks._typed import Misfit, Typed
+from supabase_chunks._typed import Typed
 
 SECRET = "hunter2"
 
@@ -82,7 +82,7 @@ PET: Any = Annotated[Cat | Dog, Field(discriminator="is_a")]
     ids=["model", "dataclass", "TypedDict", "union", "a long number"],
 )
 def test_what_fits_is_of_the_type(model: Any, value: Any, read: Any) -> None:
-    assert Typed(model, "payload").read(value) == read
+    assert Typed(model, "payload").read(value, LookupError) == read
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_what_fits_is_of_the_type(model: Any, value: Any, read: Any) -> None:
     ],
 )
 def test_what_does_not_is_named_by_its_fields_and_never_shown(model: Any, value: Any, said: str) -> None:
-    with pytest.raises(Misfit) as caught:
-        Typed(model, "payload").read(value)
+    with pytest.raises(LookupError) as caught:
+        Typed(model, "payload").read(value, LookupError)
     assert said in str(caught.value)
     assert SECRET not in str(caught.value)
     assert caught.value.__context__ is None
