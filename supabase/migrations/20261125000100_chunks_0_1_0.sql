@@ -35,6 +35,8 @@ create table if not exists public.sync_kinds (
   lease_seconds int not null default 600,
   retry_delay_seconds int not null default 10,
   user_startable boolean not null default false,
+  limit_by text,
+  limit_each int,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   constraint sync_kinds_kind_is_a_name check (kind ~ '^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$'),
@@ -42,7 +44,9 @@ create table if not exists public.sync_kinds (
   constraint sync_kinds_max_concurrency_range check (max_concurrency between 1 and 1000),
   constraint sync_kinds_max_retries_range check (max_retries between 0 and 100),
   constraint sync_kinds_lease_range check (lease_seconds between 1 and 86400),
-  constraint sync_kinds_retry_delay_range check (retry_delay_seconds between 0 and 86400)
+  constraint sync_kinds_retry_delay_range check (retry_delay_seconds between 0 and 86400),
+  constraint sync_kinds_limit_by_is_a_field check (length(limit_by) between 1 and 100),
+  constraint sync_kinds_limit_each_range check (limit_each between 1 and 10000)
 );
 comment on table public.sync_kinds is 'What sorts of sync there are: who does their chunks, and within which limits. Change it with save_sync_kind().';
 comment on column public.sync_kinds.handler is 'The Edge Function that does a chunk''s work; null: Python workers do this kind.';
@@ -51,6 +55,8 @@ comment on column public.sync_kinds.max_retries is 'Retries after the first atte
 comment on column public.sync_kinds.lease_seconds is 'How long a claim lasts without a heartbeat, in seconds.';
 comment on column public.sync_kinds.retry_delay_seconds is 'Backoff before the first retry in seconds; doubles with each further one, up to an hour.';
 comment on column public.sync_kinds.user_startable is 'Whether a signed-in user (role authenticated) may start a job of this kind.';
+comment on column public.sync_kinds.limit_by is 'What its jobs share limits by: a field of the job''s payload, or owner_id. Their limit_key is kind:owner:value; null: none.';
+comment on column public.sync_kinds.limit_each is 'How many chunks of one such key may be processing at once, unless sync_limits says otherwise.';
 -- Asked first, here and below: `create index if not exists` waits for all who write the table before it looks.
 do $$
 begin
@@ -82,6 +88,7 @@ create table if not exists public.sync_jobs (
   items_total bigint,
   job_no bigint,
   next_state jsonb,
+  limit_key text,
   stripes smallint not null default 1,
   created_at timestamptz not null default now(),
   started_at timestamptz,
@@ -92,6 +99,7 @@ create table if not exists public.sync_jobs (
   constraint sync_jobs_completed_is_sealed check (sealed or status not in ('completed', 'failed')),
   constraint sync_jobs_payload_is_object check (jsonb_typeof(payload) = 'object'),
   constraint sync_jobs_next_state_is_object check (jsonb_typeof(next_state) = 'object'),
+  constraint sync_jobs_limit_key_length check (length(limit_key) between 1 and 500),
   constraint sync_jobs_job_key_length check (length(job_key) between 1 and 500),
   constraint sync_jobs_priority_range check (priority between -3 and 3),
   constraint sync_jobs_max_concurrency_range check (max_concurrency between 1 and 1000),
@@ -111,6 +119,7 @@ comment on column public.sync_jobs.total_chunks is 'Chunks so far. Grows under t
 comment on column public.sync_jobs.items_total is 'Items (messages, rows, …) the chunks have announced so far; null when nobody said.';
 comment on column public.sync_jobs.job_no is 'Number of a job with a job_key, in the order of their starts: the state that a job leaves never replaces one of a higher number.';
 comment on column public.sync_jobs.next_state is 'What its completed chunks have left for the next sync so far. Becomes the state in sync_states when the job completes, and only then.';
+comment on column public.sync_jobs.limit_key is 'What it shares limits by with other jobs: a key of sync_limits, or one that its kind''s limit_by makes; null: nothing.';
 comment on column public.sync_jobs.stripes is 'Into how many stripes (chunk_index modulo this) the job is cut: a counter and a row of fresh chunks each, so that workers do not queue for one row.';
 
 do $$
@@ -174,6 +183,7 @@ create table if not exists public.chunk_processing_queue (
   checkpoint_items bigint,
   checkpoints int,
   items_counted bigint,
+  throttled int,
   created_at timestamptz not null default now(),
   started_at timestamptz,
   completed_at timestamptz,
@@ -204,7 +214,8 @@ comment on column public.chunk_processing_queue.checkpoint_at is 'When a checkpo
 comment on column public.chunk_processing_queue.checkpoint_items is 'items_processed as of the checkpoint, to which it falls back when the attempt ends without completion.';
 comment on column public.chunk_processing_queue.checkpoints is 'How many checkpoints have brought progress; null: none.';
 comment on column public.chunk_processing_queue.items_counted is 'Of items_processed, what chunk_private.job_counters has already; null: nothing.';
-comment on column public.chunk_processing_queue.ready_at is 'When the retry of a chunk that has failed is due; null before the first failure.';
+comment on column public.chunk_processing_queue.ready_at is 'When a chunk that has failed or was throttled may be claimed again; null before.';
+comment on column public.chunk_processing_queue.throttled is 'How often it was throttled since the last progress; null: never.';
 comment on column public.chunk_processing_queue.items_processed is 'Items done, as the last heartbeat or the completion said.';
 comment on column public.chunk_processing_queue.items_total is 'Items this chunk was made for, or has found by its completion.';
 comment on column public.chunk_processing_queue.claim_token is 'Fencing token of the current, or of an ended chunk the last, claim. Only its holder can report.';
@@ -239,6 +250,7 @@ create table if not exists chunk_private.settings (
   only_row boolean primary key default true,
   max_payload_bytes int not null default 16777216,
   max_given_back int not null default 10,
+  max_throttled int not null default 100,
   max_checkpoints int not null default 10000,
   user_max_payload_bytes int not null default 1048576,
   user_max_chunk_bytes int not null default 262144,
@@ -252,7 +264,7 @@ create table if not exists chunk_private.settings (
   user_email_private_hosts boolean not null default false,
   constraint settings_one_row check (only_row),
   constraint settings_limits_not_negative check (
-    least(max_payload_bytes, max_given_back, max_checkpoints, user_max_payload_bytes, user_max_chunk_bytes, user_max_chunks,
+    least(max_payload_bytes, max_given_back, max_throttled, max_checkpoints, user_max_payload_bytes, user_max_chunk_bytes, user_max_chunks,
       user_max_kept_chunks, user_max_active_jobs, user_max_requests, user_max_webhooks, user_max_email_accounts) >= 0
   )
 );
@@ -260,6 +272,7 @@ comment on table chunk_private.settings is 'Limits, one row. Change them with sa
 comment on column chunk_private.settings.only_row is 'Keeps it to one row.';
 comment on column chunk_private.settings.max_payload_bytes is 'Bytes of JSON that a payload of the service may have, of a job or of a chunk, and a result.';
 comment on column chunk_private.settings.max_given_back is 'How often a chunk can be given back without progress before it costs an attempt.';
+comment on column chunk_private.settings.max_throttled is 'How often a chunk can be throttled without progress before it costs an attempt.';
 comment on column chunk_private.settings.max_checkpoints is 'How many checkpoints of a chunk count as progress; later ones are stored.';
 comment on column chunk_private.settings.user_max_payload_bytes is 'Bytes of JSON that the payload of a user''s job may have.';
 comment on column chunk_private.settings.user_max_chunk_bytes is 'Bytes of JSON that the payload of one chunk from a user may have.';
@@ -294,9 +307,11 @@ create table if not exists chunk_private.slots (
   lane bigint not null,
   ready_at timestamptz not null,
   claimed boolean not null default false,
+  parked boolean not null default false,
   claim_id uuid,
   dispatched_at timestamptz,
   dispatch_count int not null default 0,
+  limit_key text,
   -- No foreign key to the job: its check would lock the job's row each time a slot is handed out. The trigger sync_jobs_forget_slots does its work.
   primary key (job_id, chunk_index)
 )
@@ -306,6 +321,9 @@ comment on table chunk_private.slots is
 comment on column chunk_private.slots.lane is 'Its job''s kind and priority: chunk_private.lanes.id.';
 comment on column chunk_private.slots.ready_at is 'Not claimable before. Claims take the oldest first, so that jobs take turns.';
 comment on column chunk_private.slots.claimed is 'Whether its chunk is processing.';
+comment on column chunk_private.slots.parked is
+  'Whether it waits until its limit_key has room: claims do not see it, and settle_limit() wakes it.';
+comment on column chunk_private.slots.limit_key is 'Its job''s, copied.';
 comment on column chunk_private.slots.claim_id is 'The claim''s own id, so that a claim whose reply was lost can be repeated.';
 comment on column chunk_private.slots.dispatched_at is 'When a webhook was last sent for the chunk.';
 comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since the chunk has it; the watchdog doubles its interval with each.';
@@ -371,11 +389,11 @@ create table if not exists chunk_private.chunk_attempts (
   claimed_at timestamptz,
   ended_at timestamptz not null default now(),
   constraint chunk_attempts_chunk_fkey foreign key (chunk_id) references public.chunk_processing_queue (id) on delete cascade,
-  constraint chunk_attempts_outcome_known check (outcome in ('retrying', 'failed', 'lost', 'released', 'cancelled'))
+  constraint chunk_attempts_outcome_known check (outcome in ('retrying', 'failed', 'lost', 'released', 'throttled', 'cancelled'))
 );
 comment on table chunk_private.chunk_attempts is 'Every attempt that did not complete: who, when, and why.';
 comment on column chunk_private.chunk_attempts.outcome is
-  'retrying and failed: the worker reported an error; lost: its lease ran out; released: it gave the chunk back; cancelled: the job was.';
+  'retrying and failed: the worker reported an error; lost: its lease ran out; released: it gave the chunk back; throttled: what it works on asked for a pause; cancelled: the job was.';
 
 create table if not exists chunk_private.dispatches (
   id bigint generated always as identity primary key,
@@ -441,7 +459,10 @@ comment on sequence chunk_private.job_numbers is 'Numbers jobs with a job_key, a
 do $$
 begin
   if to_regclass('chunk_private.slots_claim') is null then
-    create index slots_claim on chunk_private.slots (lane, ready_at, chunk_index) where not claimed;
+    create index slots_claim on chunk_private.slots (lane, ready_at, chunk_index) where not claimed and not parked;
+  end if;
+  if to_regclass('chunk_private.slots_limit') is null then
+    create index slots_limit on chunk_private.slots (limit_key, claimed, parked, lane, ready_at, chunk_index) where limit_key is not null;
   end if;
   if to_regclass('chunk_private.slots_claim_id') is null then
     create index slots_claim_id on chunk_private.slots (claim_id) where claim_id is not null;
@@ -516,6 +537,55 @@ $$;
 comment on function chunk_private.set_reading_policy is
   'For migrations: switches a table''s row level security on, and lets signed-in users read the rows for which the condition holds.';
 
+-- 13_limit_tables.sql
+
+-- Limits across jobs: how many chunks that share a key may be processing, and how fast they may ask.
+
+create table if not exists public.sync_limits (
+  key text primary key,
+  max_concurrency int,
+  rate int,
+  per_seconds int not null default 1,
+  blocked_until timestamptz,
+  blocked_reason text,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint sync_limits_key_length check (length(key) between 1 and 500),
+  constraint sync_limits_max_concurrency_range check (max_concurrency between 1 and 10000),
+  constraint sync_limits_rate_range check (rate between 1 and 1000000),
+  constraint sync_limits_per_seconds_range check (per_seconds between 1 and 86400)
+);
+comment on table public.sync_limits is
+  'What jobs with the same limit_key share: one row a key that has limits of its own, or is blocked. Change it with save_sync_limit() and block_sync_limit().';
+comment on column public.sync_limits.key is 'The limit_key of its jobs.';
+comment on column public.sync_limits.max_concurrency is 'How many chunks of all its jobs may be processing at once; null: the limit_each of their kind, else any number.';
+comment on column public.sync_limits.rate is 'How many requests their handlers may make within per_seconds, as far as they ask pace_sync_limit(); null: any number.';
+comment on column public.sync_limits.per_seconds is 'The time that rate is for, in seconds.';
+comment on column public.sync_limits.blocked_until is 'None of its chunks is handed out before, since what they work on has asked for a pause.';
+comment on column public.sync_limits.blocked_reason is 'What it said.';
+
+-- A table of its own: it is written with every request, and by who has no lock of the key.
+create table if not exists chunk_private.limit_paces (
+  limit_key text primary key,
+  free_at timestamptz not null
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+comment on table chunk_private.limit_paces is 'When the requests that were let through so far leave room for the next one: one row a key with a rate.';
+comment on column chunk_private.limit_paces.limit_key is 'Its key in sync_limits.';
+comment on column chunk_private.limit_paces.free_at is 'From then on the next request may go.';
+
+-- Asked first: `create index if not exists` waits for all who write the table before it looks.
+do $$
+begin
+  if to_regclass('public.sync_kinds_with_limit') is null then
+    create index sync_kinds_with_limit on public.sync_kinds (kind) where limit_each is not null;
+  end if;
+  if to_regclass('public.sync_jobs_limit') is null then
+    create index sync_jobs_limit on public.sync_jobs (limit_key) where limit_key is not null and status in ('pending', 'running', 'paused');
+  end if;
+end
+$$;
+
 -- 20_checks.sql
 
 -- Checks of arguments. Each raises SC003 or SC004, with a message that names the argument and what is allowed.
@@ -573,7 +643,8 @@ $$;
 comment on function chunk_private.check_length is 'Raises SC004, naming the argument, when a JSON array is longer.';
 
 create or replace function chunk_private.check_report(
-  success boolean, retry_after_seconds int, next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb
+  success boolean, retry_after_seconds int, next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb,
+  throttled_seconds int
 )
 returns boolean
 language plpgsql
@@ -585,6 +656,10 @@ begin
     raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
   end if;
   perform chunk_private.check_range('retry_after_seconds', retry_after_seconds, 0, 604800);
+  perform chunk_private.check_range('throttled_seconds', throttled_seconds, 0, 604800);
+  if success and throttled_seconds is not null then
+    raise exception using errcode = 'SC003', detail = 'throttled_seconds', message = 'throttled_seconds goes with success false only';
+  end if;
   perform chunk_private.check_items('items_processed', items_processed);
   perform chunk_private.check_items('items_total', items_total);
   if next_state is not null then
@@ -798,8 +873,10 @@ comment on function chunk_private.remember_request is
 --   2. gates by job id (0)   a user's append, resume and retry take the user's lock after their gate: a start, which has it before, waits for no gate
 --   3. slots that wait to be claimed   4. chunks by id   5. counters by (job, stripe)   6. jobs by id
 --   7. job by job what a freed slot goes to: that slot, a stripe, returned chunks, slots that wait
---   8. of who sends webhooks for what waits: one lock for all (3), then slots with SKIP LOCKED
---   9. of who changes settings: one lock for all (4), and nothing else
+--   8. limit keys by name (5), when all slots are passed on. Who has one waits for nothing but the next key, and takes rows with
+--      SKIP LOCKED. A claim waits for one key, and only while it has none; others it tries for, as the watchdog does for all
+--   9. of who sends webhooks for what waits: one lock for all (3), then slots with SKIP LOCKED
+--  10. of who changes settings: one lock for all (4), and nothing else
 -- A claim takes its slot with SKIP LOCKED, and then its chunk. One that was claimed before may be held by an outdated report: a
 -- claim waits for that if it has nothing but its slot, for which no report waits; else it passes the chunk over (hold_returned).
 -- The watchdog only tries for gates, and takes chunks with SKIP LOCKED, each with its slot, which is claimed; purge only tries
@@ -878,6 +955,29 @@ language sql
 set search_path = pg_catalog, pg_temp
 as $$ select pg_advisory_xact_lock(hashtextextended('supabase-chunks: settings', 4)); $$;
 comment on function chunk_private.lock_settings is 'One at a time changes settings.';
+
+create or replace function chunk_private.try_limit(limit_key text)
+returns boolean
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_try_advisory_xact_lock(hashtextextended($1, 5)); $$;
+comment on function chunk_private.try_limit is 'Locks a limit key, until the transaction''s end, if nobody has it; says whether it did.';
+
+-- A transaction that somebody leaves open must not make a report fail: what was not settled, the watchdog does.
+create or replace function chunk_private.wait_for_limit(limit_key text)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '2s'
+as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended(limit_key, 5));
+  return true;
+exception when lock_not_available then
+  return false;
+end
+$$;
+comment on function chunk_private.wait_for_limit is 'Locks a limit key, until the transaction''s end; false when somebody else has it for longer than two seconds.';
 
 create or replace function chunk_private.enter_own_job(job_id uuid, call text)
 returns public.sync_jobs
@@ -1237,11 +1337,11 @@ begin
   if lane.handler is not null then
     to_dispatch := array(
       select n.chunk_index from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place)
-      where n.ready_at <= sent_until and n.place > claims
+      where n.ready_at <= sent_until and n.place > claims and (job.limit_key is null or n.ready_at > now())
     );
   end if;
-  insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, claim_id, dispatched_at, dispatch_count)
-  select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, case when n.place = 1 then first_claim_id end,
+  insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, parked, limit_key, claim_id, dispatched_at, dispatch_count)
+  select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, job.limit_key is not null and n.ready_at <= now(), job.limit_key, case when n.place = 1 then first_claim_id end,
     case when n.chunk_index = any (to_dispatch) then now() end, (n.chunk_index = any (to_dispatch))::int
   from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place);
   if on_their_way <> '{}' then
@@ -1253,7 +1353,7 @@ begin
 end
 $$;
 comment on function chunk_private.hand_out is
-  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook, unless one is on its way. With first_claim_id the first one is claimed at once.';
+  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook, unless one is on its way. With first_claim_id the first one is claimed at once. Those of a job with a limit_key are parked, and their webhook waits for settle_limit().';
 
 -- What a report does with the slots it has freed, under a shared gate: each goes to at most one chunk, so the cap holds
 -- without counting.
@@ -1272,6 +1372,9 @@ begin
   delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (freed);
   if job.status not in ('pending', 'running') then
     return null;
+  end if;
+  if job.limit_key is not null then
+    next_claim_id := null; -- it may be another job's turn: settle_report() decides
   end if;
   next := chunk_private.take_claimable(job, cardinality(freed), false);
   free := cardinality(freed) - cardinality(next.chunk_indexes);
@@ -1370,6 +1473,7 @@ as $$
 #variable_conflict use_variable
 declare
   job public.sync_jobs;
+  shared record;
   free int;
   next record;
   later record;
@@ -1378,10 +1482,12 @@ begin
   if not found then
     return 0;
   end if;
+  shared := chunk_private.limit_of(job.limit_key);
   -- A chunk in backoff that kept its slot for want of others gives it to those that have come since.
   with later as materialized (
     select w.chunk_index from chunk_private.slots w
     where w.job_id = job_id and not w.claimed and w.ready_at > now()
+      and (w.limit_key is null or w.ready_at <> shared.opens_at) -- which waits for the end of a block
     for update skip locked
   ),
   given_up as (
@@ -1391,7 +1497,7 @@ begin
   )
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
   select job_id, g.ready_at, g.chunk_index from given_up g;
-  free := greatest(0, job.max_concurrency - (select count(*)::int from chunk_private.slots s where s.job_id = job_id));
+  free := greatest(0, least(job.max_concurrency, shared.most) - (select count(*)::int from chunk_private.slots s where s.job_id = job_id));
   next := chunk_private.take_claimable(job, free, true);
   later := chunk_private.take_returned(job_id, 'infinity', free - cardinality(next.chunk_indexes));
   next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
@@ -1402,7 +1508,7 @@ begin
 end
 $$;
 comment on function chunk_private.fill_slots is
-  'Gives the free slots of a pending or running job to its next chunks; returns how many.';
+  'Gives the free slots of a pending or running job to its next chunks, to no more than may be processing of its limit key; returns how many.';
 
 create or replace function chunk_private.forget_slots()
 returns trigger
@@ -1509,7 +1615,7 @@ begin
       from unnest(kinds) k (kind)
       cross join lateral (select n.id from chunk_private.lanes n where n.kind = k.kind and n.id >= from_lane offset 0) l
       cross join lateral (
-        select from chunk_private.slots s where s.lane = l.id and not s.claimed and s.ready_at <= now() order by s.ready_at limit 1
+        select from chunk_private.slots s where s.lane = l.id and not s.claimed and not s.parked and s.ready_at <= now() order by s.ready_at limit 1
       ) w
       order by l.id limit how_many
     );
@@ -1517,11 +1623,11 @@ begin
   -- Else steps from one lane to the next that is in the claim index; what is beyond how_many is not read.
   return array(
     with recursive waiting (lane, ready_at) as (
-      (select s.lane, s.ready_at from chunk_private.slots s where not s.claimed and s.lane >= from_lane order by s.lane, s.ready_at limit 1)
+      (select s.lane, s.ready_at from chunk_private.slots s where not s.claimed and not s.parked and s.lane >= from_lane order by s.lane, s.ready_at limit 1)
       union all
       select n.lane, n.ready_at from waiting w
       cross join lateral (
-        select s.lane, s.ready_at from chunk_private.slots s where not s.claimed and s.lane > w.lane order by s.lane, s.ready_at limit 1
+        select s.lane, s.ready_at from chunk_private.slots s where not s.claimed and not s.parked and s.lane > w.lane order by s.lane, s.ready_at limit 1
       ) n
     )
     select w.lane from waiting w
@@ -1613,6 +1719,245 @@ end
 $$;
 comment on function chunk_private.remember_floor is 'Remembers for this session at which ready_at a claim has found chunks of a lane.';
 
+-- 33_limits.sql
+
+-- Limits: how many chunks of all jobs with one limit_key may be processing, and whose turn it is.
+--
+-- A slot of such a job is born parked, where no claim sees it. settle_limit wakes slots, the longest parked first, and is the last
+-- act of whatever makes, frees or deletes slots. What it brings about is a level: in each lane at least as many slots are awake
+-- and due as there is room for. So whatever a claim looks for, it finds a slot while there is room; and the claim counts again,
+-- under the key's lock, and parks what there is no room for. Room is counted from the claimed slots: there is no counter to drift.
+
+create or replace function chunk_private.limit_of(limit_key text, out most int, out opens_at timestamptz)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select l.max_concurrency, case when l.blocked_until > now() then least(l.blocked_until, now() + interval '7 days') end into most, opens_at
+  from public.sync_limits l where l.key = limit_key;
+  opens_at := coalesce(opens_at, now());
+  if most is null then
+    most := (select min(k.limit_each) from public.sync_kinds k where k.limit_each is not null and starts_with(limit_key, k.kind || ':'));
+  end if;
+end
+$$;
+comment on function chunk_private.limit_of is
+  'How many chunks of a limit key may be processing at once (null: any number), and from when on they may be claimed.';
+
+create or replace function chunk_private.limit_key_of(job public.sync_jobs, limit_by text)
+returns text
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when limit_by = 'owner_id' then (job).kind || ':' || coalesce((job).owner_id::text, '')
+    when limit_by is not null then (job).kind || ':' || coalesce((job).owner_id::text, '') || ':' || case
+      when length(v.value) > 200 then left(v.value, 100) || ':' || md5(v.value) else coalesce(v.value, '') end
+  end
+  from (select (job).payload ->> limit_by as value) v;
+$$;
+comment on function chunk_private.limit_key_of is 'The key that a kind''s limit_by gives to a job: kind:owner:value, or kind:owner. No user can make one of another owner.';
+
+create or replace function chunk_private.limit_key_meant(limit_key text, job public.sync_jobs, limit_by text)
+returns text
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if limit_key is not null and not chunk_private.is_service() then
+    raise exception using errcode = 'SC003', detail = 'limit_key',
+      message = 'limit_key is for the service: a user''s job has the one that its kind''s limit_by makes';
+  elsif length(limit_key) not between 1 and 500 then
+    raise exception using errcode = 'SC003', detail = 'limit_key', message = 'limit_key must be a text of 1 to 500 characters, or null';
+  end if;
+  return coalesce(limit_key, chunk_private.limit_key_of(job, limit_by));
+end
+$$;
+comment on function chunk_private.limit_key_meant is 'The limit key of a new job: the one given, which only the service may, else its kind''s.';
+
+-- Steps from lane to lane through the index: of a thousand parked slots it reads one a lane.
+create or replace function chunk_private.limit_lanes(limit_key text, parked boolean)
+returns setof bigint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  lane bigint := (select min(s.lane) from chunk_private.slots s where s.limit_key = limit_key and not s.claimed and s.parked = parked);
+begin
+  while lane is not null loop
+    return next lane;
+    lane := (
+      select min(s.lane) from chunk_private.slots s
+      where s.limit_key = limit_key and not s.claimed and s.parked = parked and s.lane > lane
+    );
+  end loop;
+end
+$$;
+comment on function chunk_private.limit_lanes is 'The lanes in which slots of a limit key wait, parked or awake.';
+
+create or replace function chunk_private.limit_used(limit_key text)
+returns int
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  return (select count(*)::int from chunk_private.slots s where s.limit_key = limit_key and s.claimed);
+end
+$$;
+comment on function chunk_private.limit_used is 'How many chunks of a limit key are processing.';
+
+create or replace function chunk_private.slots_to_wake(limit_key text)
+returns table (lane bigint, how_many int, wakes_at timestamptz)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  rules constant record := chunk_private.limit_of(limit_key);
+  room constant int := rules.most - chunk_private.limit_used(limit_key); -- null: without end
+begin
+  if room <= 0 then
+    return;
+  end if;
+  wakes_at := rules.opens_at;
+  for lane in select l.lane from chunk_private.limit_lanes(limit_key, true) l (lane) loop
+    how_many := room - (
+      select count(*) from (
+        select from chunk_private.slots s
+        where s.limit_key = limit_key and not s.claimed and not s.parked and s.lane = lane and s.ready_at <= rules.opens_at limit room
+      ) a
+    );
+    if how_many > 0 or room is null then
+      return next;
+    end if;
+  end loop;
+end
+$$;
+comment on function chunk_private.slots_to_wake is
+  'In which lanes fewer slots of a limit key are awake than there is room for: how many are missing (null: all), and from when on they may be claimed.';
+
+-- A job that somebody deletes just now is left alone: a webhook for it would wait for that.
+create or replace function chunk_private.wake_slots(limit_key text, lane bigint, how_many int, wakes_at timestamptz)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  job_ids uuid[];
+  chunk_indexes bigint[];
+  calls uuid[] := array[]::uuid[];
+begin
+  select array_agg(p.job_id), array_agg(p.chunk_index) into job_ids, chunk_indexes
+  from (
+    select s.job_id, s.chunk_index from chunk_private.slots s
+    where s.limit_key = limit_key and not s.claimed and s.parked and s.lane = lane
+    order by s.ready_at, s.chunk_index limit how_many for update skip locked
+  ) p;
+  if job_ids is null then
+    return;
+  end if;
+  if wakes_at <= now() + interval '25 seconds' and exists (
+    select from chunk_private.lanes l join public.sync_kinds k on k.kind = l.kind where l.id = lane and k.handler is not null
+  ) then
+    calls := array(select j.id from public.sync_jobs j where j.id = any (job_ids) for key share skip locked);
+  end if;
+  update chunk_private.slots s
+  set parked = false, ready_at = wakes_at, dispatched_at = case when s.job_id = any (calls) then now() end,
+      dispatch_count = (s.job_id = any (calls))::int
+  from unnest(job_ids, chunk_indexes) w (job_id, chunk_index)
+  where s.job_id = w.job_id and s.chunk_index = w.chunk_index;
+  perform chunk_private.dispatch(j, w.chunk_indexes)
+  from (
+    select u.job_id, array_agg(u.chunk_index) as chunk_indexes
+    from unnest(job_ids, chunk_indexes) u (job_id, chunk_index)
+    where u.job_id = any (calls)
+    group by u.job_id
+  ) w
+  join public.sync_jobs j on j.id = w.job_id;
+end
+$$;
+comment on function chunk_private.wake_slots is
+  'Wakes the longest parked slots of a limit key in a lane, with a webhook each if they may be claimed now or soon.';
+
+create or replace function chunk_private.settle_limit(limit_key text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+begin
+  perform chunk_private.wake_slots(limit_key, w.lane, w.how_many, w.wakes_at) from chunk_private.slots_to_wake(limit_key) w;
+end
+$$;
+comment on function chunk_private.settle_limit is
+  'Leaves, in each lane, at least as many slots of a limit key awake as there is room for. The caller has the key''s lock.';
+
+create or replace function chunk_private.settle_limits(limit_keys text[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  limit_key text;
+begin
+  for limit_key in select distinct k.key from unnest(limit_keys) k (key) where k.key is not null order by k.key loop
+    if chunk_private.wait_for_limit(limit_key) then
+      perform chunk_private.settle_limit(limit_key);
+    end if;
+  end loop;
+end
+$$;
+comment on function chunk_private.settle_limits is
+  'settle_limit for several keys, nulls left out: the last act of what makes, frees or deletes slots. A key that somebody holds for long is left to the watchdog.';
+
+-- Who makes room goes on with its own job only when no other has waited longer, or there is room for that one too.
+create or replace function chunk_private.claim_in_turn(limit_key text, job_id uuid, next_claim_id uuid)
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+  rules constant record := chunk_private.limit_of(limit_key);
+  room constant int := rules.most - chunk_private.limit_used(limit_key);
+  within constant bigint := 4294967296; -- a lane's id follows its priority
+  own record;
+begin
+  if rules.opens_at > now() or room <= 0 then
+    return null;
+  end if;
+  select s.ctid as place, s.lane, s.parked, s.ready_at, s.chunk_index into own from chunk_private.slots s
+  where s.job_id = job_id and not s.claimed and s.ready_at <= now()
+  order by s.parked, s.ready_at, s.chunk_index limit 1 for no key update skip locked;
+  if not found or room <= (
+    select count(*) from (
+      select from chunk_private.slots s
+      where s.limit_key = limit_key and not s.claimed and s.ready_at <= now()
+        and (s.lane / within, s.parked, s.ready_at, s.chunk_index, s.job_id) < (own.lane / within, own.parked, own.ready_at, own.chunk_index, job_id)
+      limit room
+    ) earlier
+  ) then
+    return null;
+  end if;
+  update chunk_private.slots s set claimed = true, parked = false, claim_id = next_claim_id where s.ctid = own.place;
+  return own.chunk_index;
+end
+$$;
+comment on function chunk_private.claim_in_turn is
+  'Claims the slot of a job that has waited longest, if it is its turn among those of the limit key, and returns its index. The caller has the key''s lock.';
+
 -- 40_claim.sql
 
 -- Claim: take a chunk that waits, with a fencing token and a lease.
@@ -1633,7 +1978,8 @@ begin
       owner_id uuid,
       claim_token uuid,
       locked_until timestamptz,
-      checkpoint jsonb
+      checkpoint jsonb,
+      limit_key text
     );
   end if;
 end
@@ -1650,7 +1996,7 @@ as $$
 begin
   return array(
     select row(q.id, q.parent_sync_job_id, q.kind, k.handler, q.chunk_index, q.attempts, 1 + q.max_retries, coalesce(q.payload, j.payload), j.payload,
-      q.owner_id, q.claim_token, q.locked_until, q.checkpoint)::chunk_private.claimed_chunk
+      q.owner_id, q.claim_token, q.locked_until, q.checkpoint, j.limit_key)::chunk_private.claimed_chunk
     from chunk_private.slots s
     join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
     join public.sync_jobs j on j.id = s.job_id
@@ -1708,39 +2054,6 @@ end
 $$;
 comment on function chunk_private.start_jobs is 'Makes pending jobs running: a chunk of theirs is claimed.';
 
--- Reports and heartbeats that had to wait for a chunk, and then find their claim outdated, have locked it all the same until
--- they end, and may meanwhile wait for other chunks. So a claim that has locks which they could wait for (of other chunks, of
--- counters) waits for no chunk.
-create or replace function chunk_private.hold_returned(job_id uuid, chunk_index bigint)
-returns boolean
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_variable
-begin
-  perform 1 from public.chunk_processing_queue q
-  where q.parent_sync_job_id = job_id and q.chunk_index = chunk_index for no key update skip locked;
-  return found;
-end
-$$;
-comment on function chunk_private.hold_returned is
-  'Locks a chunk that was claimed before, unless somebody with an outdated claim holds it just now; says whether it did.';
-
-create or replace function chunk_private.unclaim(job_ids uuid[], chunk_indexes bigint[])
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_variable
-begin
-  update chunk_private.slots s
-  set claimed = false, claim_id = null
-  from unnest(job_ids, chunk_indexes) t (job_id, chunk_index)
-  where s.job_id = t.job_id and s.chunk_index = t.chunk_index;
-end
-$$;
-comment on function chunk_private.unclaim is 'Gives back the slots of chunks that could not be held.';
-
 -- The slot is the caller's already, and nobody else writes a pending chunk without its slot.
 create or replace function chunk_private.start_attempt(
   job_id uuid, chunk_index bigint, worker text, handler text, lease_seconds int, waits boolean
@@ -1760,7 +2073,7 @@ begin
   where j.id = job_id and q.parent_sync_job_id = job_id and q.chunk_index = chunk_index
     and (waits or q.started_at is null or chunk_private.hold_returned(job_id, chunk_index))
   returning q.id, q.kind, q.attempts, q.max_retries, q.payload, q.owner_id, q.claim_token, q.locked_until, q.checkpoint,
-    j.payload as job_payload, j.status as job_status into chunk;
+    j.payload as job_payload, j.status as job_status, j.limit_key into chunk;
   if not found then -- or, if it may wait, deleted by somebody: its slot stays claimed, and no other claim finds it
     if not waits then
       perform chunk_private.unclaim(array[job_id], array[chunk_index]);
@@ -1772,7 +2085,7 @@ begin
   end if;
   return row(chunk.id, job_id, chunk.kind, handler, chunk_index, chunk.attempts, 1 + chunk.max_retries, coalesce(chunk.payload, chunk.job_payload),
     chunk.job_payload,
-    chunk.owner_id, chunk.claim_token, chunk.locked_until, chunk.checkpoint);
+    chunk.owner_id, chunk.claim_token, chunk.locked_until, chunk.checkpoint, chunk.limit_key);
 end
 $$;
 comment on function chunk_private.start_attempt is 'Claims the chunk of a slot that the caller has claimed; null when it cannot be held and the caller may not wait.';
@@ -1829,23 +2142,28 @@ begin
         set claimed = true, claim_id = claim_next_chunk_job_safe.claim_id
         where s.ctid = (
           select p.ctid from chunk_private.slots p
-          where p.lane = lane.id and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
+          where p.lane = lane.id and not p.claimed and not p.parked and p.ready_at >= floor and p.ready_at <= now()
           order by p.ready_at, p.chunk_index limit 1 for no key update skip locked
         )
-        returning s.job_id, s.chunk_index, s.ready_at into slot;
+        returning s.job_id, s.chunk_index, s.ready_at, s.limit_key into slot;
       else
         update chunk_private.slots s
         set claimed = true, claim_id = claim_next_chunk_job_safe.claim_id
         where s.ctid = (
           select p.ctid from chunk_private.slots p
-          where p.job_id = parent_sync_job_id and p.lane = lane.id and not p.claimed and p.ready_at <= now()
+          where p.job_id = parent_sync_job_id and p.lane = lane.id and not p.claimed and not p.parked and p.ready_at <= now()
           order by p.ready_at, p.chunk_index limit 1 for no key update skip locked
         )
-        returning s.job_id, s.chunk_index, s.ready_at into slot;
+        returning s.job_id, s.chunk_index, s.ready_at, s.limit_key into slot;
       end if;
       if found then
         if slot.ready_at > floor + interval '50 milliseconds' and parent_sync_job_id is null then
           perform chunk_private.remember_floor(lane.id, slot.ready_at);
+        end if;
+        if slot.limit_key is not null then -- who claims many asks whether there is room
+          perform chunk_private.unclaim(array[slot.job_id], array[slot.chunk_index]);
+          return query select c.* from unnest(chunk_private.claim_in_lanes(worker_id, 1, parent_sync_job_id, kinds, lanes, lease_seconds, claim_id)) c;
+          return;
         end if;
         claimed := chunk_private.start_attempt(slot.job_id, slot.chunk_index, worker_id, lane.handler, lane.lease_seconds, true);
         if claimed.chunk_id is not null then
@@ -1868,8 +2186,42 @@ comment on function public.claim_next_chunk_job_safe is
 
 -- Claiming many chunks at once: the same as a claim, set by set.
 
+-- Reports and heartbeats that had to wait for a chunk, and then find their claim outdated, have locked it all the same until
+-- they end, and may meanwhile wait for other chunks. So a claim that has locks which they could wait for (of other chunks, of
+-- counters) waits for no chunk.
+create or replace function chunk_private.hold_returned(job_id uuid, chunk_index bigint)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  perform 1 from public.chunk_processing_queue q
+  where q.parent_sync_job_id = job_id and q.chunk_index = chunk_index for no key update skip locked;
+  return found;
+end
+$$;
+comment on function chunk_private.hold_returned is
+  'Locks a chunk that was claimed before, unless somebody with an outdated claim holds it just now; says whether it did.';
+
+create or replace function chunk_private.unclaim(job_ids uuid[], chunk_indexes bigint[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  update chunk_private.slots s
+  set claimed = false, claim_id = null
+  from unnest(job_ids, chunk_indexes) t (job_id, chunk_index)
+  where s.job_id = t.job_id and s.chunk_index = t.chunk_index;
+end
+$$;
+comment on function chunk_private.unclaim is 'Gives back the slots of chunks that could not be held.';
+
 create or replace function chunk_private.take_slots(
-  lane bigint, floor timestamptz, how_many int, parent_sync_job_id uuid, with_claim_id uuid, out job_ids uuid[], out chunk_indexes bigint[]
+  lane bigint, floor timestamptz, how_many int, parent_sync_job_id uuid, with_claim_id uuid, out job_ids uuid[], out chunk_indexes bigint[],
+  out limited boolean
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -1879,26 +2231,29 @@ declare
   taken record;
 begin
   floor := case when parent_sync_job_id is null and random() > 0.02 then floor else '-infinity' end;
+  limited := false;
   loop
     with slot as (
       update chunk_private.slots s
       set claimed = true, claim_id = with_claim_id
       where s.ctid = any (case when parent_sync_job_id is null then array(
           select p.ctid from chunk_private.slots p
-          where p.lane = lane and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
+          where p.lane = lane and not p.claimed and not p.parked and p.ready_at >= floor and p.ready_at <= now()
           order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
         ) else array(
           select p.ctid from chunk_private.slots p
-          where p.job_id = parent_sync_job_id and p.lane = lane and not p.claimed and p.ready_at <= now()
+          where p.job_id = parent_sync_job_id and p.lane = lane and not p.claimed and not p.parked and p.ready_at <= now()
           order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
         ) end)
-      returning s.job_id, s.chunk_index, s.ready_at
+      returning s.job_id, s.chunk_index, s.ready_at, s.limit_key
     )
     select array_agg(t.job_id order by t.ready_at, t.chunk_index) as job_ids,
-      array_agg(t.chunk_index order by t.ready_at, t.chunk_index) as chunk_indexes, count(*)::int as slots, max(t.ready_at) as newest
+      array_agg(t.chunk_index order by t.ready_at, t.chunk_index) as chunk_indexes, count(*)::int as slots, max(t.ready_at) as newest,
+      count(t.limit_key) > 0 as limited
     into taken from slot t;
     job_ids := job_ids || taken.job_ids;
     chunk_indexes := chunk_indexes || taken.chunk_indexes;
+    limited := limited or taken.limited;
     how_many := how_many - taken.slots;
     if taken.newest > floor + interval '50 milliseconds' and parent_sync_job_id is null then
       perform chunk_private.remember_floor(lane, taken.newest);
@@ -1908,7 +2263,7 @@ begin
   end loop;
 end
 $$;
-comment on function chunk_private.take_slots is 'Claims the slots of up to how_many claimable chunks of a lane, those that wait longest first, and returns whose they are, or nulls.';
+comment on function chunk_private.take_slots is 'Claims the slots of up to how_many claimable chunks of a lane, those that wait longest first, and returns whose they are, or nulls; limited: whether one has a limit key.';
 
 create or replace function chunk_private.start_attempts(
   job_ids uuid[], chunk_indexes bigint[], worker text, handler text, lease_seconds int
@@ -1931,11 +2286,11 @@ begin
     where q.parent_sync_job_id = t.job_id and q.chunk_index = t.chunk_index
       and (q.started_at is null or chunk_private.hold_returned(t.job_id, t.chunk_index)) -- of t: after the join, not for all chunks
     returning q.id, q.parent_sync_job_id, q.kind, q.chunk_index, q.attempts, q.max_retries, q.payload, j.payload as job_payload,
-      q.owner_id, q.claim_token, q.locked_until, q.checkpoint, j.status as job_status, t.place
+      q.owner_id, q.claim_token, q.locked_until, q.checkpoint, j.limit_key, j.status as job_status, t.place
   )
   select
     coalesce(array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, coalesce(c.payload, c.job_payload),
-      c.job_payload, c.owner_id, c.claim_token, c.locked_until, c.checkpoint)::chunk_private.claimed_chunk order by c.place), '{}'),
+      c.job_payload, c.owner_id, c.claim_token, c.locked_until, c.checkpoint, c.limit_key)::chunk_private.claimed_chunk order by c.place), '{}'),
     array_agg(c.parent_sync_job_id) filter (where c.job_status = 'pending')
   into claimed, starting
   from chunk c;
@@ -1968,9 +2323,7 @@ as $$
 declare
   earlier constant chunk_private.claimed_chunk[] := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
   lanes bigint[];
-  lane record;
-  taken record;
-  claimed chunk_private.claimed_chunk[] := array[]::chunk_private.claimed_chunk[];
+  claimed chunk_private.claimed_chunk[];
 begin
   perform chunk_private.check_isolation('claim_chunk_jobs_safe');
   perform chunk_private.check_range('batch_size', coalesce(batch_size, 0), 1, 100);
@@ -1980,18 +2333,7 @@ begin
   if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
     select s.kinds, s.lanes into kinds, lanes from chunk_private.lanes_to_search(kinds, parent_sync_job_id) s;
   end if;
-  for lane in
-    select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
-    from chunk_private.claim_lanes l
-    where l.kind = any (kinds) and (lanes is null or l.id = any (lanes))
-    order by l.priority desc, random()
-  loop
-    taken := chunk_private.take_slots(lane.id, lane.floor, batch_size - cardinality(claimed), parent_sync_job_id, claim_id);
-    if taken.job_ids is not null then
-      claimed := claimed || chunk_private.start_attempts(taken.job_ids, taken.chunk_indexes, worker_id, lane.handler, lane.lease_seconds);
-      exit when cardinality(claimed) = batch_size;
-    end if;
-  end loop;
+  claimed := chunk_private.claim_in_lanes(worker_id, batch_size, parent_sync_job_id, kinds, lanes, lease_seconds, claim_id);
   if claimed = '{}' then
     perform chunk_private.check_kinds(kinds);
   end if;
@@ -2000,6 +2342,183 @@ end
 $$;
 comment on function public.claim_chunk_jobs_safe is
   'Claims up to batch_size (at most 100) chunks at once: a JSON array of what claim_next_chunk_job_safe returns.';
+
+-- 42_claim_limited.sql
+
+-- Claiming chunks that share limits: what a claim does with the keys of the slots that it has taken.
+--
+-- A claim tries for each key. What it does not get it puts aside, so that it goes on to other chunks; and when there are none it
+-- waits for one key, having no other. Under the lock it counts: what there is no room for is parked.
+
+create or replace function chunk_private.keep_within_limits(
+  inout job_ids uuid[], inout chunk_indexes bigint[], inout held text[], out aside_jobs uuid[], out aside_indexes bigint[], out parked boolean
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  taken record;
+  rules record;
+  room int;
+  kept_jobs uuid[] := array[]::uuid[];
+  kept_indexes bigint[] := array[]::bigint[];
+begin
+  aside_jobs := array[]::uuid[];
+  aside_indexes := array[]::bigint[];
+  parked := false;
+  for taken in
+    select s.limit_key, array_agg(s.job_id order by t.place) as jobs, array_agg(s.chunk_index order by t.place) as indexes, count(*)::int as slots
+    from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
+    join chunk_private.slots s on s.job_id = t.job_id and s.chunk_index = t.chunk_index
+    group by s.limit_key
+    order by s.limit_key
+  loop
+    if taken.limit_key is null then
+      room := taken.slots;
+    elsif taken.limit_key = any (held) or chunk_private.try_limit(taken.limit_key) then
+      held := array_remove(held, taken.limit_key) || taken.limit_key;
+      rules := chunk_private.limit_of(taken.limit_key);
+      room := case
+        when rules.opens_at > now() then 0
+        when rules.most is null then taken.slots
+        -- Those taken are claimed already.
+        else greatest(0, least(taken.slots, rules.most - chunk_private.limit_used(taken.limit_key) + taken.slots))
+      end;
+      if room < taken.slots then
+        update chunk_private.slots s
+        set claimed = false, claim_id = null, parked = true
+        from unnest(taken.jobs[room + 1:], taken.indexes[room + 1:]) t (job_id, chunk_index)
+        where s.job_id = t.job_id and s.chunk_index = t.chunk_index;
+        parked := true;
+      end if;
+    else
+      room := 0;
+      aside_jobs := aside_jobs || taken.jobs;
+      aside_indexes := aside_indexes || taken.indexes;
+    end if;
+    kept_jobs := kept_jobs || taken.jobs[:room];
+    kept_indexes := kept_indexes || taken.indexes[:room];
+  end loop;
+  job_ids := kept_jobs;
+  chunk_indexes := kept_indexes;
+end
+$$;
+comment on function chunk_private.keep_within_limits is
+  'Of slots that a claim has taken, keeps those that their limit keys have room for, and parks the others; those whose key somebody has are put aside. held: the keys that the claim has.';
+
+create or replace function chunk_private.wait_for_room(
+  inout job_ids uuid[], inout chunk_indexes bigint[], inout held text[], how_many int, out parked boolean
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '300ms'
+as $$
+#variable_conflict use_variable
+declare
+  first record;
+  kept record;
+begin
+  -- Those of the first one's key and lane; the others are given back.
+  select s.limit_key, s.lane into first from chunk_private.slots s where s.job_id = job_ids[1] and s.chunk_index = chunk_indexes[1];
+  perform chunk_private.unclaim(array_agg(s.job_id), array_agg(s.chunk_index))
+  from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
+  join chunk_private.slots s on s.job_id = t.job_id and s.chunk_index = t.chunk_index
+  where (s.limit_key, s.lane) <> (first.limit_key, first.lane) or t.place > how_many;
+  select array_agg(s.job_id order by t.place), array_agg(s.chunk_index order by t.place) into job_ids, chunk_indexes
+  from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
+  join chunk_private.slots s on s.job_id = t.job_id and s.chunk_index = t.chunk_index
+  where s.claimed;
+  parked := false;
+  begin
+    perform pg_advisory_xact_lock(hashtextextended(first.limit_key, 5));
+  exception when lock_not_available then
+    perform chunk_private.unclaim(job_ids, chunk_indexes);
+    job_ids := array[]::uuid[];
+    chunk_indexes := array[]::bigint[];
+    return;
+  end;
+  held := array[first.limit_key];
+  kept := chunk_private.keep_within_limits(job_ids, chunk_indexes, held);
+  parked := kept.parked;
+  job_ids := kept.job_ids;
+  chunk_indexes := kept.chunk_indexes;
+end
+$$;
+comment on function chunk_private.wait_for_room is
+  'Of slots that a claim has put aside, waits a moment for the key of the first, and keeps those that it has room for; the others are given back. The claim has no key.';
+
+create or replace function chunk_private.claim_in_lanes(
+  worker text, how_many int, job_id uuid, kinds text[], lanes bigint[], wanted_lease int, with_claim_id uuid
+)
+returns chunk_private.claimed_chunk[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  claimed chunk_private.claimed_chunk[] := array[]::chunk_private.claimed_chunk[];
+  lane record;
+  taken record;
+  kept record;
+  got int;
+  held text[] := array[]::text[];
+  aside_jobs uuid[] := array[]::uuid[];
+  aside_indexes bigint[] := array[]::bigint[];
+  aside_lane record;
+  parked boolean := false;
+begin
+  for lane in
+    select l.id, l.handler, coalesce(wanted_lease, l.lease_seconds) as lease_seconds, l.floor
+    from chunk_private.claim_lanes l
+    where l.kind = any (kinds) and (lanes is null or l.id = any (lanes))
+    order by l.priority desc, random()
+  loop
+    loop
+      taken := chunk_private.take_slots(lane.id, lane.floor, how_many - cardinality(claimed), job_id, with_claim_id);
+      exit when taken.job_ids is null;
+      if taken.limited then
+        kept := chunk_private.keep_within_limits(taken.job_ids, taken.chunk_indexes, held);
+        held := kept.held;
+        parked := parked or kept.parked;
+        if aside_jobs = '{}' and kept.aside_jobs <> '{}' then
+          aside_lane := lane;
+        end if;
+        aside_jobs := aside_jobs || kept.aside_jobs;
+        aside_indexes := aside_indexes || kept.aside_indexes;
+        taken.job_ids := kept.job_ids;
+        taken.chunk_indexes := kept.chunk_indexes;
+      end if;
+      got := cardinality(claimed);
+      claimed := claimed || chunk_private.start_attempts(taken.job_ids, taken.chunk_indexes, worker, lane.handler, lane.lease_seconds);
+      -- More of this lane when limits have left room in the batch; not when an outdated report holds a chunk: it would be found again.
+      exit when not taken.limited or cardinality(claimed) = how_many or cardinality(claimed) < got + cardinality(taken.job_ids)
+        or cardinality(aside_jobs) >= 100;
+    end loop;
+    exit when cardinality(claimed) = how_many or cardinality(aside_jobs) >= 100;
+  end loop;
+
+  -- What was put aside: without anything else, it is waited for.
+  if aside_jobs <> '{}' then
+    if claimed = '{}' and held = '{}' then
+      kept := chunk_private.wait_for_room(aside_jobs, aside_indexes, held, how_many);
+      held := kept.held;
+      parked := parked or kept.parked;
+      if cardinality(kept.job_ids) > 0 then
+        claimed := chunk_private.start_attempts(kept.job_ids, kept.chunk_indexes, worker, aside_lane.handler, aside_lane.lease_seconds);
+      end if;
+    else
+      perform chunk_private.unclaim(aside_jobs, aside_indexes);
+    end if;
+  end if;
+  if parked then
+    perform chunk_private.settle_limit(h.key) from unnest(held) h (key);
+  end if;
+  return claimed;
+end
+$$;
+comment on function chunk_private.claim_in_lanes is
+  'Claims up to how_many chunks of these kinds, or of one job, the lanes of the highest priority first.';
 
 -- 50_outcomes.sql
 
@@ -2171,18 +2690,20 @@ comment on function chunk_private.answer_again_or_refuse is 'What answer_again s
 -- Reports: how a worker says that its chunk has ended, fenced by the claim's token.
 
 create or replace function chunk_private.count_failure(
-  chunk public.chunk_processing_queue, reason text, retryable boolean, retry_after_seconds int, out outcome text,
-  out id uuid, out status text, out stripes smallint, out handler text, out open_here bigint, out remaining bigint
+  chunk public.chunk_processing_queue, reason text, retryable boolean, retry_after_seconds int, throttled_seconds int, out outcome text,
+  out id uuid, out status text, out stripes smallint, out handler text, out open_here bigint, out remaining bigint, out limit_key text
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-  outcome := chunk_private.end_attempt(
-    chunk, 'error', coalesce(reason, 'the worker gave no error text'), retryable, retry_after_seconds
-  );
-  select j.id, j.status, j.stripes, k.handler, o.open_here, o.remaining into id, status, stripes, handler, open_here, remaining
+  outcome := case
+    when throttled_seconds is not null then chunk_private.throttle_attempt(chunk, coalesce(reason, 'throttled'), throttled_seconds)
+    else chunk_private.end_attempt(chunk, 'error', coalesce(reason, 'the worker gave no error text'), retryable, retry_after_seconds)
+  end;
+  select j.id, j.status, j.stripes, k.handler, o.open_here, o.remaining, j.limit_key
+  into id, status, stripes, handler, open_here, remaining, limit_key
   from public.sync_jobs j
   join public.sync_kinds k on k.kind = j.kind
   cross join lateral (
@@ -2194,14 +2715,14 @@ begin
 end
 $$;
 comment on function chunk_private.count_failure is
-  'Ends the attempt of a locked chunk with an error; returns the outcome, and of its job what the rest of the report needs.';
+  'Ends the attempt of a locked chunk with an error, or gives it back when it was throttled; returns the outcome, and of its job what the rest of the report needs.';
 
 -- One body with headings: its phases as functions would cost a tenth of the report.
 create or replace function public.complete_chunk_job_safe(
   chunk_id bigint, claim_token uuid, success boolean default true, result jsonb default null, error text default null,
   retryable boolean default true, retry_after_seconds int default null, next_chunks jsonb default null,
   items_processed bigint default null, items_total bigint default null, claim_next boolean default false,
-  handler_down boolean default false, next_state jsonb default null
+  handler_down boolean default false, next_state jsonb default null, throttled_seconds int default null
 )
 returns jsonb
 language plpgsql
@@ -2228,8 +2749,8 @@ begin
   if current_setting('transaction_isolation') <> 'read committed' then
     perform chunk_private.check_isolation('complete_chunk_job_safe');
   end if;
-  if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total, next_state) > 0 then
-    appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total, next_state);
+  if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total, next_state, throttled_seconds) > 0 then
+    appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total, next_state, throttled_seconds);
   end if;
   if success and octet_length(result::text) > 200 then
     perform chunk_private.check_result(result);
@@ -2275,7 +2796,7 @@ begin
     from public.sync_jobs j
     join public.sync_kinds k on k.kind = j.kind
     where j.id = chunk.job_id and c.job_id = j.id and c.stripe = chunk.chunk_index % j.stripes
-    returning j.id, j.status, j.stripes, k.handler, c.open_chunks as open_here,
+    returning j.id, j.status, j.stripes, k.handler, j.limit_key, c.open_chunks as open_here,
       (select sum(o.open_chunks)::bigint - 1 from chunk_private.job_counters o where o.job_id = j.id) as remaining
     into job;
     if appends then
@@ -2290,7 +2811,8 @@ begin
     end if;
   else
     job := chunk_private.count_failure(
-      (select q from public.chunk_processing_queue q where q.id = chunk_id), error, retryable, retry_after_seconds
+      (select q from public.chunk_processing_queue q where q.id = chunk_id), error, retryable, retry_after_seconds,
+      throttled_seconds
     );
     outcome := job.outcome;
   end if;
@@ -2302,10 +2824,10 @@ begin
 
   -- The chunk's slot goes to the next one. In most reports the job runs on, no retry is due, and a stripe is free: that in
   -- two statements, since calling take_fresh and hand_out would cost a tenth of the report. All else is pass_slots_on's.
-  rests := coalesce(handler_down, false) and not success;
+  rests := coalesce(handler_down, false) and not success and throttled_seconds is null;
   if rests then
     perform chunk_private.rest_slot(j, chunk.chunk_index, chunk.attempts) from public.sync_jobs j where j.id = job.id;
-  elsif job.status in ('pending', 'running') then
+  elsif job.status in ('pending', 'running') and job.limit_key is null then
     update chunk_private.fresh_stripes f
     set next_index = f.next_index + job.stripes
     where f.job_id = job.id and f.stripe = (
@@ -2340,21 +2862,25 @@ begin
   if appends then
     perform chunk_private.fill_slots(job.id);
   end if;
+  if job.limit_key is not null then
+    next := chunk_private.settle_report(job.id, job.limit_key, case when outcome = 'throttled' then throttled_seconds end, error,
+      case when claim_next then claim_token end, chunk.worker_id, job.handler, lease_seconds);
+  end if;
 
   -- The answer
   return jsonb_build_object(
     'chunk_id', chunk_id, 'outcome', outcome, 'job_status', job.status, 'next', next,
     'remaining', case when job.status in ('completed', 'failed') then 0 else job.remaining end,
-    'chunk_status', case outcome when 'retrying' then 'pending' else outcome end
+    'chunk_status', case when outcome in ('retrying', 'throttled') then 'pending' else outcome end
   );
 end
 $$;
 comment on function public.complete_chunk_job_safe is
-  'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. next_state is merged into what the job leaves for the next one with its job_key, if it completes. claim_next claims the next chunk of the job for the same worker. handler_down says that the failure is the handler''s rather than the chunk''s: the slot rests until the retry. A repeated report answers what the first one did.';
+  'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, throttled, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. next_state is merged into what the job leaves for the next one with its job_key, if it completes. claim_next claims the next chunk of the job for the same worker. handler_down says that the failure is the handler''s rather than the chunk''s: the slot rests until the retry. throttled_seconds says that what it works on asked for a pause: the chunk goes back without an attempt, and its limit_key is blocked for as long, an hour at most. A repeated report answers what the first one did.';
 
 -- 52_reports_read.sql
 
--- Reading the list of a bulk report.
+-- Reading the list of a bulk report, and entering its gates.
 
 do $$
 begin
@@ -2372,7 +2898,8 @@ begin
       next_chunks jsonb,
       items_processed bigint,
       items_total bigint,
-      next_state jsonb
+      next_state jsonb,
+      throttled_seconds int
     );
     create type chunk_private.accepted_report as (
       place int,
@@ -2404,22 +2931,23 @@ begin
   reports := array(
     select row(
       first_place + r.place - 1, q.parent_sync_job_id, r.chunk_id, r.claim_token, coalesce(r.success, true), r.result, r.error, coalesce(r.retryable, true), r.retry_after_seconds,
-      nullif(r.next_chunks, '[]'), r.items_processed, r.items_total, r.next_state
+      nullif(r.next_chunks, '[]'), r.items_processed, r.items_total, r.next_state, r.throttled_seconds
     )::chunk_private.report
     from rows from (jsonb_to_recordset(completions) as (
       chunk_id bigint, claim_token uuid, success boolean, result jsonb, error text, retryable boolean, retry_after_seconds int,
-      next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb
+      next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb, throttled_seconds int
     )) with ordinality r (
       chunk_id, claim_token, success, result, error, retryable, retry_after_seconds, next_chunks, items_processed, items_total,
-      next_state, place
+      next_state, throttled_seconds, place
     )
     left join public.chunk_processing_queue q on q.id = r.chunk_id
     order by r.chunk_id, r.place
   );
-  perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total, r.next_state)
+  perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total, r.next_state,
+    r.throttled_seconds)
   from unnest(reports) r
   where r.retry_after_seconds is not null or r.next_chunks is not null or r.items_processed is not null or r.items_total is not null
-    or r.next_state is not null;
+    or r.next_state is not null or r.throttled_seconds is not null;
   perform chunk_private.check_result(r.result) from unnest(reports) r where r.success and octet_length(r.result::text) > 200;
   if jsonb_path_exists(completions, '$[*].success ? (@ == null)') then
     raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
@@ -2463,10 +2991,6 @@ $$;
 comment on function chunk_private.read_reports_apart is
   'What read_reports does, one item at a time, so that only the bad ones are refused: their answers stand at their places.';
 
--- 53_report_many.sql
-
--- Reporting many chunks at once: set by set, in the order of locks.
-
 create or replace function chunk_private.enter_gates(reports chunk_private.report[])
 returns void
 language plpgsql
@@ -2499,6 +3023,10 @@ end
 $$;
 comment on function chunk_private.enter_gates is
   'Enters the gates of the reported jobs in their order: alone where chunks are appended. SC004 for more than 100,000 of these.';
+
+-- 53_report_many.sql
+
+-- Reporting many chunks at once: set by set, in the order of locks.
 
 -- In order of id, as they stand in the array, and no chunk that is somebody else's by now: those take theirs in no order.
 -- Of two reports for one chunk the first counts. What failed is written again by count_reports.
@@ -2556,15 +3084,19 @@ begin
       order by c.stripe
       for no key update;
       for item in
-        select a.place, q as chunk, r.error, r.retryable, r.retry_after_seconds
+        select a.place, q as chunk, r.error, r.retryable, r.retry_after_seconds, r.throttled_seconds
         from unnest(accepted) a
         join unnest(reports) r on r.place = a.place
         join public.chunk_processing_queue q on q.id = a.chunk_id
         where a.job_id = job.id and not a.success
       loop
-        outcomes[item.place] := chunk_private.end_attempt(
-          item.chunk, 'error', coalesce(item.error, 'the worker gave no error text'), item.retryable, item.retry_after_seconds
-        );
+        outcomes[item.place] := case
+          when item.throttled_seconds is not null then
+            chunk_private.throttle_attempt(item.chunk, coalesce(item.error, 'throttled'), item.throttled_seconds)
+          else chunk_private.end_attempt(
+            item.chunk, 'error', coalesce(item.error, 'the worker gave no error text'), item.retryable, item.retry_after_seconds
+          )
+        end;
       end loop;
     end if;
     with counted as (
@@ -2656,6 +3188,7 @@ declare
   counted record;
   item record;
   job record;
+  limited uuid[];
 begin
   -- Arguments, and the level
   perform chunk_private.check_isolation('complete_chunk_jobs_safe');
@@ -2690,7 +3223,7 @@ begin
     for item in
       select a.place, jsonb_build_object(
         'chunk_id', a.chunk_id, 'outcome', o.outcome, 'job_status', (job.row).status, 'next', null, 'remaining', job.remaining,
-        'chunk_status', case o.outcome when 'retrying' then 'pending' else o.outcome end
+        'chunk_status', case when o.outcome in ('retrying', 'throttled') then 'pending' else o.outcome end
       ) as answer
       from unnest(accepted) a
       cross join lateral (select coalesce(counted.outcomes[a.place], 'completed') as outcome) o
@@ -2702,7 +3235,13 @@ begin
     if job.appends then
       perform chunk_private.fill_slots((job.row).id);
     end if;
+    if (job.row).limit_key is not null then
+      limited := limited || (job.row).id;
+    end if;
   end loop;
+  if limited is not null then
+    perform chunk_private.settle_reports(limited, accepted, reports, counted.outcomes);
+  end if;
 
   -- The answers of what was not: repeated, outdated, or of no chunk
   for item in select r.place, r.chunk_id, r.claim_token from unnest(reports) r where answers[r.place] is null loop
@@ -2778,6 +3317,7 @@ begin
         -- A new checkpoint is progress: the attempts count anew.
         attempts = case when p.progress then 1 else q.attempts end,
         given_back = case when p.progress then 0 else q.given_back end,
+        throttled = case when not p.progress then q.throttled end,
         checkpoint_at = case when p.progress then now() else q.checkpoint_at end,
         checkpoints = coalesce(q.checkpoints, 0) + p.progress::int,
         updated_at = now()
@@ -2876,11 +3416,141 @@ begin
   else
     perform chunk_private.hand_out(job, array[chunk.chunk_index], array[now()], null, now() + interval '25 seconds');
   end if;
+  perform chunk_private.settle_limits(array[job.limit_key]);
   return jsonb_build_object('chunk_id', chunk_id, 'outcome', 'released', 'chunk_status', 'pending', 'job_status', job.status);
 end
 $$;
 comment on function public.release_chunk_job is
   'Gives a claimed chunk back unfinished, for a worker that must stop, or that has used its time: the attempt is not counted, without limit when a new checkpoint was saved in it, else up to ten times.';
+
+-- 55_throttled.sql
+
+-- Being throttled is no failure: the chunk goes back without an attempt, and its limit key is blocked for as long.
+
+create or replace function chunk_private.throttle_attempt(chunk public.chunk_processing_queue, reason text, seconds int)
+returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  delay constant interval := make_interval(secs => seconds);
+begin
+  if coalesce(chunk.throttled, 0) >= (select s.max_throttled from chunk_private.settings s) then
+    return chunk_private.end_attempt(chunk, 'error', reason || ' (throttled too often: counted as an attempt)', true, seconds);
+  end if;
+  insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
+  values (chunk.id, chunk.attempts, 'throttled', reason, chunk.worker_id, chunk.claim_token, chunk.started_at);
+  update public.chunk_processing_queue q
+  set status = 'pending', attempts = q.attempts - 1, throttled = coalesce(q.throttled, 0) + 1, ready_at = now() + delay,
+      claim_token = null, locked_until = null, items_processed = q.checkpoint_items, items_counted = q.checkpoint_items, updated_at = now()
+  where q.id = chunk.id;
+  insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
+  values (chunk.parent_sync_job_id, now() + delay, chunk.chunk_index);
+  update chunk_private.job_counters c
+  set items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
+      last_activity_at = now()
+  where c.job_id = chunk.parent_sync_job_id
+    and c.stripe = chunk.chunk_index % (select j.stripes from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
+  return 'throttled';
+end
+$$;
+comment on function chunk_private.throttle_attempt is
+  'Gives a locked, processing chunk back for so many seconds, without an attempt: throttled. After settings.max_throttled times without progress it counts: what end_attempt returns.';
+
+-- What is awake is parked again: settle_limit wakes as many as there is room for, from the new time on.
+create or replace function chunk_private.block_limit(limit_key text, until timestamptz, reason text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  before constant timestamptz := (select l.blocked_until from public.sync_limits l where l.key = limit_key);
+begin
+  if until is null then
+    update public.sync_limits l set blocked_until = null, blocked_reason = null, updated_at = now() where l.key = limit_key;
+  else
+    insert into public.sync_limits (key, blocked_until, blocked_reason) values (limit_key, until, reason)
+    on conflict on constraint sync_limits_pkey do update
+    set blocked_until = excluded.blocked_until, blocked_reason = excluded.blocked_reason, updated_at = now();
+  end if;
+  with awake as materialized (
+    select s.job_id, s.chunk_index from chunk_private.slots s
+    where s.limit_key = limit_key and not s.claimed and not s.parked and (s.ready_at <= now() or s.ready_at = before)
+    for update skip locked
+  )
+  update chunk_private.slots s
+  set parked = true, ready_at = least(s.ready_at, now())
+  from awake a
+  where s.job_id = a.job_id and s.chunk_index = a.chunk_index;
+end
+$$;
+comment on function chunk_private.block_limit is
+  'Blocks a limit key until then, or with null no longer. The caller has its lock, and settles it next.';
+
+create or replace function chunk_private.settle_report(
+  job_id uuid, limit_key text, throttled_seconds int, reason text, next_claim_id uuid, worker text, handler text, lease_seconds int
+)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  until constant timestamptz := now() + make_interval(secs => least(throttled_seconds, 3600));
+  to_claim bigint;
+  following jsonb;
+begin
+  if not chunk_private.wait_for_limit(limit_key) then
+    return null;
+  end if;
+  if throttled_seconds > 0 and until > (chunk_private.limit_of(limit_key)).opens_at then
+    perform chunk_private.block_limit(limit_key, until, reason);
+  end if;
+  if next_claim_id is not null then
+    to_claim := chunk_private.claim_in_turn(limit_key, job_id, next_claim_id);
+    if to_claim is not null then
+      following := to_jsonb(chunk_private.start_attempt(job_id, to_claim, worker, handler, lease_seconds, false));
+    end if;
+  end if;
+  perform chunk_private.settle_limit(limit_key);
+  return following;
+end
+$$;
+comment on function chunk_private.settle_report is
+  'What a report does last whose job has a limit key: blocks the key when the chunk was throttled, claims the job''s next chunk if it is its turn, and settles. Returns that chunk.';
+
+create or replace function chunk_private.settle_reports(
+  job_ids uuid[], accepted chunk_private.accepted_report[], reports chunk_private.report[], outcomes text[]
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  shared record;
+begin
+  for shared in
+    select j.limit_key, (array_agg(j.id))[1] as job_id, max(t.seconds) as seconds, (array_agg(t.error order by t.seconds desc nulls last))[1] as reason
+    from public.sync_jobs j
+    left join lateral (
+      select r.throttled_seconds as seconds, r.error
+      from unnest(accepted) a
+      join unnest(reports) r on r.place = a.place
+      where a.job_id = j.id and outcomes[a.place] = 'throttled'
+      order by r.throttled_seconds desc limit 1
+    ) t on true
+    where j.id = any (job_ids)
+    group by j.limit_key
+    order by j.limit_key
+  loop
+    perform chunk_private.settle_report(shared.job_id, shared.limit_key, shared.seconds, shared.reason, null, null, null, null);
+  end loop;
+end
+$$;
+comment on function chunk_private.settle_reports is 'What settle_report does, for the jobs of a bulk report that have limit keys.';
 
 -- 56_state.sql
 
@@ -2964,6 +3634,93 @@ $$;
 comment on function public.save_sync_state is
   'Sets what the next sync of that kind, key and owner starts from; null forgets it. Jobs that are under way do not replace it when they complete.';
 
+-- 59_limits_seen.sql
+
+-- What is seen of limits: by whoever sees a job, what it waits for; by the service, all keys.
+
+create or replace function chunk_private.waiting_for(job_id uuid)
+returns jsonb
+language plpgsql
+stable
+security definer -- users see no limits and no jobs of others, but what their own jobs wait for
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+  by_service constant boolean := chunk_private.is_service();
+  limit_key constant text := (
+    select j.limit_key from public.sync_jobs j where j.id = job_id and (by_service or j.owner_id = auth.uid())
+  );
+  blocked record;
+begin
+  if limit_key is null then
+    return null;
+  end if;
+  select l.blocked_until as until, l.blocked_reason as reason into blocked from public.sync_limits l where l.key = limit_key and l.blocked_until > now();
+  -- It waits for room while it has parked slots and none that a claim could take.
+  if blocked.until is null and (
+    not exists (select from chunk_private.slots s where s.job_id = job_id and s.parked)
+    or exists (select from chunk_private.slots s where s.job_id = job_id and not s.claimed and not s.parked and s.ready_at <= now())
+  ) then
+    return null;
+  end if;
+  return jsonb_build_object('key', limit_key, 'until', blocked.until) || case when by_service then jsonb_build_object(
+    'reason', blocked.reason, 'processing', chunk_private.limit_used(limit_key),
+    'max_concurrency', (select r.most from chunk_private.limit_of(limit_key) r)
+  ) else '{}' end;
+end
+$$;
+comment on function chunk_private.waiting_for is
+  'Which limit key a job waits for, and until when it is blocked (null: for room); for the service also why, and how many chunks of the key are processing. Null: it waits for none.';
+
+create or replace function public.list_sync_limits(key text default null)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+begin
+  return (
+    with recursive used (limit_key) as (
+      (select s.limit_key from chunk_private.slots s where s.limit_key is not null order by s.limit_key limit 1)
+      union all
+      select n.limit_key from used u
+      cross join lateral (
+        select s.limit_key from chunk_private.slots s where s.limit_key > u.limit_key order by s.limit_key limit 1
+      ) n
+    ),
+    named (limit_key) as (
+      (select u.limit_key from used u where key is null limit 1000)
+      union
+      select l.key from public.sync_limits l where key is null
+      union
+      select key where key is not null
+    )
+    select coalesce(jsonb_agg(jsonb_build_object(
+      'key', n.limit_key,
+      'max_concurrency', r.most,
+      'rate', l.rate,
+      'per_seconds', case when l.rate is not null then l.per_seconds end,
+      'blocked_until', case when l.blocked_until > now() then l.blocked_until end,
+      'blocked_reason', case when l.blocked_until > now() then l.blocked_reason end,
+      'processing', chunk_private.limit_used(n.limit_key),
+      'waiting', (select count(*) from chunk_private.slots s where s.limit_key = n.limit_key and not s.claimed),
+      'jobs', (select count(*) from public.sync_jobs j where j.limit_key = n.limit_key and j.status in ('pending', 'running', 'paused'))
+    ) order by n.limit_key), '[]')
+    from named n
+    cross join lateral chunk_private.limit_of(n.limit_key) r
+    left join public.sync_limits l on l.key = n.limit_key
+  );
+end
+$$;
+comment on function public.list_sync_limits is
+  'The limit keys that have limits, are blocked, or have chunks in slots (up to 1,000 of these); or the one named. Each with its limits, how many of its chunks are processing and wait in slots, and its active jobs.';
+
 -- 60_progress.sql
 
 -- Progress: one definition of every figure, the view; the function gives one row of it as JSON.
@@ -2999,6 +3756,10 @@ select
   end as eta_seconds,
   w.stalled_reason is not null as stalled,
   w.stalled_reason,
+  case
+    when j.limit_key is not null and j.status in ('pending', 'running') and p.processing_chunks = 0 and n.open_chunks > 0
+    then chunk_private.waiting_for(j.id)
+  end as waiting_for,
   j.created_at,
   j.started_at,
   j.completed_at,
@@ -3049,7 +3810,7 @@ left join lateral (
   from public.sync_kinds k
   left join lateral (
     select min(s.ready_at) as ready_at from chunk_private.slots s
-    where s.job_id = j.id and not s.claimed and s.ready_at <= now()
+    where s.job_id = j.id and not s.claimed and not s.parked and s.ready_at <= now()
   ) o on true
   left join lateral (
     select d.error from chunk_private.dispatches d
@@ -3069,6 +3830,8 @@ comment on column public.chunk_processing_status.items_processed is 'Items of co
 comment on column public.chunk_processing_status.percent_complete is 'Completed and failed chunks of all known so far, rounded down: 100 only when nothing is open.';
 comment on column public.chunk_processing_status.eta_seconds is 'Seconds to the end at the pace so far; null before the first chunk has ended.';
 comment on column public.chunk_processing_status.stalled is 'Whether a running job stands still; why: stalled_reason.';
+comment on column public.chunk_processing_status.waiting_for is
+  'The limit key that it waits for, as {key, until}: until its block ends, or with null for room. It is not stalled then. The service also sees the reason and counts.';
 comment on column public.chunk_processing_status.last_error is 'The last error of a chunk that failed for good; while there is none, of an attempt.';
 comment on column public.chunk_processing_status.last_activity_at is 'The last claim, heartbeat, report or append.';
 
@@ -3241,7 +4004,7 @@ comment on function chunk_private.make_first_chunks is 'Makes the chunks of a ne
 
 create or replace function chunk_private.start_sync_job(
   kind text, chunks jsonb, total_items bigint, chunk_size int, payload jsonb, job_key text, request_id uuid, priority int,
-  max_concurrency int, max_retries int, owner_id uuid, sealed boolean
+  max_concurrency int, max_retries int, owner_id uuid, sealed boolean, limit_key text
 )
 returns jsonb
 language plpgsql
@@ -3285,6 +4048,7 @@ begin
   job.max_retries := coalesce(max_retries, rules.max_retries);
   job.sealed := coalesce(sealed, true);
   job.stripes := least(16, job.max_concurrency);
+  job.limit_key := chunk_private.limit_key_meant(limit_key, job, rules.limit_by);
   job.items_total := total_items;
   job.job_no := case when job_key is not null then chunk_private.next_job_no() end;
   if not by_service then
@@ -3305,16 +4069,17 @@ begin
       perform chunk_private.check_webhooks(job.owner_id);
     end if;
     insert into public.sync_jobs (kind, owner_id, status, payload, job_key, request_id, priority, max_concurrency, max_retries, sealed,
-      total_chunks, items_total, job_no, stripes, completed_at)
+      total_chunks, items_total, job_no, limit_key, stripes, completed_at)
     select job.kind, job.owner_id, case when e.empty then 'completed' else 'pending' end, job.payload, job.job_key, job.request_id,
       job.priority, job.max_concurrency, job.max_retries, job.sealed, job.total_chunks, job.items_total, job.job_no,
-      job.stripes,       case when e.empty then now() end
+      job.limit_key, job.stripes, case when e.empty then now() end
     from (select job.total_chunks = 0 and job.sealed as empty) e
     on conflict do nothing
     returning sync_jobs.id into found_id;
     if found then
       job := (select j from public.sync_jobs j where j.id = found_id);
       perform chunk_private.make_first_chunks(job, chunks, chunk_size);
+      perform chunk_private.settle_limits(array[job.limit_key]);
       return public.get_sync_job_progress_safe(job.id) || '{"created": true}';
     end if;
   end loop;
@@ -3326,16 +4091,16 @@ comment on function chunk_private.start_sync_job is 'The body of start_sync_job.
 create or replace function public.start_sync_job(
   kind text, chunks jsonb default null, total_items bigint default null, chunk_size int default null, payload jsonb default '{}',
   job_key text default null, request_id uuid default null, priority int default 0, max_concurrency int default null,
-  max_retries int default null, owner_id uuid default null, sealed boolean default true
+  max_retries int default null, owner_id uuid default null, sealed boolean default true, limit_key text default null
 )
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
-as $$ select chunk_private.start_sync_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12); $$;
+as $$ select chunk_private.start_sync_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13); $$;
 comment on function public.start_sync_job is
-  'Starts a sync: its chunks given as a JSON array of objects, or as total_items in pieces of chunk_size (payloads {offset, limit}), or by neither as one chunk with the job''s payload. Returns the job''s progress and whether it was created: with a job_key that is active, or a request_id seen before, the earlier job is returned.';
+  'Starts a sync: its chunks given as a JSON array of objects, or as total_items in pieces of chunk_size (payloads {offset, limit}), or by neither as one chunk with the job''s payload. Returns the job''s progress and whether it was created: with a job_key that is active, or a request_id seen before, the earlier job is returned. limit_key (of the service only): what it shares limits by with other jobs, instead of what its kind says.';
 
 -- 71_append.sql
 
@@ -3377,7 +4142,7 @@ $$;
 comment on function chunk_private.add_chunks is 'Appends checked chunks to the end of an active job, and counts them; the caller is alone in its gate.';
 
 create or replace function chunk_private.append_sync_chunks(
-  parent_sync_job_id uuid, chunks jsonb, request_id uuid, seal boolean, items_total bigint
+  parent_sync_job_id uuid, chunks jsonb, request_id uuid, seal boolean, items_total bigint, settles boolean
 )
 returns jsonb
 language plpgsql
@@ -3424,10 +4189,13 @@ begin
     perform chunk_private.finish_if_done(job.id);
   end if;
   perform chunk_private.fill_slots(job.id);
+  if settles then
+    perform chunk_private.settle_limits(array[job.limit_key]);
+  end if;
   return public.get_sync_job_progress_safe(job.id);
 end
 $$;
-comment on function chunk_private.append_sync_chunks is 'The body of append_sync_chunks.';
+comment on function chunk_private.append_sync_chunks is 'The body of append_sync_chunks. settles: whether no other append follows in this call, and the limit key is settled.';
 
 create or replace function public.append_sync_chunks(
   parent_sync_job_id uuid, chunks jsonb, request_id uuid default null, seal boolean default false, items_total bigint default null
@@ -3437,7 +4205,7 @@ language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
-as $$ select chunk_private.append_sync_chunks($1, $2, $3, $4, $5); $$;
+as $$ select chunk_private.append_sync_chunks($1, $2, $3, $4, $5, true); $$;
 comment on function public.append_sync_chunks is
   'Appends chunks (a JSON array of objects) to an active job; for users: to an unsealed job of their own. The same request_id again adds nothing. seal => true says that these were the last.';
 
@@ -3454,6 +4222,19 @@ begin
 end
 $$;
 comment on function chunk_private.enter_own_jobs is 'Enters the gates of jobs that the caller may steer, alone and in their order; SC001 when there is another.';
+
+-- After the last append: whoever has a limit key waits for nothing else.
+create or replace function chunk_private.settle_jobs(job_ids uuid[])
+returns void
+language plpgsql
+security definer -- users may append to their own jobs, and write no slots
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform chunk_private.settle_limits(array(select j.limit_key from public.sync_jobs j where j.id = any (job_ids)));
+end
+$$;
+comment on function chunk_private.settle_jobs is 'Settles the limit keys of jobs, which does no more than anybody''s next call would.';
 
 create or replace function public.enqueue_chunks_from_rows()
 returns trigger
@@ -3481,8 +4262,9 @@ begin
     group by 1
     order by 1
   loop
-    perform public.append_sync_chunks(page.job_id, page.chunks);
+    perform chunk_private.append_sync_chunks(page.job_id, page.chunks, null, false, null, false);
   end loop;
+  perform chunk_private.settle_jobs(job_ids);
   return null;
 end
 $$;
@@ -3531,6 +4313,7 @@ begin
     set status = 'cancelled', completed_at = now()
     where j.id = job.id;
   end if;
+  perform chunk_private.settle_limits(array[job.limit_key]);
   return public.get_sync_job_progress_safe(job.id);
 end
 $$;
@@ -3556,6 +4339,7 @@ begin
     select job.id, t.ready_at, t.chunk_index from taken_back t;
     update public.sync_jobs j set status = 'paused' where j.id = job.id;
   end if;
+  perform chunk_private.settle_limits(array[job.limit_key]);
   return public.get_sync_job_progress_safe(job.id);
 end
 $$;
@@ -3583,6 +4367,7 @@ begin
     where j.id = job.id;
     perform chunk_private.fill_slots(job.id);
   end if;
+  perform chunk_private.settle_limits(array[job.limit_key]);
   return public.get_sync_job_progress_safe(job.id);
 end
 $$;
@@ -3621,7 +4406,7 @@ begin
   end if;
   with chunk as (
     update public.chunk_processing_queue q
-    set status = 'pending', attempts = 0, given_back = 0, has_failed = false, claim_token = null, completed_at = null, updated_at = now(),
+    set status = 'pending', attempts = 0, given_back = 0, throttled = null, has_failed = false, claim_token = null, completed_at = null, updated_at = now(),
         items_processed = case when not from_start then q.checkpoint_items end,
         items_counted = case when not from_start then q.items_counted end, checkpoint = case when not from_start then q.checkpoint end,
         checkpoint_items = case when not from_start then q.checkpoint_items end, checkpoint_at = null, checkpoints = null
@@ -3646,6 +4431,7 @@ begin
     end;
   end if;
   perform chunk_private.fill_slots(job.id);
+  perform chunk_private.settle_limits(array[job.limit_key]);
   return public.get_sync_job_progress_safe(job.id);
 end
 $$;
@@ -3731,8 +4517,12 @@ begin
     request_id := null;
     if problem is null then
       wait_seconds := (
-        select ceil(extract(epoch from q.ready_at - now()))::int
-        from public.chunk_processing_queue q where q.id = chunk_id and q.ready_at > now()
+        select ceil(extract(epoch from w.ready_at - now()))::int
+        from (
+          select greatest(q.ready_at, case when job.limit_key is not null then
+            (select l.blocked_until from public.sync_limits l where l.key = job.limit_key) end) as ready_at
+          from public.chunk_processing_queue q where q.id = chunk_id
+        ) w where w.ready_at > now()
       );
       begin
         request_id := net.http_post(
@@ -3754,7 +4544,8 @@ begin
     problems := problems || problem;
   end loop;
   insert into chunk_private.dispatches (job_id, owner_id, chunk_id, request_id, error, by_user)
-  select job.id, job.owner_id, d.chunk_id, d.request_id, d.problem, not chunk_private.is_service()
+  select job.id, job.owner_id, d.chunk_id, d.request_id, d.problem,
+    not chunk_private.is_service() and coalesce(job.owner_id = auth.uid(), false) -- a limit key wakes others' chunks too
   from unnest(chunk_ids, request_ids, problems) d (chunk_id, request_id, problem);
   return cardinality(array_remove(request_ids, null));
 end
@@ -3883,7 +4674,7 @@ begin
   select s.* from chunk_private.slots s
   join chunk_private.lanes l on l.id = s.lane
   join public.sync_kinds k on k.kind = l.kind
-  where not s.claimed and s.ready_at <= now() and k.handler is not null and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
+  where not s.claimed and not s.parked and s.ready_at <= now() and k.handler is not null and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
     and (not overdue_only or s.dispatched_at is null
       or s.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(s.dispatch_count - 1, 0), 7)
       or s.dispatched_at < greatest((select w.sent_at from well w), now() - interval '5 seconds' * (2 ^ least(s.dispatch_count - 1, 6) - 1))
@@ -4024,16 +4815,16 @@ begin
 
   -- Slots whose chunk is not in their state, or gone
   delete from chunk_private.slots s
-  where s.job_id = job.id and not exists (
+  where s.job_id = job.id and (s.limit_key is distinct from job.limit_key or s.parked and (s.claimed or s.limit_key is null) or not exists (
     select from public.chunk_processing_queue q
     where q.parent_sync_job_id = job.id and q.chunk_index = s.chunk_index and q.status = case when s.claimed then 'processing' else 'pending' end
-  );
+  ));
   get diagnostics times = row_count;
   wrong := wrong || chunk_private.times_wrong(times, 'slots without their chunk');
 
   -- Chunks at work without a slot: it gets one, so that its report or the end of its lease is seen
-  insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed)
-  select job.id, q.chunk_index, l.id, now(), true
+  insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, limit_key)
+  select job.id, q.chunk_index, l.id, now(), true, job.limit_key
   from public.chunk_processing_queue q
   join chunk_private.lanes l on l.kind = job.kind and l.priority = job.priority
   where q.parent_sync_job_id = job.id and q.status = 'processing'
@@ -4244,6 +5035,7 @@ begin
       bool_or(q.status is distinct from case when s.claimed then 'processing' else 'pending' end
         or s.claimed and (q.claim_token is null or q.attempts < 1 or q.locked_until > now() + interval '25 hours')
         or not s.claimed and s.ready_at > now() + interval '8 days'
+        or s.limit_key is distinct from j.limit_key or s.parked and (s.claimed or s.limit_key is null)
         or (l.kind, l.priority) is distinct from (j.kind, j.priority)) as contradict
     from chunk_private.slots s
     left join public.sync_jobs j on j.id = s.job_id
@@ -4263,12 +5055,15 @@ begin
   from public.sync_jobs j
   left join counted n on n.job_id = j.id
   left join held h on h.job_id = j.id
-  cross join lateral (select coalesce(h.slots, 0) as slots, least(coalesce(n.open_chunks, 0), j.max_concurrency) as wanted) w
+  cross join lateral (
+    select coalesce(h.slots, 0) as slots, least(coalesce(n.open_chunks, 0), j.max_concurrency) as most,
+      case when j.limit_key is not null then (chunk_private.limit_of(j.limit_key)).most end as shared
+  ) w
   where j.status in ('pending', 'running', 'paused') and (
     coalesce(n.total_chunks, 0) <> j.total_chunks
     or h.contradict or h.failed_before > n.retrying_chunks
-    or w.slots > w.wanted
-    or case when j.status = 'paused' then h.waiting > 0 else w.slots < w.wanted end
+    or w.slots > w.most
+    or case when j.status = 'paused' then h.waiting > 0 else w.slots < least(w.most, w.shared) end
     -- its end was missed
     or coalesce(n.open_chunks, 0) = 0 and j.sealed and coalesce(n.last_activity_at, j.created_at) < now() - interval '1 minute'
   )
@@ -4462,6 +5257,11 @@ begin
     raise warning 'supabase-chunks: jobs could not be looked through: %', sqlerrm;
   end;
   begin
+    perform chunk_private.settle_waiting();
+  exception when others then
+    raise warning 'supabase-chunks: limits could not be settled: %', sqlerrm;
+  end;
+  begin
     perform chunk_private.dispatch_waiting(null, true);
   exception when others then
     raise warning 'supabase-chunks: webhooks could not be sent: %', sqlerrm;
@@ -4485,6 +5285,9 @@ as $$
 declare
   trimmed int;
 begin
+  delete from chunk_private.limit_paces p where p.free_at < now() - interval '1 day';
+  delete from public.sync_limits l
+  where l.max_concurrency is null and l.rate is null and l.blocked_until < now() - interval '1 day' and chunk_private.try_limit(l.key);
   delete from chunk_private.healings h where h.healed_at < now() - interval '90 days';
   delete from chunk_private.dispatches d
   where d.id = any (array(select o.id from chunk_private.dispatches o where o.created_at < now() - interval '7 days' limit 10000));
@@ -4501,7 +5304,7 @@ begin
 end
 $$;
 comment on function chunk_private.trim_logs is
-  'Forgets dispatches after a week, the watchdog''s runs after a day, and what was healed after ninety days.';
+  'Forgets dispatches after a week, the watchdog''s runs after a day, what was healed after ninety days, and keys that were only blocked a day after.';
 
 create or replace function chunk_private.schedule_watchdog()
 returns text
@@ -4534,6 +5337,156 @@ end
 $$;
 comment on function chunk_private.schedule_watchdog is 'Schedules the watchdog where pg_cron is installed; again is harmless. Returns the schedule, or null.';
 
+-- 82_limits.sql
+
+-- What the service does with limits: set them, block a key, ask for the pace. And what the watchdog does.
+
+create or replace function chunk_private.check_limit_key(key text)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if (length(key) between 1 and 500) is not true then
+    raise exception using errcode = 'SC003', detail = 'key', message = 'key must be a text of 1 to 500 characters';
+  end if;
+end
+$$;
+comment on function chunk_private.check_limit_key is 'Raises SC003 for what cannot be a limit key.';
+
+create or replace function chunk_private.lock_limit_or_refuse(limit_key text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform chunk_private.check_limit_key(limit_key);
+  if not chunk_private.wait_for_limit(limit_key) then
+    raise exception using errcode = 'SC005', message = format('the limit key %L is held by a transaction that somebody has left open', limit_key),
+      hint = 'Find it in pg_stat_activity, and try again when it has ended.';
+  end if;
+end
+$$;
+comment on function chunk_private.lock_limit_or_refuse is 'Locks a limit key; SC003 for what cannot be one, SC005 when somebody has it for long.';
+
+-- A job has at most as many slots as may be processing of its key: those that run get more when there are more. Gates are only tried for;
+-- whoever is alone in one waits for nobody in fill_slots.
+create or replace function public.save_sync_limit(key text, max_concurrency int default null, rate int default null, per_seconds int default 1)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
+as $$
+#variable_conflict use_variable
+begin
+  perform chunk_private.check_isolation('save_sync_limit');
+  perform chunk_private.check_range('max_concurrency', max_concurrency, 1, 10000);
+  perform chunk_private.check_range('rate', rate, 1, 1000000);
+  perform chunk_private.check_range('per_seconds', coalesce(per_seconds, 0), 1, 86400);
+  perform chunk_private.lock_limit_or_refuse(key);
+  if num_nonnulls(max_concurrency, rate) = 0 then
+    delete from public.sync_limits l where l.key = key and (l.blocked_until > now()) is not true;
+  end if;
+  insert into public.sync_limits as l (key, max_concurrency, rate, per_seconds)
+  select key, max_concurrency, rate, per_seconds
+  where num_nonnulls(max_concurrency, rate) > 0 or exists (select from public.sync_limits o where o.key = key)
+  on conflict on constraint sync_limits_pkey do update
+  set max_concurrency = excluded.max_concurrency, rate = excluded.rate, per_seconds = excluded.per_seconds, updated_at = now();
+  perform chunk_private.fill_slots(j.id)
+  from (
+    select o.id from public.sync_jobs o
+    where o.limit_key = key and o.status in ('pending', 'running') order by o.id limit 500
+  ) j
+  where chunk_private.try_alone(j.id);
+  perform chunk_private.settle_limit(key);
+  return public.list_sync_limits(key) -> 0;
+end
+$$;
+comment on function public.save_sync_limit is
+  'Sets what jobs with a limit_key share: at most max_concurrency chunks processing at once, at most rate requests within per_seconds; null is no such limit, and both null remove the key. Returns it as list_sync_limits does.';
+
+create or replace function public.block_sync_limit(key text, seconds int, reason text default null)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
+as $$
+#variable_conflict use_variable
+begin
+  perform chunk_private.check_isolation('block_sync_limit');
+  perform chunk_private.check_range('seconds', coalesce(seconds, -1), 0, 604800);
+  perform chunk_private.lock_limit_or_refuse(key);
+  perform chunk_private.block_limit(key, case when seconds > 0 then now() + make_interval(secs => seconds) end, left(reason, 1000));
+  perform chunk_private.settle_limit(key);
+  return public.list_sync_limits(key) -> 0;
+end
+$$;
+comment on function public.block_sync_limit is
+  'Hands out no chunk of a limit key for so many seconds (a week at most); 0 ends a block. Chunks that are processing go on. Returns the key as list_sync_limits does.';
+
+-- One timestamp a key: until when the requests so far have used up the rate. n requests at once go when the room for all of them
+-- is there (n - 1 intervals late), and use it up afterwards: so no window of per_seconds, wherever it begins, has more than rate.
+create or replace function public.pace_sync_limit(key text, n int default 1)
+returns int
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
+as $$
+#variable_conflict use_variable
+declare
+  rules record;
+  spacing interval;
+  free_at timestamptz;
+begin
+  perform chunk_private.check_limit_key(key);
+  select l.rate, l.blocked_until, make_interval(secs => ceil(1e6 * l.per_seconds / l.rate) / 1e6) as spacing into rules
+  from public.sync_limits l where l.key = key;
+  perform chunk_private.check_range('n', coalesce(n, 0), 1, coalesce(rules.rate, 1000000));
+  if rules.rate is not null then
+    spacing := rules.spacing;
+    insert into chunk_private.limit_paces as p (limit_key, free_at) values (key, greatest(clock_timestamp(), rules.blocked_until) + n * spacing)
+    on conflict on constraint limit_paces_pkey do update
+    set free_at = greatest(clock_timestamp(), p.free_at + (n - 1) * spacing, rules.blocked_until) + n * spacing
+    returning p.free_at into free_at;
+  end if;
+  return ceil(greatest(0, 1000 * extract(epoch from greatest(free_at - n * spacing, rules.blocked_until) - clock_timestamp())))::int;
+end
+$$;
+comment on function public.pace_sync_limit is
+  'Asks for room for n requests at once (at most rate): how many milliseconds to wait before making them. Exact for all who ask. 0 when the key has no rate and is not blocked.';
+
+-- Only tries: it has gates of other jobs. What somebody has now, they settle, or a later pass does.
+create or replace function chunk_private.settle_waiting()
+returns int
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+  until constant timestamptz := clock_timestamp() + interval '5 seconds';
+  limit_key text := '';
+  settled int := 0;
+begin
+  loop
+    limit_key := (
+      select s.limit_key from chunk_private.slots s
+      where s.limit_key > limit_key and not s.claimed and s.parked order by s.limit_key limit 1
+    );
+    exit when limit_key is null or settled >= 1000 or clock_timestamp() > until;
+    if exists (select from chunk_private.slots_to_wake(limit_key)) and chunk_private.try_limit(limit_key) then
+      perform chunk_private.settle_limit(limit_key);
+      settled := settled + 1;
+    end if;
+  end loop;
+  return settled;
+end
+$$;
+comment on function chunk_private.settle_waiting is
+  'Settles the limit keys of which too few slots are awake: after a job was deleted, a limit changed, a lock was held for too long. Returns how many.';
+
 -- 82_operate.sql
 
 -- Kinds and configuration.
@@ -4548,7 +5501,7 @@ comment on function chunk_private.version is 'The release of supabase-chunks who
 
 create or replace function public.save_sync_kind(
   kind text, handler text default null, max_concurrency int default null, max_retries int default null, lease_seconds int default null,
-  retry_delay_seconds int default null, user_startable boolean default null
+  retry_delay_seconds int default null, user_startable boolean default null, limit_by text default null, limit_each int default null
 )
 returns jsonb
 language plpgsql
@@ -4567,13 +5520,19 @@ begin
     raise exception using errcode = 'SC003', detail = 'handler',
       message = 'handler must be the name of an Edge Function (letters, digits, _ and -), empty for Python workers, or null';
   end if;
+  if length(limit_by) > 100 then
+    raise exception using errcode = 'SC003', detail = 'limit_by',
+      message = 'limit_by must be owner_id or the name of a field of the payload, of at most 100 characters, empty for none, or null';
+  end if;
+  perform chunk_private.check_range('limit_each', limit_each, 0, 10000);
   perform chunk_private.check_range('max_concurrency', max_concurrency, 1, 1000);
   perform chunk_private.check_range('max_retries', max_retries, 0, 100);
   perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
   perform chunk_private.check_range('retry_delay_seconds', retry_delay_seconds, 0, 86400);
-  insert into public.sync_kinds as k (kind, handler, max_concurrency, max_retries, lease_seconds, retry_delay_seconds, user_startable)
+  insert into public.sync_kinds as k
+    (kind, handler, max_concurrency, max_retries, lease_seconds, retry_delay_seconds, user_startable, limit_by, limit_each)
   values (kind, nullif(handler, ''), coalesce(max_concurrency, 1), coalesce(max_retries, 3), coalesce(lease_seconds, 600),
-    coalesce(retry_delay_seconds, 10), coalesce(user_startable, false))
+    coalesce(retry_delay_seconds, 10), coalesce(user_startable, false), nullif(limit_by, ''), nullif(limit_each, 0))
   on conflict on constraint sync_kinds_pkey do update
   set handler = nullif(coalesce(save_sync_kind.handler, k.handler), ''),
       max_concurrency = coalesce(save_sync_kind.max_concurrency, k.max_concurrency),
@@ -4581,13 +5540,15 @@ begin
       lease_seconds = coalesce(save_sync_kind.lease_seconds, k.lease_seconds),
       retry_delay_seconds = coalesce(save_sync_kind.retry_delay_seconds, k.retry_delay_seconds),
       user_startable = coalesce(save_sync_kind.user_startable, k.user_startable),
+      limit_by = nullif(coalesce(save_sync_kind.limit_by, k.limit_by), ''),
+      limit_each = nullif(coalesce(save_sync_kind.limit_each, k.limit_each), 0),
       updated_at = now()
   returning k.* into saved;
   return to_jsonb(saved);
 end
 $$;
 comment on function public.save_sync_kind is
-  'Adds a kind of sync, or changes one: what is null stays as it is, and is for a new kind no handler, 1, 3, 600, 10 and false. An empty handler is none. Jobs that run already keep their max_concurrency and max_retries.';
+  'Adds a kind of sync, or changes one: what is null stays as it is, and is for a new kind no handler, 1, 3, 600, 10 and false. An empty handler is none. limit_by (owner_id, or a field of the payload; empty: none) makes jobs share limits, limit_each (0: none) says how many of their chunks may be processing at once. Jobs that run already keep their max_concurrency and max_retries.';
 
 create or replace function public.remove_sync_kind(kind text)
 returns boolean
@@ -4910,12 +5871,19 @@ as $$
         select v.parent_sync_job_id, v.kind, v.stalled_reason from public.chunk_processing_status v
         where v.status in ('pending', 'running') and v.stalled limit 20
       ) s), '[]'),
+    'blocked_limits', coalesce((
+      select jsonb_agg(jsonb_build_object('key', b.key, 'until', b.blocked_until, 'reason', b.blocked_reason) order by b.blocked_until desc)
+      from (
+        select l.key, l.blocked_until, l.blocked_reason from public.sync_limits l
+        where l.blocked_until > now() order by l.blocked_until desc limit 20
+      ) b), '[]'),
+    'chunks_waiting_for_limits', (select count(*) from chunk_private.slots s where s.limit_key is not null and not s.claimed and s.parked),
     'oldest_pending_seconds', (
       select floor(extract(epoch from now() - min(f.ready_at)))
       from chunk_private.lanes l
       cross join lateral (
         select s.ready_at from chunk_private.slots s
-        where s.lane = l.id and not s.claimed and s.ready_at <= now()
+        where s.lane = l.id and not s.claimed and not s.parked and s.ready_at <= now()
         order by s.ready_at limit 1
       ) f),
     'dead_tuples', (select t.n_dead_tup from pg_stat_all_tables t
@@ -5023,12 +5991,13 @@ comment on function public.purge_sync_jobs is
 --   service_role    everything listed, and the tables behind it
 
 -- Tables and view
-revoke all on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states,
+revoke all on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states, public.sync_limits,
   public.chunk_processing_status
   from public, anon, authenticated, service_role;
 grant select on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states, public.chunk_processing_status
   to authenticated;
-grant select, insert, update, delete on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states
+grant select, insert, update, delete on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states,
+  public.sync_limits
   to service_role;
 grant select on public.chunk_processing_status to service_role;
 
@@ -5069,6 +6038,8 @@ select chunk_private.set_reading_policy('chunk_private.returned_chunks', 'No use
 select chunk_private.set_reading_policy('chunk_private.answered_requests', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.healings', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.watchdog', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('public.sync_limits', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.limit_paces', 'No user sees these', 'false');
 
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;
@@ -5078,6 +6049,7 @@ revoke execute on function
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.list_chunk_attempts, public.cancel_sync_job, public.pause_sync_job,
   public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
+  public.save_sync_limit, public.block_sync_limit, public.pace_sync_limit, public.list_sync_limits,
   public.enqueue_chunks_from_rows
 from public, anon, authenticated, service_role;
 
@@ -5085,10 +6057,12 @@ grant execute on function
   public.start_sync_job, public.append_sync_chunks, public.get_sync_job_progress_safe, public.list_chunk_attempts,
   public.cancel_sync_job, public.pause_sync_job, public.resume_sync_job, public.retry_failed_chunks, public.enqueue_chunks_from_rows
 to authenticated;
+-- What the view of progress says of limits; it checks who calls.
+grant execute on function chunk_private.waiting_for to authenticated;
 -- The bodies of the above, which check who calls.
 grant execute on function
   chunk_private.start_sync_job, chunk_private.append_sync_chunks, chunk_private.enter_own_jobs, chunk_private.cancel_sync_job, chunk_private.pause_sync_job,
-  chunk_private.resume_sync_job, chunk_private.retry_failed_chunks
+  chunk_private.resume_sync_job, chunk_private.retry_failed_chunks, chunk_private.settle_jobs
 to authenticated;
 
 grant execute on function
@@ -5097,6 +6071,7 @@ grant execute on function
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.list_chunk_attempts, public.cancel_sync_job, public.pause_sync_job,
   public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
+  public.save_sync_limit, public.block_sync_limit, public.pace_sync_limit, public.list_sync_limits,
   public.enqueue_chunks_from_rows
 to service_role;
 grant execute on all functions in schema chunk_private to service_role;

@@ -28,6 +28,8 @@ create table if not exists public.sync_kinds (
   lease_seconds int not null default 600,
   retry_delay_seconds int not null default 10,
   user_startable boolean not null default false,
+  limit_by text,
+  limit_each int,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   constraint sync_kinds_kind_is_a_name check (kind ~ '^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$'),
@@ -35,7 +37,9 @@ create table if not exists public.sync_kinds (
   constraint sync_kinds_max_concurrency_range check (max_concurrency between 1 and 1000),
   constraint sync_kinds_max_retries_range check (max_retries between 0 and 100),
   constraint sync_kinds_lease_range check (lease_seconds between 1 and 86400),
-  constraint sync_kinds_retry_delay_range check (retry_delay_seconds between 0 and 86400)
+  constraint sync_kinds_retry_delay_range check (retry_delay_seconds between 0 and 86400),
+  constraint sync_kinds_limit_by_is_a_field check (length(limit_by) between 1 and 100),
+  constraint sync_kinds_limit_each_range check (limit_each between 1 and 10000)
 );
 comment on table public.sync_kinds is 'What sorts of sync there are: who does their chunks, and within which limits. Change it with save_sync_kind().';
 comment on column public.sync_kinds.handler is 'The Edge Function that does a chunk''s work; null: Python workers do this kind.';
@@ -44,6 +48,8 @@ comment on column public.sync_kinds.max_retries is 'Retries after the first atte
 comment on column public.sync_kinds.lease_seconds is 'How long a claim lasts without a heartbeat, in seconds.';
 comment on column public.sync_kinds.retry_delay_seconds is 'Backoff before the first retry in seconds; doubles with each further one, up to an hour.';
 comment on column public.sync_kinds.user_startable is 'Whether a signed-in user (role authenticated) may start a job of this kind.';
+comment on column public.sync_kinds.limit_by is 'What its jobs share limits by: a field of the job''s payload, or owner_id. Their limit_key is kind:owner:value; null: none.';
+comment on column public.sync_kinds.limit_each is 'How many chunks of one such key may be processing at once, unless sync_limits says otherwise.';
 -- Asked first, here and below: `create index if not exists` waits for all who write the table before it looks.
 do $$
 begin
@@ -75,6 +81,7 @@ create table if not exists public.sync_jobs (
   items_total bigint,
   job_no bigint,
   next_state jsonb,
+  limit_key text,
   stripes smallint not null default 1,
   created_at timestamptz not null default now(),
   started_at timestamptz,
@@ -85,6 +92,7 @@ create table if not exists public.sync_jobs (
   constraint sync_jobs_completed_is_sealed check (sealed or status not in ('completed', 'failed')),
   constraint sync_jobs_payload_is_object check (jsonb_typeof(payload) = 'object'),
   constraint sync_jobs_next_state_is_object check (jsonb_typeof(next_state) = 'object'),
+  constraint sync_jobs_limit_key_length check (length(limit_key) between 1 and 500),
   constraint sync_jobs_job_key_length check (length(job_key) between 1 and 500),
   constraint sync_jobs_priority_range check (priority between -3 and 3),
   constraint sync_jobs_max_concurrency_range check (max_concurrency between 1 and 1000),
@@ -104,6 +112,7 @@ comment on column public.sync_jobs.total_chunks is 'Chunks so far. Grows under t
 comment on column public.sync_jobs.items_total is 'Items (messages, rows, …) the chunks have announced so far; null when nobody said.';
 comment on column public.sync_jobs.job_no is 'Number of a job with a job_key, in the order of their starts: the state that a job leaves never replaces one of a higher number.';
 comment on column public.sync_jobs.next_state is 'What its completed chunks have left for the next sync so far. Becomes the state in sync_states when the job completes, and only then.';
+comment on column public.sync_jobs.limit_key is 'What it shares limits by with other jobs: a key of sync_limits, or one that its kind''s limit_by makes; null: nothing.';
 comment on column public.sync_jobs.stripes is 'Into how many stripes (chunk_index modulo this) the job is cut: a counter and a row of fresh chunks each, so that workers do not queue for one row.';
 
 do $$
@@ -167,6 +176,7 @@ create table if not exists public.chunk_processing_queue (
   checkpoint_items bigint,
   checkpoints int,
   items_counted bigint,
+  throttled int,
   created_at timestamptz not null default now(),
   started_at timestamptz,
   completed_at timestamptz,
@@ -197,7 +207,8 @@ comment on column public.chunk_processing_queue.checkpoint_at is 'When a checkpo
 comment on column public.chunk_processing_queue.checkpoint_items is 'items_processed as of the checkpoint, to which it falls back when the attempt ends without completion.';
 comment on column public.chunk_processing_queue.checkpoints is 'How many checkpoints have brought progress; null: none.';
 comment on column public.chunk_processing_queue.items_counted is 'Of items_processed, what chunk_private.job_counters has already; null: nothing.';
-comment on column public.chunk_processing_queue.ready_at is 'When the retry of a chunk that has failed is due; null before the first failure.';
+comment on column public.chunk_processing_queue.ready_at is 'When a chunk that has failed or was throttled may be claimed again; null before.';
+comment on column public.chunk_processing_queue.throttled is 'How often it was throttled since the last progress; null: never.';
 comment on column public.chunk_processing_queue.items_processed is 'Items done, as the last heartbeat or the completion said.';
 comment on column public.chunk_processing_queue.items_total is 'Items this chunk was made for, or has found by its completion.';
 comment on column public.chunk_processing_queue.claim_token is 'Fencing token of the current, or of an ended chunk the last, claim. Only its holder can report.';

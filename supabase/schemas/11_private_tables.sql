@@ -4,6 +4,7 @@ create table if not exists chunk_private.settings (
   only_row boolean primary key default true,
   max_payload_bytes int not null default 16777216,
   max_given_back int not null default 10,
+  max_throttled int not null default 100,
   max_checkpoints int not null default 10000,
   user_max_payload_bytes int not null default 1048576,
   user_max_chunk_bytes int not null default 262144,
@@ -17,7 +18,7 @@ create table if not exists chunk_private.settings (
   user_email_private_hosts boolean not null default false,
   constraint settings_one_row check (only_row),
   constraint settings_limits_not_negative check (
-    least(max_payload_bytes, max_given_back, max_checkpoints, user_max_payload_bytes, user_max_chunk_bytes, user_max_chunks,
+    least(max_payload_bytes, max_given_back, max_throttled, max_checkpoints, user_max_payload_bytes, user_max_chunk_bytes, user_max_chunks,
       user_max_kept_chunks, user_max_active_jobs, user_max_requests, user_max_webhooks, user_max_email_accounts) >= 0
   )
 );
@@ -25,6 +26,7 @@ comment on table chunk_private.settings is 'Limits, one row. Change them with sa
 comment on column chunk_private.settings.only_row is 'Keeps it to one row.';
 comment on column chunk_private.settings.max_payload_bytes is 'Bytes of JSON that a payload of the service may have, of a job or of a chunk, and a result.';
 comment on column chunk_private.settings.max_given_back is 'How often a chunk can be given back without progress before it costs an attempt.';
+comment on column chunk_private.settings.max_throttled is 'How often a chunk can be throttled without progress before it costs an attempt.';
 comment on column chunk_private.settings.max_checkpoints is 'How many checkpoints of a chunk count as progress; later ones are stored.';
 comment on column chunk_private.settings.user_max_payload_bytes is 'Bytes of JSON that the payload of a user''s job may have.';
 comment on column chunk_private.settings.user_max_chunk_bytes is 'Bytes of JSON that the payload of one chunk from a user may have.';
@@ -59,9 +61,11 @@ create table if not exists chunk_private.slots (
   lane bigint not null,
   ready_at timestamptz not null,
   claimed boolean not null default false,
+  parked boolean not null default false,
   claim_id uuid,
   dispatched_at timestamptz,
   dispatch_count int not null default 0,
+  limit_key text,
   -- No foreign key to the job: its check would lock the job's row each time a slot is handed out. The trigger sync_jobs_forget_slots does its work.
   primary key (job_id, chunk_index)
 )
@@ -71,6 +75,9 @@ comment on table chunk_private.slots is
 comment on column chunk_private.slots.lane is 'Its job''s kind and priority: chunk_private.lanes.id.';
 comment on column chunk_private.slots.ready_at is 'Not claimable before. Claims take the oldest first, so that jobs take turns.';
 comment on column chunk_private.slots.claimed is 'Whether its chunk is processing.';
+comment on column chunk_private.slots.parked is
+  'Whether it waits until its limit_key has room: claims do not see it, and settle_limit() wakes it.';
+comment on column chunk_private.slots.limit_key is 'Its job''s, copied.';
 comment on column chunk_private.slots.claim_id is 'The claim''s own id, so that a claim whose reply was lost can be repeated.';
 comment on column chunk_private.slots.dispatched_at is 'When a webhook was last sent for the chunk.';
 comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since the chunk has it; the watchdog doubles its interval with each.';
@@ -136,11 +143,11 @@ create table if not exists chunk_private.chunk_attempts (
   claimed_at timestamptz,
   ended_at timestamptz not null default now(),
   constraint chunk_attempts_chunk_fkey foreign key (chunk_id) references public.chunk_processing_queue (id) on delete cascade,
-  constraint chunk_attempts_outcome_known check (outcome in ('retrying', 'failed', 'lost', 'released', 'cancelled'))
+  constraint chunk_attempts_outcome_known check (outcome in ('retrying', 'failed', 'lost', 'released', 'throttled', 'cancelled'))
 );
 comment on table chunk_private.chunk_attempts is 'Every attempt that did not complete: who, when, and why.';
 comment on column chunk_private.chunk_attempts.outcome is
-  'retrying and failed: the worker reported an error; lost: its lease ran out; released: it gave the chunk back; cancelled: the job was.';
+  'retrying and failed: the worker reported an error; lost: its lease ran out; released: it gave the chunk back; throttled: what it works on asked for a pause; cancelled: the job was.';
 
 create table if not exists chunk_private.dispatches (
   id bigint generated always as identity primary key,
@@ -206,7 +213,10 @@ comment on sequence chunk_private.job_numbers is 'Numbers jobs with a job_key, a
 do $$
 begin
   if to_regclass('chunk_private.slots_claim') is null then
-    create index slots_claim on chunk_private.slots (lane, ready_at, chunk_index) where not claimed;
+    create index slots_claim on chunk_private.slots (lane, ready_at, chunk_index) where not claimed and not parked;
+  end if;
+  if to_regclass('chunk_private.slots_limit') is null then
+    create index slots_limit on chunk_private.slots (limit_key, claimed, parked, lane, ready_at, chunk_index) where limit_key is not null;
   end if;
   if to_regclass('chunk_private.slots_claim_id') is null then
     create index slots_claim_id on chunk_private.slots (claim_id) where claim_id is not null;

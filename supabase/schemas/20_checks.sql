@@ -53,7 +53,8 @@ $$;
 comment on function chunk_private.check_length is 'Raises SC004, naming the argument, when a JSON array is longer.';
 
 create or replace function chunk_private.check_report(
-  success boolean, retry_after_seconds int, next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb
+  success boolean, retry_after_seconds int, next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb,
+  throttled_seconds int
 )
 returns boolean
 language plpgsql
@@ -65,6 +66,10 @@ begin
     raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
   end if;
   perform chunk_private.check_range('retry_after_seconds', retry_after_seconds, 0, 604800);
+  perform chunk_private.check_range('throttled_seconds', throttled_seconds, 0, 604800);
+  if success and throttled_seconds is not null then
+    raise exception using errcode = 'SC003', detail = 'throttled_seconds', message = 'throttled_seconds goes with success false only';
+  end if;
   perform chunk_private.check_items('items_processed', items_processed);
   perform chunk_private.check_items('items_total', items_total);
   if next_state is not null then

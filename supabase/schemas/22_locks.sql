@@ -10,8 +10,10 @@
 --   2. gates by job id (0)   a user's append, resume and retry take the user's lock after their gate: a start, which has it before, waits for no gate
 --   3. slots that wait to be claimed   4. chunks by id   5. counters by (job, stripe)   6. jobs by id
 --   7. job by job what a freed slot goes to: that slot, a stripe, returned chunks, slots that wait
---   8. of who sends webhooks for what waits: one lock for all (3), then slots with SKIP LOCKED
---   9. of who changes settings: one lock for all (4), and nothing else
+--   8. limit keys by name (5), when all slots are passed on. Who has one waits for nothing but the next key, and takes rows with
+--      SKIP LOCKED. A claim waits for one key, and only while it has none; others it tries for, as the watchdog does for all
+--   9. of who sends webhooks for what waits: one lock for all (3), then slots with SKIP LOCKED
+--  10. of who changes settings: one lock for all (4), and nothing else
 -- A claim takes its slot with SKIP LOCKED, and then its chunk. One that was claimed before may be held by an outdated report: a
 -- claim waits for that if it has nothing but its slot, for which no report waits; else it passes the chunk over (hold_returned).
 -- The watchdog only tries for gates, and takes chunks with SKIP LOCKED, each with its slot, which is claimed; purge only tries
@@ -90,6 +92,29 @@ language sql
 set search_path = pg_catalog, pg_temp
 as $$ select pg_advisory_xact_lock(hashtextextended('supabase-chunks: settings', 4)); $$;
 comment on function chunk_private.lock_settings is 'One at a time changes settings.';
+
+create or replace function chunk_private.try_limit(limit_key text)
+returns boolean
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_try_advisory_xact_lock(hashtextextended($1, 5)); $$;
+comment on function chunk_private.try_limit is 'Locks a limit key, until the transaction''s end, if nobody has it; says whether it did.';
+
+-- A transaction that somebody leaves open must not make a report fail: what was not settled, the watchdog does.
+create or replace function chunk_private.wait_for_limit(limit_key text)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '2s'
+as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended(limit_key, 5));
+  return true;
+exception when lock_not_available then
+  return false;
+end
+$$;
+comment on function chunk_private.wait_for_limit is 'Locks a limit key, until the transaction''s end; false when somebody else has it for longer than two seconds.';
 
 create or replace function chunk_private.enter_own_job(job_id uuid, call text)
 returns public.sync_jobs

@@ -23,11 +23,11 @@ begin
   if lane.handler is not null then
     to_dispatch := array(
       select n.chunk_index from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place)
-      where n.ready_at <= sent_until and n.place > claims
+      where n.ready_at <= sent_until and n.place > claims and (job.limit_key is null or n.ready_at > now())
     );
   end if;
-  insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, claim_id, dispatched_at, dispatch_count)
-  select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, case when n.place = 1 then first_claim_id end,
+  insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, parked, limit_key, claim_id, dispatched_at, dispatch_count)
+  select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, job.limit_key is not null and n.ready_at <= now(), job.limit_key, case when n.place = 1 then first_claim_id end,
     case when n.chunk_index = any (to_dispatch) then now() end, (n.chunk_index = any (to_dispatch))::int
   from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place);
   if on_their_way <> '{}' then
@@ -39,7 +39,7 @@ begin
 end
 $$;
 comment on function chunk_private.hand_out is
-  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook, unless one is on its way. With first_claim_id the first one is claimed at once.';
+  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook, unless one is on its way. With first_claim_id the first one is claimed at once. Those of a job with a limit_key are parked, and their webhook waits for settle_limit().';
 
 -- What a report does with the slots it has freed, under a shared gate: each goes to at most one chunk, so the cap holds
 -- without counting.
@@ -58,6 +58,9 @@ begin
   delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (freed);
   if job.status not in ('pending', 'running') then
     return null;
+  end if;
+  if job.limit_key is not null then
+    next_claim_id := null; -- it may be another job's turn: settle_report() decides
   end if;
   next := chunk_private.take_claimable(job, cardinality(freed), false);
   free := cardinality(freed) - cardinality(next.chunk_indexes);
@@ -156,6 +159,7 @@ as $$
 #variable_conflict use_variable
 declare
   job public.sync_jobs;
+  shared record;
   free int;
   next record;
   later record;
@@ -164,10 +168,12 @@ begin
   if not found then
     return 0;
   end if;
+  shared := chunk_private.limit_of(job.limit_key);
   -- A chunk in backoff that kept its slot for want of others gives it to those that have come since.
   with later as materialized (
     select w.chunk_index from chunk_private.slots w
     where w.job_id = job_id and not w.claimed and w.ready_at > now()
+      and (w.limit_key is null or w.ready_at <> shared.opens_at) -- which waits for the end of a block
     for update skip locked
   ),
   given_up as (
@@ -177,7 +183,7 @@ begin
   )
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
   select job_id, g.ready_at, g.chunk_index from given_up g;
-  free := greatest(0, job.max_concurrency - (select count(*)::int from chunk_private.slots s where s.job_id = job_id));
+  free := greatest(0, least(job.max_concurrency, shared.most) - (select count(*)::int from chunk_private.slots s where s.job_id = job_id));
   next := chunk_private.take_claimable(job, free, true);
   later := chunk_private.take_returned(job_id, 'infinity', free - cardinality(next.chunk_indexes));
   next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
@@ -188,7 +194,7 @@ begin
 end
 $$;
 comment on function chunk_private.fill_slots is
-  'Gives the free slots of a pending or running job to its next chunks; returns how many.';
+  'Gives the free slots of a pending or running job to its next chunks, to no more than may be processing of its limit key; returns how many.';
 
 create or replace function chunk_private.forget_slots()
 returns trigger

@@ -79,7 +79,7 @@ begin
       from unnest(kinds) k (kind)
       cross join lateral (select n.id from chunk_private.lanes n where n.kind = k.kind and n.id >= from_lane offset 0) l
       cross join lateral (
-        select from chunk_private.slots s where s.lane = l.id and not s.claimed and s.ready_at <= now() order by s.ready_at limit 1
+        select from chunk_private.slots s where s.lane = l.id and not s.claimed and not s.parked and s.ready_at <= now() order by s.ready_at limit 1
       ) w
       order by l.id limit how_many
     );
@@ -87,11 +87,11 @@ begin
   -- Else steps from one lane to the next that is in the claim index; what is beyond how_many is not read.
   return array(
     with recursive waiting (lane, ready_at) as (
-      (select s.lane, s.ready_at from chunk_private.slots s where not s.claimed and s.lane >= from_lane order by s.lane, s.ready_at limit 1)
+      (select s.lane, s.ready_at from chunk_private.slots s where not s.claimed and not s.parked and s.lane >= from_lane order by s.lane, s.ready_at limit 1)
       union all
       select n.lane, n.ready_at from waiting w
       cross join lateral (
-        select s.lane, s.ready_at from chunk_private.slots s where not s.claimed and s.lane > w.lane order by s.lane, s.ready_at limit 1
+        select s.lane, s.ready_at from chunk_private.slots s where not s.claimed and not s.parked and s.lane > w.lane order by s.lane, s.ready_at limit 1
       ) n
     )
     select w.lane from waiting w

@@ -16,7 +16,8 @@ begin
       owner_id uuid,
       claim_token uuid,
       locked_until timestamptz,
-      checkpoint jsonb
+      checkpoint jsonb,
+      limit_key text
     );
   end if;
 end
@@ -33,7 +34,7 @@ as $$
 begin
   return array(
     select row(q.id, q.parent_sync_job_id, q.kind, k.handler, q.chunk_index, q.attempts, 1 + q.max_retries, coalesce(q.payload, j.payload), j.payload,
-      q.owner_id, q.claim_token, q.locked_until, q.checkpoint)::chunk_private.claimed_chunk
+      q.owner_id, q.claim_token, q.locked_until, q.checkpoint, j.limit_key)::chunk_private.claimed_chunk
     from chunk_private.slots s
     join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
     join public.sync_jobs j on j.id = s.job_id
@@ -91,39 +92,6 @@ end
 $$;
 comment on function chunk_private.start_jobs is 'Makes pending jobs running: a chunk of theirs is claimed.';
 
--- Reports and heartbeats that had to wait for a chunk, and then find their claim outdated, have locked it all the same until
--- they end, and may meanwhile wait for other chunks. So a claim that has locks which they could wait for (of other chunks, of
--- counters) waits for no chunk.
-create or replace function chunk_private.hold_returned(job_id uuid, chunk_index bigint)
-returns boolean
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_variable
-begin
-  perform 1 from public.chunk_processing_queue q
-  where q.parent_sync_job_id = job_id and q.chunk_index = chunk_index for no key update skip locked;
-  return found;
-end
-$$;
-comment on function chunk_private.hold_returned is
-  'Locks a chunk that was claimed before, unless somebody with an outdated claim holds it just now; says whether it did.';
-
-create or replace function chunk_private.unclaim(job_ids uuid[], chunk_indexes bigint[])
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_variable
-begin
-  update chunk_private.slots s
-  set claimed = false, claim_id = null
-  from unnest(job_ids, chunk_indexes) t (job_id, chunk_index)
-  where s.job_id = t.job_id and s.chunk_index = t.chunk_index;
-end
-$$;
-comment on function chunk_private.unclaim is 'Gives back the slots of chunks that could not be held.';
-
 -- The slot is the caller's already, and nobody else writes a pending chunk without its slot.
 create or replace function chunk_private.start_attempt(
   job_id uuid, chunk_index bigint, worker text, handler text, lease_seconds int, waits boolean
@@ -143,7 +111,7 @@ begin
   where j.id = job_id and q.parent_sync_job_id = job_id and q.chunk_index = chunk_index
     and (waits or q.started_at is null or chunk_private.hold_returned(job_id, chunk_index))
   returning q.id, q.kind, q.attempts, q.max_retries, q.payload, q.owner_id, q.claim_token, q.locked_until, q.checkpoint,
-    j.payload as job_payload, j.status as job_status into chunk;
+    j.payload as job_payload, j.status as job_status, j.limit_key into chunk;
   if not found then -- or, if it may wait, deleted by somebody: its slot stays claimed, and no other claim finds it
     if not waits then
       perform chunk_private.unclaim(array[job_id], array[chunk_index]);
@@ -155,7 +123,7 @@ begin
   end if;
   return row(chunk.id, job_id, chunk.kind, handler, chunk_index, chunk.attempts, 1 + chunk.max_retries, coalesce(chunk.payload, chunk.job_payload),
     chunk.job_payload,
-    chunk.owner_id, chunk.claim_token, chunk.locked_until, chunk.checkpoint);
+    chunk.owner_id, chunk.claim_token, chunk.locked_until, chunk.checkpoint, chunk.limit_key);
 end
 $$;
 comment on function chunk_private.start_attempt is 'Claims the chunk of a slot that the caller has claimed; null when it cannot be held and the caller may not wait.';
@@ -212,23 +180,28 @@ begin
         set claimed = true, claim_id = claim_next_chunk_job_safe.claim_id
         where s.ctid = (
           select p.ctid from chunk_private.slots p
-          where p.lane = lane.id and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
+          where p.lane = lane.id and not p.claimed and not p.parked and p.ready_at >= floor and p.ready_at <= now()
           order by p.ready_at, p.chunk_index limit 1 for no key update skip locked
         )
-        returning s.job_id, s.chunk_index, s.ready_at into slot;
+        returning s.job_id, s.chunk_index, s.ready_at, s.limit_key into slot;
       else
         update chunk_private.slots s
         set claimed = true, claim_id = claim_next_chunk_job_safe.claim_id
         where s.ctid = (
           select p.ctid from chunk_private.slots p
-          where p.job_id = parent_sync_job_id and p.lane = lane.id and not p.claimed and p.ready_at <= now()
+          where p.job_id = parent_sync_job_id and p.lane = lane.id and not p.claimed and not p.parked and p.ready_at <= now()
           order by p.ready_at, p.chunk_index limit 1 for no key update skip locked
         )
-        returning s.job_id, s.chunk_index, s.ready_at into slot;
+        returning s.job_id, s.chunk_index, s.ready_at, s.limit_key into slot;
       end if;
       if found then
         if slot.ready_at > floor + interval '50 milliseconds' and parent_sync_job_id is null then
           perform chunk_private.remember_floor(lane.id, slot.ready_at);
+        end if;
+        if slot.limit_key is not null then -- who claims many asks whether there is room
+          perform chunk_private.unclaim(array[slot.job_id], array[slot.chunk_index]);
+          return query select c.* from unnest(chunk_private.claim_in_lanes(worker_id, 1, parent_sync_job_id, kinds, lanes, lease_seconds, claim_id)) c;
+          return;
         end if;
         claimed := chunk_private.start_attempt(slot.job_id, slot.chunk_index, worker_id, lane.handler, lane.lease_seconds, true);
         if claimed.chunk_id is not null then

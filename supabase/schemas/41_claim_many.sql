@@ -1,7 +1,41 @@
 -- Claiming many chunks at once: the same as a claim, set by set.
 
+-- Reports and heartbeats that had to wait for a chunk, and then find their claim outdated, have locked it all the same until
+-- they end, and may meanwhile wait for other chunks. So a claim that has locks which they could wait for (of other chunks, of
+-- counters) waits for no chunk.
+create or replace function chunk_private.hold_returned(job_id uuid, chunk_index bigint)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  perform 1 from public.chunk_processing_queue q
+  where q.parent_sync_job_id = job_id and q.chunk_index = chunk_index for no key update skip locked;
+  return found;
+end
+$$;
+comment on function chunk_private.hold_returned is
+  'Locks a chunk that was claimed before, unless somebody with an outdated claim holds it just now; says whether it did.';
+
+create or replace function chunk_private.unclaim(job_ids uuid[], chunk_indexes bigint[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  update chunk_private.slots s
+  set claimed = false, claim_id = null
+  from unnest(job_ids, chunk_indexes) t (job_id, chunk_index)
+  where s.job_id = t.job_id and s.chunk_index = t.chunk_index;
+end
+$$;
+comment on function chunk_private.unclaim is 'Gives back the slots of chunks that could not be held.';
+
 create or replace function chunk_private.take_slots(
-  lane bigint, floor timestamptz, how_many int, parent_sync_job_id uuid, with_claim_id uuid, out job_ids uuid[], out chunk_indexes bigint[]
+  lane bigint, floor timestamptz, how_many int, parent_sync_job_id uuid, with_claim_id uuid, out job_ids uuid[], out chunk_indexes bigint[],
+  out limited boolean
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -11,26 +45,29 @@ declare
   taken record;
 begin
   floor := case when parent_sync_job_id is null and random() > 0.02 then floor else '-infinity' end;
+  limited := false;
   loop
     with slot as (
       update chunk_private.slots s
       set claimed = true, claim_id = with_claim_id
       where s.ctid = any (case when parent_sync_job_id is null then array(
           select p.ctid from chunk_private.slots p
-          where p.lane = lane and not p.claimed and p.ready_at >= floor and p.ready_at <= now()
+          where p.lane = lane and not p.claimed and not p.parked and p.ready_at >= floor and p.ready_at <= now()
           order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
         ) else array(
           select p.ctid from chunk_private.slots p
-          where p.job_id = parent_sync_job_id and p.lane = lane and not p.claimed and p.ready_at <= now()
+          where p.job_id = parent_sync_job_id and p.lane = lane and not p.claimed and not p.parked and p.ready_at <= now()
           order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
         ) end)
-      returning s.job_id, s.chunk_index, s.ready_at
+      returning s.job_id, s.chunk_index, s.ready_at, s.limit_key
     )
     select array_agg(t.job_id order by t.ready_at, t.chunk_index) as job_ids,
-      array_agg(t.chunk_index order by t.ready_at, t.chunk_index) as chunk_indexes, count(*)::int as slots, max(t.ready_at) as newest
+      array_agg(t.chunk_index order by t.ready_at, t.chunk_index) as chunk_indexes, count(*)::int as slots, max(t.ready_at) as newest,
+      count(t.limit_key) > 0 as limited
     into taken from slot t;
     job_ids := job_ids || taken.job_ids;
     chunk_indexes := chunk_indexes || taken.chunk_indexes;
+    limited := limited or taken.limited;
     how_many := how_many - taken.slots;
     if taken.newest > floor + interval '50 milliseconds' and parent_sync_job_id is null then
       perform chunk_private.remember_floor(lane, taken.newest);
@@ -40,7 +77,7 @@ begin
   end loop;
 end
 $$;
-comment on function chunk_private.take_slots is 'Claims the slots of up to how_many claimable chunks of a lane, those that wait longest first, and returns whose they are, or nulls.';
+comment on function chunk_private.take_slots is 'Claims the slots of up to how_many claimable chunks of a lane, those that wait longest first, and returns whose they are, or nulls; limited: whether one has a limit key.';
 
 create or replace function chunk_private.start_attempts(
   job_ids uuid[], chunk_indexes bigint[], worker text, handler text, lease_seconds int
@@ -63,11 +100,11 @@ begin
     where q.parent_sync_job_id = t.job_id and q.chunk_index = t.chunk_index
       and (q.started_at is null or chunk_private.hold_returned(t.job_id, t.chunk_index)) -- of t: after the join, not for all chunks
     returning q.id, q.parent_sync_job_id, q.kind, q.chunk_index, q.attempts, q.max_retries, q.payload, j.payload as job_payload,
-      q.owner_id, q.claim_token, q.locked_until, q.checkpoint, j.status as job_status, t.place
+      q.owner_id, q.claim_token, q.locked_until, q.checkpoint, j.limit_key, j.status as job_status, t.place
   )
   select
     coalesce(array_agg(row(c.id, c.parent_sync_job_id, c.kind, handler, c.chunk_index, c.attempts, 1 + c.max_retries, coalesce(c.payload, c.job_payload),
-      c.job_payload, c.owner_id, c.claim_token, c.locked_until, c.checkpoint)::chunk_private.claimed_chunk order by c.place), '{}'),
+      c.job_payload, c.owner_id, c.claim_token, c.locked_until, c.checkpoint, c.limit_key)::chunk_private.claimed_chunk order by c.place), '{}'),
     array_agg(c.parent_sync_job_id) filter (where c.job_status = 'pending')
   into claimed, starting
   from chunk c;
@@ -100,9 +137,7 @@ as $$
 declare
   earlier constant chunk_private.claimed_chunk[] := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
   lanes bigint[];
-  lane record;
-  taken record;
-  claimed chunk_private.claimed_chunk[] := array[]::chunk_private.claimed_chunk[];
+  claimed chunk_private.claimed_chunk[];
 begin
   perform chunk_private.check_isolation('claim_chunk_jobs_safe');
   perform chunk_private.check_range('batch_size', coalesce(batch_size, 0), 1, 100);
@@ -112,18 +147,7 @@ begin
   if cardinality(kinds) is distinct from 1 then -- one is checked below, if nothing was found
     select s.kinds, s.lanes into kinds, lanes from chunk_private.lanes_to_search(kinds, parent_sync_job_id) s;
   end if;
-  for lane in
-    select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
-    from chunk_private.claim_lanes l
-    where l.kind = any (kinds) and (lanes is null or l.id = any (lanes))
-    order by l.priority desc, random()
-  loop
-    taken := chunk_private.take_slots(lane.id, lane.floor, batch_size - cardinality(claimed), parent_sync_job_id, claim_id);
-    if taken.job_ids is not null then
-      claimed := claimed || chunk_private.start_attempts(taken.job_ids, taken.chunk_indexes, worker_id, lane.handler, lane.lease_seconds);
-      exit when cardinality(claimed) = batch_size;
-    end if;
-  end loop;
+  claimed := chunk_private.claim_in_lanes(worker_id, batch_size, parent_sync_job_id, kinds, lanes, lease_seconds, claim_id);
   if claimed = '{}' then
     perform chunk_private.check_kinds(kinds);
   end if;

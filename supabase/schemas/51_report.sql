@@ -1,18 +1,20 @@
 -- Reports: how a worker says that its chunk has ended, fenced by the claim's token.
 
 create or replace function chunk_private.count_failure(
-  chunk public.chunk_processing_queue, reason text, retryable boolean, retry_after_seconds int, out outcome text,
-  out id uuid, out status text, out stripes smallint, out handler text, out open_here bigint, out remaining bigint
+  chunk public.chunk_processing_queue, reason text, retryable boolean, retry_after_seconds int, throttled_seconds int, out outcome text,
+  out id uuid, out status text, out stripes smallint, out handler text, out open_here bigint, out remaining bigint, out limit_key text
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-  outcome := chunk_private.end_attempt(
-    chunk, 'error', coalesce(reason, 'the worker gave no error text'), retryable, retry_after_seconds
-  );
-  select j.id, j.status, j.stripes, k.handler, o.open_here, o.remaining into id, status, stripes, handler, open_here, remaining
+  outcome := case
+    when throttled_seconds is not null then chunk_private.throttle_attempt(chunk, coalesce(reason, 'throttled'), throttled_seconds)
+    else chunk_private.end_attempt(chunk, 'error', coalesce(reason, 'the worker gave no error text'), retryable, retry_after_seconds)
+  end;
+  select j.id, j.status, j.stripes, k.handler, o.open_here, o.remaining, j.limit_key
+  into id, status, stripes, handler, open_here, remaining, limit_key
   from public.sync_jobs j
   join public.sync_kinds k on k.kind = j.kind
   cross join lateral (
@@ -24,14 +26,14 @@ begin
 end
 $$;
 comment on function chunk_private.count_failure is
-  'Ends the attempt of a locked chunk with an error; returns the outcome, and of its job what the rest of the report needs.';
+  'Ends the attempt of a locked chunk with an error, or gives it back when it was throttled; returns the outcome, and of its job what the rest of the report needs.';
 
 -- One body with headings: its phases as functions would cost a tenth of the report.
 create or replace function public.complete_chunk_job_safe(
   chunk_id bigint, claim_token uuid, success boolean default true, result jsonb default null, error text default null,
   retryable boolean default true, retry_after_seconds int default null, next_chunks jsonb default null,
   items_processed bigint default null, items_total bigint default null, claim_next boolean default false,
-  handler_down boolean default false, next_state jsonb default null
+  handler_down boolean default false, next_state jsonb default null, throttled_seconds int default null
 )
 returns jsonb
 language plpgsql
@@ -58,8 +60,8 @@ begin
   if current_setting('transaction_isolation') <> 'read committed' then
     perform chunk_private.check_isolation('complete_chunk_job_safe');
   end if;
-  if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total, next_state) > 0 then
-    appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total, next_state);
+  if success is null or num_nonnulls(retry_after_seconds, next_chunks, items_processed, items_total, next_state, throttled_seconds) > 0 then
+    appends := chunk_private.check_report(success, retry_after_seconds, next_chunks, items_processed, items_total, next_state, throttled_seconds);
   end if;
   if success and octet_length(result::text) > 200 then
     perform chunk_private.check_result(result);
@@ -105,7 +107,7 @@ begin
     from public.sync_jobs j
     join public.sync_kinds k on k.kind = j.kind
     where j.id = chunk.job_id and c.job_id = j.id and c.stripe = chunk.chunk_index % j.stripes
-    returning j.id, j.status, j.stripes, k.handler, c.open_chunks as open_here,
+    returning j.id, j.status, j.stripes, k.handler, j.limit_key, c.open_chunks as open_here,
       (select sum(o.open_chunks)::bigint - 1 from chunk_private.job_counters o where o.job_id = j.id) as remaining
     into job;
     if appends then
@@ -120,7 +122,8 @@ begin
     end if;
   else
     job := chunk_private.count_failure(
-      (select q from public.chunk_processing_queue q where q.id = chunk_id), error, retryable, retry_after_seconds
+      (select q from public.chunk_processing_queue q where q.id = chunk_id), error, retryable, retry_after_seconds,
+      throttled_seconds
     );
     outcome := job.outcome;
   end if;
@@ -132,10 +135,10 @@ begin
 
   -- The chunk's slot goes to the next one. In most reports the job runs on, no retry is due, and a stripe is free: that in
   -- two statements, since calling take_fresh and hand_out would cost a tenth of the report. All else is pass_slots_on's.
-  rests := coalesce(handler_down, false) and not success;
+  rests := coalesce(handler_down, false) and not success and throttled_seconds is null;
   if rests then
     perform chunk_private.rest_slot(j, chunk.chunk_index, chunk.attempts) from public.sync_jobs j where j.id = job.id;
-  elsif job.status in ('pending', 'running') then
+  elsif job.status in ('pending', 'running') and job.limit_key is null then
     update chunk_private.fresh_stripes f
     set next_index = f.next_index + job.stripes
     where f.job_id = job.id and f.stripe = (
@@ -170,14 +173,18 @@ begin
   if appends then
     perform chunk_private.fill_slots(job.id);
   end if;
+  if job.limit_key is not null then
+    next := chunk_private.settle_report(job.id, job.limit_key, case when outcome = 'throttled' then throttled_seconds end, error,
+      case when claim_next then claim_token end, chunk.worker_id, job.handler, lease_seconds);
+  end if;
 
   -- The answer
   return jsonb_build_object(
     'chunk_id', chunk_id, 'outcome', outcome, 'job_status', job.status, 'next', next,
     'remaining', case when job.status in ('completed', 'failed') then 0 else job.remaining end,
-    'chunk_status', case outcome when 'retrying' then 'pending' else outcome end
+    'chunk_status', case when outcome in ('retrying', 'throttled') then 'pending' else outcome end
   );
 end
 $$;
 comment on function public.complete_chunk_job_safe is
-  'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. next_state is merged into what the job leaves for the next one with its job_key, if it completes. claim_next claims the next chunk of the job for the same worker. handler_down says that the failure is the handler''s rather than the chunk''s: the slot rests until the retry. A repeated report answers what the first one did.';
+  'Reports a chunk''s end, once: by the token of its claim. outcome: completed, retrying, failed, throttled, cancelled (the job was) or stale (the claim was lost; nothing is changed). next_chunks become chunks of the same job in the same transaction. next_state is merged into what the job leaves for the next one with its job_key, if it completes. claim_next claims the next chunk of the job for the same worker. handler_down says that the failure is the handler''s rather than the chunk''s: the slot rests until the retry. throttled_seconds says that what it works on asked for a pause: the chunk goes back without an attempt, and its limit_key is blocked for as long, an hour at most. A repeated report answers what the first one did.';

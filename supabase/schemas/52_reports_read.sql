@@ -1,4 +1,4 @@
--- Reading the list of a bulk report.
+-- Reading the list of a bulk report, and entering its gates.
 
 do $$
 begin
@@ -16,7 +16,8 @@ begin
       next_chunks jsonb,
       items_processed bigint,
       items_total bigint,
-      next_state jsonb
+      next_state jsonb,
+      throttled_seconds int
     );
     create type chunk_private.accepted_report as (
       place int,
@@ -48,22 +49,23 @@ begin
   reports := array(
     select row(
       first_place + r.place - 1, q.parent_sync_job_id, r.chunk_id, r.claim_token, coalesce(r.success, true), r.result, r.error, coalesce(r.retryable, true), r.retry_after_seconds,
-      nullif(r.next_chunks, '[]'), r.items_processed, r.items_total, r.next_state
+      nullif(r.next_chunks, '[]'), r.items_processed, r.items_total, r.next_state, r.throttled_seconds
     )::chunk_private.report
     from rows from (jsonb_to_recordset(completions) as (
       chunk_id bigint, claim_token uuid, success boolean, result jsonb, error text, retryable boolean, retry_after_seconds int,
-      next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb
+      next_chunks jsonb, items_processed bigint, items_total bigint, next_state jsonb, throttled_seconds int
     )) with ordinality r (
       chunk_id, claim_token, success, result, error, retryable, retry_after_seconds, next_chunks, items_processed, items_total,
-      next_state, place
+      next_state, throttled_seconds, place
     )
     left join public.chunk_processing_queue q on q.id = r.chunk_id
     order by r.chunk_id, r.place
   );
-  perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total, r.next_state)
+  perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total, r.next_state,
+    r.throttled_seconds)
   from unnest(reports) r
   where r.retry_after_seconds is not null or r.next_chunks is not null or r.items_processed is not null or r.items_total is not null
-    or r.next_state is not null;
+    or r.next_state is not null or r.throttled_seconds is not null;
   perform chunk_private.check_result(r.result) from unnest(reports) r where r.success and octet_length(r.result::text) > 200;
   if jsonb_path_exists(completions, '$[*].success ? (@ == null)') then
     raise exception using errcode = 'SC003', detail = 'success', message = 'success must be true or false, not null';
@@ -106,3 +108,36 @@ end
 $$;
 comment on function chunk_private.read_reports_apart is
   'What read_reports does, one item at a time, so that only the bad ones are refused: their answers stand at their places.';
+
+create or replace function chunk_private.enter_gates(reports chunk_private.report[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  job record;
+  appended bigint := 0;
+begin
+  for job in
+    select r.job_id as id, bool_or(r.next_chunks is not null) as appends, sum(jsonb_array_length(r.next_chunks)) as chunks
+    from unnest(reports) r
+    where r.job_id is not null
+    group by r.job_id
+    order by r.job_id
+  loop
+    appended := appended + coalesce(job.chunks, 0);
+    if appended > 100000 then
+      raise exception using errcode = 'SC004', detail = 'completions',
+        message = 'completions have more than 100000 next_chunks together; one call may carry 100000';
+    end if;
+    if job.appends then
+      perform chunk_private.enter_alone(job.id);
+    else
+      perform chunk_private.enter_shared(job.id);
+    end if;
+  end loop;
+end
+$$;
+comment on function chunk_private.enter_gates is
+  'Enters the gates of the reported jobs in their order: alone where chunks are appended. SC004 for more than 100,000 of these.';

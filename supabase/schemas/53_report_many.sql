@@ -1,38 +1,5 @@
 -- Reporting many chunks at once: set by set, in the order of locks.
 
-create or replace function chunk_private.enter_gates(reports chunk_private.report[])
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_variable
-declare
-  job record;
-  appended bigint := 0;
-begin
-  for job in
-    select r.job_id as id, bool_or(r.next_chunks is not null) as appends, sum(jsonb_array_length(r.next_chunks)) as chunks
-    from unnest(reports) r
-    where r.job_id is not null
-    group by r.job_id
-    order by r.job_id
-  loop
-    appended := appended + coalesce(job.chunks, 0);
-    if appended > 100000 then
-      raise exception using errcode = 'SC004', detail = 'completions',
-        message = 'completions have more than 100000 next_chunks together; one call may carry 100000';
-    end if;
-    if job.appends then
-      perform chunk_private.enter_alone(job.id);
-    else
-      perform chunk_private.enter_shared(job.id);
-    end if;
-  end loop;
-end
-$$;
-comment on function chunk_private.enter_gates is
-  'Enters the gates of the reported jobs in their order: alone where chunks are appended. SC004 for more than 100,000 of these.';
-
 -- In order of id, as they stand in the array, and no chunk that is somebody else's by now: those take theirs in no order.
 -- Of two reports for one chunk the first counts. What failed is written again by count_reports.
 create or replace function chunk_private.accept_reports(reports chunk_private.report[])
@@ -89,15 +56,19 @@ begin
       order by c.stripe
       for no key update;
       for item in
-        select a.place, q as chunk, r.error, r.retryable, r.retry_after_seconds
+        select a.place, q as chunk, r.error, r.retryable, r.retry_after_seconds, r.throttled_seconds
         from unnest(accepted) a
         join unnest(reports) r on r.place = a.place
         join public.chunk_processing_queue q on q.id = a.chunk_id
         where a.job_id = job.id and not a.success
       loop
-        outcomes[item.place] := chunk_private.end_attempt(
-          item.chunk, 'error', coalesce(item.error, 'the worker gave no error text'), item.retryable, item.retry_after_seconds
-        );
+        outcomes[item.place] := case
+          when item.throttled_seconds is not null then
+            chunk_private.throttle_attempt(item.chunk, coalesce(item.error, 'throttled'), item.throttled_seconds)
+          else chunk_private.end_attempt(
+            item.chunk, 'error', coalesce(item.error, 'the worker gave no error text'), item.retryable, item.retry_after_seconds
+          )
+        end;
       end loop;
     end if;
     with counted as (
@@ -189,6 +160,7 @@ declare
   counted record;
   item record;
   job record;
+  limited uuid[];
 begin
   -- Arguments, and the level
   perform chunk_private.check_isolation('complete_chunk_jobs_safe');
@@ -223,7 +195,7 @@ begin
     for item in
       select a.place, jsonb_build_object(
         'chunk_id', a.chunk_id, 'outcome', o.outcome, 'job_status', (job.row).status, 'next', null, 'remaining', job.remaining,
-        'chunk_status', case o.outcome when 'retrying' then 'pending' else o.outcome end
+        'chunk_status', case when o.outcome in ('retrying', 'throttled') then 'pending' else o.outcome end
       ) as answer
       from unnest(accepted) a
       cross join lateral (select coalesce(counted.outcomes[a.place], 'completed') as outcome) o
@@ -235,7 +207,13 @@ begin
     if job.appends then
       perform chunk_private.fill_slots((job.row).id);
     end if;
+    if (job.row).limit_key is not null then
+      limited := limited || (job.row).id;
+    end if;
   end loop;
+  if limited is not null then
+    perform chunk_private.settle_reports(limited, accepted, reports, counted.outcomes);
+  end if;
 
   -- The answers of what was not: repeated, outdated, or of no chunk
   for item in select r.place, r.chunk_id, r.claim_token from unnest(reports) r where answers[r.place] is null loop

@@ -58,6 +58,7 @@ begin
         -- A new checkpoint is progress: the attempts count anew.
         attempts = case when p.progress then 1 else q.attempts end,
         given_back = case when p.progress then 0 else q.given_back end,
+        throttled = case when not p.progress then q.throttled end,
         checkpoint_at = case when p.progress then now() else q.checkpoint_at end,
         checkpoints = coalesce(q.checkpoints, 0) + p.progress::int,
         updated_at = now()
@@ -156,6 +157,7 @@ begin
   else
     perform chunk_private.hand_out(job, array[chunk.chunk_index], array[now()], null, now() + interval '25 seconds');
   end if;
+  perform chunk_private.settle_limits(array[job.limit_key]);
   return jsonb_build_object('chunk_id', chunk_id, 'outcome', 'released', 'chunk_status', 'pending', 'job_status', job.status);
 end
 $$;

@@ -31,6 +31,10 @@ select
   end as eta_seconds,
   w.stalled_reason is not null as stalled,
   w.stalled_reason,
+  case
+    when j.limit_key is not null and j.status in ('pending', 'running') and p.processing_chunks = 0 and n.open_chunks > 0
+    then chunk_private.waiting_for(j.id)
+  end as waiting_for,
   j.created_at,
   j.started_at,
   j.completed_at,
@@ -81,7 +85,7 @@ left join lateral (
   from public.sync_kinds k
   left join lateral (
     select min(s.ready_at) as ready_at from chunk_private.slots s
-    where s.job_id = j.id and not s.claimed and s.ready_at <= now()
+    where s.job_id = j.id and not s.claimed and not s.parked and s.ready_at <= now()
   ) o on true
   left join lateral (
     select d.error from chunk_private.dispatches d
@@ -101,6 +105,8 @@ comment on column public.chunk_processing_status.items_processed is 'Items of co
 comment on column public.chunk_processing_status.percent_complete is 'Completed and failed chunks of all known so far, rounded down: 100 only when nothing is open.';
 comment on column public.chunk_processing_status.eta_seconds is 'Seconds to the end at the pace so far; null before the first chunk has ended.';
 comment on column public.chunk_processing_status.stalled is 'Whether a running job stands still; why: stalled_reason.';
+comment on column public.chunk_processing_status.waiting_for is
+  'The limit key that it waits for, as {key, until}: until its block ends, or with null for room. It is not stalled then. The service also sees the reason and counts.';
 comment on column public.chunk_processing_status.last_error is 'The last error of a chunk that failed for good; while there is none, of an attempt.';
 comment on column public.chunk_processing_status.last_activity_at is 'The last claim, heartbeat, report or append.';
 

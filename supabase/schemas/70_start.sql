@@ -121,7 +121,7 @@ comment on function chunk_private.make_first_chunks is 'Makes the chunks of a ne
 
 create or replace function chunk_private.start_sync_job(
   kind text, chunks jsonb, total_items bigint, chunk_size int, payload jsonb, job_key text, request_id uuid, priority int,
-  max_concurrency int, max_retries int, owner_id uuid, sealed boolean
+  max_concurrency int, max_retries int, owner_id uuid, sealed boolean, limit_key text
 )
 returns jsonb
 language plpgsql
@@ -165,6 +165,7 @@ begin
   job.max_retries := coalesce(max_retries, rules.max_retries);
   job.sealed := coalesce(sealed, true);
   job.stripes := least(16, job.max_concurrency);
+  job.limit_key := chunk_private.limit_key_meant(limit_key, job, rules.limit_by);
   job.items_total := total_items;
   job.job_no := case when job_key is not null then chunk_private.next_job_no() end;
   if not by_service then
@@ -185,16 +186,17 @@ begin
       perform chunk_private.check_webhooks(job.owner_id);
     end if;
     insert into public.sync_jobs (kind, owner_id, status, payload, job_key, request_id, priority, max_concurrency, max_retries, sealed,
-      total_chunks, items_total, job_no, stripes, completed_at)
+      total_chunks, items_total, job_no, limit_key, stripes, completed_at)
     select job.kind, job.owner_id, case when e.empty then 'completed' else 'pending' end, job.payload, job.job_key, job.request_id,
       job.priority, job.max_concurrency, job.max_retries, job.sealed, job.total_chunks, job.items_total, job.job_no,
-      job.stripes,       case when e.empty then now() end
+      job.limit_key, job.stripes, case when e.empty then now() end
     from (select job.total_chunks = 0 and job.sealed as empty) e
     on conflict do nothing
     returning sync_jobs.id into found_id;
     if found then
       job := (select j from public.sync_jobs j where j.id = found_id);
       perform chunk_private.make_first_chunks(job, chunks, chunk_size);
+      perform chunk_private.settle_limits(array[job.limit_key]);
       return public.get_sync_job_progress_safe(job.id) || '{"created": true}';
     end if;
   end loop;
@@ -206,13 +208,13 @@ comment on function chunk_private.start_sync_job is 'The body of start_sync_job.
 create or replace function public.start_sync_job(
   kind text, chunks jsonb default null, total_items bigint default null, chunk_size int default null, payload jsonb default '{}',
   job_key text default null, request_id uuid default null, priority int default 0, max_concurrency int default null,
-  max_retries int default null, owner_id uuid default null, sealed boolean default true
+  max_retries int default null, owner_id uuid default null, sealed boolean default true, limit_key text default null
 )
 returns jsonb
 language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
-as $$ select chunk_private.start_sync_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12); $$;
+as $$ select chunk_private.start_sync_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13); $$;
 comment on function public.start_sync_job is
-  'Starts a sync: its chunks given as a JSON array of objects, or as total_items in pieces of chunk_size (payloads {offset, limit}), or by neither as one chunk with the job''s payload. Returns the job''s progress and whether it was created: with a job_key that is active, or a request_id seen before, the earlier job is returned.';
+  'Starts a sync: its chunks given as a JSON array of objects, or as total_items in pieces of chunk_size (payloads {offset, limit}), or by neither as one chunk with the job''s payload. Returns the job''s progress and whether it was created: with a job_key that is active, or a request_id seen before, the earlier job is returned. limit_key (of the service only): what it shares limits by with other jobs, instead of what its kind says.';

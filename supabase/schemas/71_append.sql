@@ -36,7 +36,7 @@ $$;
 comment on function chunk_private.add_chunks is 'Appends checked chunks to the end of an active job, and counts them; the caller is alone in its gate.';
 
 create or replace function chunk_private.append_sync_chunks(
-  parent_sync_job_id uuid, chunks jsonb, request_id uuid, seal boolean, items_total bigint
+  parent_sync_job_id uuid, chunks jsonb, request_id uuid, seal boolean, items_total bigint, settles boolean
 )
 returns jsonb
 language plpgsql
@@ -83,10 +83,13 @@ begin
     perform chunk_private.finish_if_done(job.id);
   end if;
   perform chunk_private.fill_slots(job.id);
+  if settles then
+    perform chunk_private.settle_limits(array[job.limit_key]);
+  end if;
   return public.get_sync_job_progress_safe(job.id);
 end
 $$;
-comment on function chunk_private.append_sync_chunks is 'The body of append_sync_chunks.';
+comment on function chunk_private.append_sync_chunks is 'The body of append_sync_chunks. settles: whether no other append follows in this call, and the limit key is settled.';
 
 create or replace function public.append_sync_chunks(
   parent_sync_job_id uuid, chunks jsonb, request_id uuid default null, seal boolean default false, items_total bigint default null
@@ -96,7 +99,7 @@ language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
-as $$ select chunk_private.append_sync_chunks($1, $2, $3, $4, $5); $$;
+as $$ select chunk_private.append_sync_chunks($1, $2, $3, $4, $5, true); $$;
 comment on function public.append_sync_chunks is
   'Appends chunks (a JSON array of objects) to an active job; for users: to an unsealed job of their own. The same request_id again adds nothing. seal => true says that these were the last.';
 
@@ -113,6 +116,19 @@ begin
 end
 $$;
 comment on function chunk_private.enter_own_jobs is 'Enters the gates of jobs that the caller may steer, alone and in their order; SC001 when there is another.';
+
+-- After the last append: whoever has a limit key waits for nothing else.
+create or replace function chunk_private.settle_jobs(job_ids uuid[])
+returns void
+language plpgsql
+security definer -- users may append to their own jobs, and write no slots
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform chunk_private.settle_limits(array(select j.limit_key from public.sync_jobs j where j.id = any (job_ids)));
+end
+$$;
+comment on function chunk_private.settle_jobs is 'Settles the limit keys of jobs, which does no more than anybody''s next call would.';
 
 create or replace function public.enqueue_chunks_from_rows()
 returns trigger
@@ -140,8 +156,9 @@ begin
     group by 1
     order by 1
   loop
-    perform public.append_sync_chunks(page.job_id, page.chunks);
+    perform chunk_private.append_sync_chunks(page.job_id, page.chunks, null, false, null, false);
   end loop;
+  perform chunk_private.settle_jobs(job_ids);
   return null;
 end
 $$;

@@ -38,6 +38,7 @@ begin
     set status = 'cancelled', completed_at = now()
     where j.id = job.id;
   end if;
+  perform chunk_private.settle_limits(array[job.limit_key]);
   return public.get_sync_job_progress_safe(job.id);
 end
 $$;
@@ -63,6 +64,7 @@ begin
     select job.id, t.ready_at, t.chunk_index from taken_back t;
     update public.sync_jobs j set status = 'paused' where j.id = job.id;
   end if;
+  perform chunk_private.settle_limits(array[job.limit_key]);
   return public.get_sync_job_progress_safe(job.id);
 end
 $$;
@@ -90,6 +92,7 @@ begin
     where j.id = job.id;
     perform chunk_private.fill_slots(job.id);
   end if;
+  perform chunk_private.settle_limits(array[job.limit_key]);
   return public.get_sync_job_progress_safe(job.id);
 end
 $$;
@@ -128,7 +131,7 @@ begin
   end if;
   with chunk as (
     update public.chunk_processing_queue q
-    set status = 'pending', attempts = 0, given_back = 0, has_failed = false, claim_token = null, completed_at = null, updated_at = now(),
+    set status = 'pending', attempts = 0, given_back = 0, throttled = null, has_failed = false, claim_token = null, completed_at = null, updated_at = now(),
         items_processed = case when not from_start then q.checkpoint_items end,
         items_counted = case when not from_start then q.items_counted end, checkpoint = case when not from_start then q.checkpoint end,
         checkpoint_items = case when not from_start then q.checkpoint_items end, checkpoint_at = null, checkpoints = null
@@ -153,6 +156,7 @@ begin
     end;
   end if;
   perform chunk_private.fill_slots(job.id);
+  perform chunk_private.settle_limits(array[job.limit_key]);
   return public.get_sync_job_progress_safe(job.id);
 end
 $$;

@@ -38,8 +38,12 @@ begin
     request_id := null;
     if problem is null then
       wait_seconds := (
-        select ceil(extract(epoch from q.ready_at - now()))::int
-        from public.chunk_processing_queue q where q.id = chunk_id and q.ready_at > now()
+        select ceil(extract(epoch from w.ready_at - now()))::int
+        from (
+          select greatest(q.ready_at, case when job.limit_key is not null then
+            (select l.blocked_until from public.sync_limits l where l.key = job.limit_key) end) as ready_at
+          from public.chunk_processing_queue q where q.id = chunk_id
+        ) w where w.ready_at > now()
       );
       begin
         request_id := net.http_post(
@@ -61,7 +65,8 @@ begin
     problems := problems || problem;
   end loop;
   insert into chunk_private.dispatches (job_id, owner_id, chunk_id, request_id, error, by_user)
-  select job.id, job.owner_id, d.chunk_id, d.request_id, d.problem, not chunk_private.is_service()
+  select job.id, job.owner_id, d.chunk_id, d.request_id, d.problem,
+    not chunk_private.is_service() and coalesce(job.owner_id = auth.uid(), false) -- a limit key wakes others' chunks too
   from unnest(chunk_ids, request_ids, problems) d (chunk_id, request_id, problem);
   return cardinality(array_remove(request_ids, null));
 end

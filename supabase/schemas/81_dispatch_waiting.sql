@@ -45,7 +45,7 @@ begin
   select s.* from chunk_private.slots s
   join chunk_private.lanes l on l.id = s.lane
   join public.sync_kinds k on k.kind = l.kind
-  where not s.claimed and s.ready_at <= now() and k.handler is not null and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
+  where not s.claimed and not s.parked and s.ready_at <= now() and k.handler is not null and (parent_sync_job_id is null or s.job_id = parent_sync_job_id)
     and (not overdue_only or s.dispatched_at is null
       or s.dispatched_at < now() - interval '28 seconds' * 2 ^ least(greatest(s.dispatch_count - 1, 0), 7)
       or s.dispatched_at < greatest((select w.sent_at from well w), now() - interval '5 seconds' * (2 ^ least(s.dispatch_count - 1, 6) - 1))

@@ -34,16 +34,16 @@ begin
 
   -- Slots whose chunk is not in their state, or gone
   delete from chunk_private.slots s
-  where s.job_id = job.id and not exists (
+  where s.job_id = job.id and (s.limit_key is distinct from job.limit_key or s.parked and (s.claimed or s.limit_key is null) or not exists (
     select from public.chunk_processing_queue q
     where q.parent_sync_job_id = job.id and q.chunk_index = s.chunk_index and q.status = case when s.claimed then 'processing' else 'pending' end
-  );
+  ));
   get diagnostics times = row_count;
   wrong := wrong || chunk_private.times_wrong(times, 'slots without their chunk');
 
   -- Chunks at work without a slot: it gets one, so that its report or the end of its lease is seen
-  insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed)
-  select job.id, q.chunk_index, l.id, now(), true
+  insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, limit_key)
+  select job.id, q.chunk_index, l.id, now(), true, job.limit_key
   from public.chunk_processing_queue q
   join chunk_private.lanes l on l.kind = job.kind and l.priority = job.priority
   where q.parent_sync_job_id = job.id and q.status = 'processing'

@@ -56,6 +56,7 @@ begin
       bool_or(q.status is distinct from case when s.claimed then 'processing' else 'pending' end
         or s.claimed and (q.claim_token is null or q.attempts < 1 or q.locked_until > now() + interval '25 hours')
         or not s.claimed and s.ready_at > now() + interval '8 days'
+        or s.limit_key is distinct from j.limit_key or s.parked and (s.claimed or s.limit_key is null)
         or (l.kind, l.priority) is distinct from (j.kind, j.priority)) as contradict
     from chunk_private.slots s
     left join public.sync_jobs j on j.id = s.job_id
@@ -75,12 +76,15 @@ begin
   from public.sync_jobs j
   left join counted n on n.job_id = j.id
   left join held h on h.job_id = j.id
-  cross join lateral (select coalesce(h.slots, 0) as slots, least(coalesce(n.open_chunks, 0), j.max_concurrency) as wanted) w
+  cross join lateral (
+    select coalesce(h.slots, 0) as slots, least(coalesce(n.open_chunks, 0), j.max_concurrency) as most,
+      case when j.limit_key is not null then (chunk_private.limit_of(j.limit_key)).most end as shared
+  ) w
   where j.status in ('pending', 'running', 'paused') and (
     coalesce(n.total_chunks, 0) <> j.total_chunks
     or h.contradict or h.failed_before > n.retrying_chunks
-    or w.slots > w.wanted
-    or case when j.status = 'paused' then h.waiting > 0 else w.slots < w.wanted end
+    or w.slots > w.most
+    or case when j.status = 'paused' then h.waiting > 0 else w.slots < least(w.most, w.shared) end
     -- its end was missed
     or coalesce(n.open_chunks, 0) = 0 and j.sealed and coalesce(n.last_activity_at, j.created_at) < now() - interval '1 minute'
   )

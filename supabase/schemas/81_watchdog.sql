@@ -26,6 +26,11 @@ begin
     raise warning 'supabase-chunks: jobs could not be looked through: %', sqlerrm;
   end;
   begin
+    perform chunk_private.settle_waiting();
+  exception when others then
+    raise warning 'supabase-chunks: limits could not be settled: %', sqlerrm;
+  end;
+  begin
     perform chunk_private.dispatch_waiting(null, true);
   exception when others then
     raise warning 'supabase-chunks: webhooks could not be sent: %', sqlerrm;
@@ -49,6 +54,9 @@ as $$
 declare
   trimmed int;
 begin
+  delete from chunk_private.limit_paces p where p.free_at < now() - interval '1 day';
+  delete from public.sync_limits l
+  where l.max_concurrency is null and l.rate is null and l.blocked_until < now() - interval '1 day' and chunk_private.try_limit(l.key);
   delete from chunk_private.healings h where h.healed_at < now() - interval '90 days';
   delete from chunk_private.dispatches d
   where d.id = any (array(select o.id from chunk_private.dispatches o where o.created_at < now() - interval '7 days' limit 10000));
@@ -65,7 +73,7 @@ begin
 end
 $$;
 comment on function chunk_private.trim_logs is
-  'Forgets dispatches after a week, the watchdog''s runs after a day, and what was healed after ninety days.';
+  'Forgets dispatches after a week, the watchdog''s runs after a day, what was healed after ninety days, and keys that were only blocked a day after.';
 
 create or replace function chunk_private.schedule_watchdog()
 returns text

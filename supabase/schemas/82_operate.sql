@@ -10,7 +10,7 @@ comment on function chunk_private.version is 'The release of supabase-chunks who
 
 create or replace function public.save_sync_kind(
   kind text, handler text default null, max_concurrency int default null, max_retries int default null, lease_seconds int default null,
-  retry_delay_seconds int default null, user_startable boolean default null
+  retry_delay_seconds int default null, user_startable boolean default null, limit_by text default null, limit_each int default null
 )
 returns jsonb
 language plpgsql
@@ -29,13 +29,19 @@ begin
     raise exception using errcode = 'SC003', detail = 'handler',
       message = 'handler must be the name of an Edge Function (letters, digits, _ and -), empty for Python workers, or null';
   end if;
+  if length(limit_by) > 100 then
+    raise exception using errcode = 'SC003', detail = 'limit_by',
+      message = 'limit_by must be owner_id or the name of a field of the payload, of at most 100 characters, empty for none, or null';
+  end if;
+  perform chunk_private.check_range('limit_each', limit_each, 0, 10000);
   perform chunk_private.check_range('max_concurrency', max_concurrency, 1, 1000);
   perform chunk_private.check_range('max_retries', max_retries, 0, 100);
   perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
   perform chunk_private.check_range('retry_delay_seconds', retry_delay_seconds, 0, 86400);
-  insert into public.sync_kinds as k (kind, handler, max_concurrency, max_retries, lease_seconds, retry_delay_seconds, user_startable)
+  insert into public.sync_kinds as k
+    (kind, handler, max_concurrency, max_retries, lease_seconds, retry_delay_seconds, user_startable, limit_by, limit_each)
   values (kind, nullif(handler, ''), coalesce(max_concurrency, 1), coalesce(max_retries, 3), coalesce(lease_seconds, 600),
-    coalesce(retry_delay_seconds, 10), coalesce(user_startable, false))
+    coalesce(retry_delay_seconds, 10), coalesce(user_startable, false), nullif(limit_by, ''), nullif(limit_each, 0))
   on conflict on constraint sync_kinds_pkey do update
   set handler = nullif(coalesce(save_sync_kind.handler, k.handler), ''),
       max_concurrency = coalesce(save_sync_kind.max_concurrency, k.max_concurrency),
@@ -43,13 +49,15 @@ begin
       lease_seconds = coalesce(save_sync_kind.lease_seconds, k.lease_seconds),
       retry_delay_seconds = coalesce(save_sync_kind.retry_delay_seconds, k.retry_delay_seconds),
       user_startable = coalesce(save_sync_kind.user_startable, k.user_startable),
+      limit_by = nullif(coalesce(save_sync_kind.limit_by, k.limit_by), ''),
+      limit_each = nullif(coalesce(save_sync_kind.limit_each, k.limit_each), 0),
       updated_at = now()
   returning k.* into saved;
   return to_jsonb(saved);
 end
 $$;
 comment on function public.save_sync_kind is
-  'Adds a kind of sync, or changes one: what is null stays as it is, and is for a new kind no handler, 1, 3, 600, 10 and false. An empty handler is none. Jobs that run already keep their max_concurrency and max_retries.';
+  'Adds a kind of sync, or changes one: what is null stays as it is, and is for a new kind no handler, 1, 3, 600, 10 and false. An empty handler is none. limit_by (owner_id, or a field of the payload; empty: none) makes jobs share limits, limit_each (0: none) says how many of their chunks may be processing at once. Jobs that run already keep their max_concurrency and max_retries.';
 
 create or replace function public.remove_sync_kind(kind text)
 returns boolean

@@ -169,12 +169,19 @@ as $$
         select v.parent_sync_job_id, v.kind, v.stalled_reason from public.chunk_processing_status v
         where v.status in ('pending', 'running') and v.stalled limit 20
       ) s), '[]'),
+    'blocked_limits', coalesce((
+      select jsonb_agg(jsonb_build_object('key', b.key, 'until', b.blocked_until, 'reason', b.blocked_reason) order by b.blocked_until desc)
+      from (
+        select l.key, l.blocked_until, l.blocked_reason from public.sync_limits l
+        where l.blocked_until > now() order by l.blocked_until desc limit 20
+      ) b), '[]'),
+    'chunks_waiting_for_limits', (select count(*) from chunk_private.slots s where s.limit_key is not null and not s.claimed and s.parked),
     'oldest_pending_seconds', (
       select floor(extract(epoch from now() - min(f.ready_at)))
       from chunk_private.lanes l
       cross join lateral (
         select s.ready_at from chunk_private.slots s
-        where s.lane = l.id and not s.claimed and s.ready_at <= now()
+        where s.lane = l.id and not s.claimed and not s.parked and s.ready_at <= now()
         order by s.ready_at limit 1
       ) f),
     'dead_tuples', (select t.n_dead_tup from pg_stat_all_tables t

@@ -6,12 +6,13 @@
 --   service_role    everything listed, and the tables behind it
 
 -- Tables and view
-revoke all on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states,
+revoke all on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states, public.sync_limits,
   public.chunk_processing_status
   from public, anon, authenticated, service_role;
 grant select on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states, public.chunk_processing_status
   to authenticated;
-grant select, insert, update, delete on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states
+grant select, insert, update, delete on public.sync_kinds, public.sync_jobs, public.chunk_processing_queue, public.sync_states,
+  public.sync_limits
   to service_role;
 grant select on public.chunk_processing_status to service_role;
 
@@ -52,6 +53,8 @@ select chunk_private.set_reading_policy('chunk_private.returned_chunks', 'No use
 select chunk_private.set_reading_policy('chunk_private.answered_requests', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.healings', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.watchdog', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('public.sync_limits', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.limit_paces', 'No user sees these', 'false');
 
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;
@@ -61,6 +64,7 @@ revoke execute on function
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.list_chunk_attempts, public.cancel_sync_job, public.pause_sync_job,
   public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
+  public.save_sync_limit, public.block_sync_limit, public.pace_sync_limit, public.list_sync_limits,
   public.enqueue_chunks_from_rows
 from public, anon, authenticated, service_role;
 
@@ -68,10 +72,12 @@ grant execute on function
   public.start_sync_job, public.append_sync_chunks, public.get_sync_job_progress_safe, public.list_chunk_attempts,
   public.cancel_sync_job, public.pause_sync_job, public.resume_sync_job, public.retry_failed_chunks, public.enqueue_chunks_from_rows
 to authenticated;
+-- What the view of progress says of limits; it checks who calls.
+grant execute on function chunk_private.waiting_for to authenticated;
 -- The bodies of the above, which check who calls.
 grant execute on function
   chunk_private.start_sync_job, chunk_private.append_sync_chunks, chunk_private.enter_own_jobs, chunk_private.cancel_sync_job, chunk_private.pause_sync_job,
-  chunk_private.resume_sync_job, chunk_private.retry_failed_chunks
+  chunk_private.resume_sync_job, chunk_private.retry_failed_chunks, chunk_private.settle_jobs
 to authenticated;
 
 grant execute on function
@@ -80,6 +86,7 @@ grant execute on function
   public.extend_chunk_lease, public.extend_chunk_leases, public.release_chunk_job, public.get_sync_state, public.save_sync_state, public.trigger_next_chunk_processing,
   public.cleanup_stuck_chunks, public.get_sync_job_progress_safe, public.list_chunk_attempts, public.cancel_sync_job, public.pause_sync_job,
   public.resume_sync_job, public.retry_failed_chunks, public.purge_sync_jobs, public.chunk_system_health,
+  public.save_sync_limit, public.block_sync_limit, public.pace_sync_limit, public.list_sync_limits,
   public.enqueue_chunks_from_rows
 to service_role;
 grant execute on all functions in schema chunk_private to service_role;

@@ -38,7 +38,8 @@ with chunks as (
 slots as (
   select s.job_id, count(*) as taken, count(*) filter (where not s.claimed) as waiting,
     bool_and((l.kind, l.priority) is not distinct from (j.kind, j.priority)) as copied,
-    count(*) filter (where not s.claimed and s.ready_at > now() + interval '8 days') as never_due
+    count(*) filter (where not s.claimed and s.ready_at > now() + interval '8 days') as never_due,
+    bool_and(s.limit_key is not distinct from j.limit_key and not (s.parked and (s.claimed or s.limit_key is null))) as limited
   from chunk_private.slots s join public.sync_jobs j on j.id = s.job_id left join chunk_private.lanes l on l.id = s.lane
   group by s.job_id
 ),
@@ -52,7 +53,8 @@ jobs as (
     coalesce(q.processing, 0) as processing, coalesce(q.completed, 0) as completed, coalesce(q.failed, 0) as failed,
     coalesce(q.cancelled, 0) as cancelled, coalesce(q.items, 0) as items,
     coalesce(q.retrying, 0) as retrying, coalesce(s.waiting, 0) as waiting, coalesce(s.taken, 0) as slots, coalesce(s.never_due, 0) as never_due, coalesce(q.last_index, -1) as last_index,
-    q.attempts_bounded, q.leased, q.copied and coalesce(s.copied, true) as copied, coalesce(q.misplaced, 0) as misplaced,
+    q.attempts_bounded, q.leased, q.copied and coalesce(s.copied, true) as copied,
+    coalesce(s.limited, true) as limited, coalesce(q.misplaced, 0) as misplaced,
     coalesce(q.wrongly_claimed, 0) as wrongly_claimed, c as counted
   from public.sync_jobs j
   left join chunks q on q.job_id = j.id
@@ -69,6 +71,7 @@ cross join lateral (values
   (not j.leased, 'a processing chunk without token, or without a lease that ends'),
   (j.never_due > 0, 'a slot that is never due'),
   (not j.copied, 'kind, owner or priority differ from the job''s'),
+  (not j.limited, 'a slot with another limit key than its job, or parked without one, or parked and claimed'),
   (j.waiting + j.processing > j.max_concurrency, 'more than max_concurrency chunks with a slot'),
   (j.slots <> j.waiting + j.processing, 'a slot without a chunk'),
   (j.wrongly_claimed > 0, 'a claimed slot whose chunk is not processing, or the reverse'),
@@ -88,11 +91,39 @@ cross join lateral (values
 ) v (broken, violation)
 where v.broken
 """
+_ABOVE_THEIR_LIMIT = """
+select n.limit_key, n.processing, r.most
+from (
+  select j.limit_key, count(*) as processing
+  from public.sync_jobs j join public.chunk_processing_queue q on q.parent_sync_job_id = j.id and q.status = 'processing'
+  where j.limit_key is not null group by j.limit_key
+) n
+cross join lateral chunk_private.limit_of(n.limit_key) r
+where n.processing > r.most and not exists (select from public.sync_limits l where l.key = n.limit_key and l.updated_at > l.created_at)
+"""
+_NOT_LEVEL = """
+select k.limit_key, w.lane, w.how_many from (
+  select distinct s.limit_key from chunk_private.slots s where s.limit_key is not null
+) k
+cross join lateral chunk_private.slots_to_wake(k.limit_key) w
+"""
 
 
 def broken(session: Session) -> list[str]:
     """What is wrong now, as text; nothing when all is well."""
-    return [f"{row['violation']} ({row['status']})" for row in session.rows(_VIOLATIONS)]
+    violations = [f"{row['violation']} ({row['status']})" for row in session.rows(_VIOLATIONS)]
+    return violations + [
+        f"{row['processing']} chunks of {row['limit_key']} at once, of {row['most']} allowed"
+        for row in session.rows(_ABOVE_THEIR_LIMIT)
+    ]
+
+
+def not_level(session: Session) -> list[str]:
+    """Of which limit keys too few slots are awake: what settle_limit leaves at every commit, and the watchdog in the end."""
+    return [
+        f"{row['how_many']} slots of {row['limit_key']} sleep though there is room"
+        for row in session.rows(_NOT_LEVEL)
+    ]
 
 
 def check(session: Session) -> None:

@@ -37,6 +37,7 @@ FOR_THE_SERVICE = {
     ),
     *("complete_chunk_job_safe", "complete_chunk_jobs_safe", "extend_chunk_lease", "extend_chunk_leases"),
     *("get_sync_state", "save_sync_state"),
+    *("save_sync_limit", "block_sync_limit", "pace_sync_limit", "list_sync_limits"),
     *("release_chunk_job", "trigger_next_chunk_processing", "cleanup_stuck_chunks", "purge_sync_jobs"),
     *(
         "chunk_system_health",
@@ -52,6 +53,7 @@ FOR_THE_SERVICE = {
 PRIVATE_FOR_USERS = {
     *("start_sync_job", "append_sync_chunks", "cancel_sync_job", "pause_sync_job", "resume_sync_job"),
     *("retry_failed_chunks", "save_email_account", "remove_email_account", "enter_own_jobs"),
+    *("waiting_for", "settle_jobs"),
 }
 # What even service_role may not call: it would write a Vault entry of any name, or act as a trigger.
 PRIVATE_FOR_NOBODY = {
@@ -67,6 +69,7 @@ RELATIONS = {
     "public.chunk_processing_queue": (READ, ALL),
     "public.sync_states": (READ, ALL),
     "public.chunk_processing_status": (READ, READ),
+    "public.sync_limits": (set(), ALL),
     "public.email_accounts": (READ, ALL),
     "public.synced_emails": (READ, ALL),
     "public.email_folders": (READ, ALL),
@@ -83,6 +86,7 @@ RELATIONS = {
     "chunk_private.answered_requests": (set(), ALL),
     "chunk_private.healings": (set(), ALL),
     "chunk_private.watchdog": (set(), ALL),
+    "chunk_private.limit_paces": (set(), ALL),
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 

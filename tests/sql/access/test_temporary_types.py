@@ -55,6 +55,7 @@ def attacked(request: pytest.FixtureRequest) -> Database:
     service = made.connect()
     configure(service)
     login = {"name": "work", "host": "mail.example", "username": "bert", "password": PASSWORD}
+    service.call("save_sync_kind", kind="mailbox", user_startable=True, limit_by="account")
     service.call("save_email_account", **login, owner_id=uuid.uuid4())
     return made
 
@@ -76,10 +77,14 @@ def call_everything(anna: Session) -> set[str]:
     anna.call("append_sync_chunks", parent_sync_job_id=job, chunks=[{}], request_id=request, items_total=3)
     anna.execute(OWN_TABLE)
     anna.execute("insert into pages values (%s)", job)
+    limited = anna.start("mailbox", payload={"account": "a"}, chunks=[{}, {}], sealed=False)["id"]
+    anna.execute("insert into pages values (%s)", limited)
     anna.progress(job)
+    anna.progress(limited)
     steering = ("pause_sync_job", "resume_sync_job", "retry_failed_chunks", "cancel_sync_job")
     for action in steering:
         anna.control(action, job)
+        anna.control(action, limited)
     anna.start(total_items=100, chunk_size=10)
     account = {"name": "mine", "host": "mail.example", "username": "anna", "password": "p4ss"}
     anna.call("save_email_account", **account)
@@ -88,8 +93,15 @@ def call_everything(anna: Session) -> set[str]:
     anna.rows(
         "select * from public.chunk_processing_status, public.chunk_processing_queue, public.sync_kinds"
     )
-    appending = ("append_sync_chunks", "enter_own_jobs")
-    return {"start_sync_job", *appending, *steering, "save_email_account", "remove_email_account"}
+    appending = ("append_sync_chunks", "enter_own_jobs", "settle_jobs")
+    return {
+        "waiting_for",
+        "start_sync_job",
+        *appending,
+        *steering,
+        "save_email_account",
+        "remove_email_account",
+    }
 
 
 def test_a_users_types_run_in_no_function_of_ours(attacked: Database) -> None:

@@ -11,7 +11,8 @@ FUNCTIONS = {
     "save_sync_kind": (
         "kind text, handler text DEFAULT NULL::text, max_concurrency integer DEFAULT NULL::integer,"
         " max_retries integer DEFAULT NULL::integer, lease_seconds integer DEFAULT NULL::integer,"
-        " retry_delay_seconds integer DEFAULT NULL::integer, user_startable boolean DEFAULT NULL::boolean",
+        " retry_delay_seconds integer DEFAULT NULL::integer, user_startable boolean DEFAULT NULL::boolean,"
+        " limit_by text DEFAULT NULL::text, limit_each integer DEFAULT NULL::integer",
         "jsonb",
     ),
     "remove_sync_kind": ("kind text", "boolean"),
@@ -20,7 +21,8 @@ FUNCTIONS = {
         "kind text, chunks jsonb DEFAULT NULL::jsonb, total_items bigint DEFAULT NULL::bigint,"
         " chunk_size integer DEFAULT NULL::integer, payload jsonb DEFAULT '{}'::jsonb, job_key text DEFAULT NULL::text,"
         " request_id uuid DEFAULT NULL::uuid, priority integer DEFAULT 0, max_concurrency integer DEFAULT NULL::integer,"
-        " max_retries integer DEFAULT NULL::integer, owner_id uuid DEFAULT NULL::uuid, sealed boolean DEFAULT true",
+        " max_retries integer DEFAULT NULL::integer, owner_id uuid DEFAULT NULL::uuid, sealed boolean DEFAULT true,"
+        " limit_key text DEFAULT NULL::text",
         "jsonb",
     ),
     "append_sync_chunks": (
@@ -43,7 +45,8 @@ FUNCTIONS = {
         " error text DEFAULT NULL::text, retryable boolean DEFAULT true,"
         " retry_after_seconds integer DEFAULT NULL::integer, next_chunks jsonb DEFAULT NULL::jsonb,"
         " items_processed bigint DEFAULT NULL::bigint, items_total bigint DEFAULT NULL::bigint,"
-        " claim_next boolean DEFAULT false, handler_down boolean DEFAULT false, next_state jsonb DEFAULT NULL::jsonb",
+        " claim_next boolean DEFAULT false, handler_down boolean DEFAULT false, next_state jsonb DEFAULT NULL::jsonb,"
+        " throttled_seconds integer DEFAULT NULL::integer",
         "jsonb",
     ),
     "complete_chunk_jobs_safe": ("completions jsonb", "jsonb"),
@@ -60,6 +63,14 @@ FUNCTIONS = {
     ),
     "get_sync_state": ("kind text, job_key text, owner_id uuid DEFAULT NULL::uuid", "jsonb"),
     "save_sync_state": ("kind text, job_key text, state jsonb, owner_id uuid DEFAULT NULL::uuid", "jsonb"),
+    "save_sync_limit": (
+        "key text, max_concurrency integer DEFAULT NULL::integer, rate integer DEFAULT NULL::integer,"
+        " per_seconds integer DEFAULT 1",
+        "jsonb",
+    ),
+    "block_sync_limit": ("key text, seconds integer, reason text DEFAULT NULL::text", "jsonb"),
+    "pace_sync_limit": ("key text, n integer DEFAULT 1", "integer"),
+    "list_sync_limits": ("key text DEFAULT NULL::text", "jsonb"),
     "trigger_next_chunk_processing": ("parent_sync_job_id uuid DEFAULT NULL::uuid", "integer"),
     "cleanup_stuck_chunks": ("stuck_after interval DEFAULT NULL::interval", "integer"),
     "get_sync_job_progress_safe": ("parent_sync_job_id uuid", "jsonb"),
@@ -93,7 +104,7 @@ CLAIMED = [
         "max_attempts",
         "payload",
     ),
-    *("job_payload", "owner_id", "claim_token", "locked_until", "checkpoint"),
+    *("job_payload", "owner_id", "claim_token", "locked_until", "checkpoint", "limit_key"),
 ]
 OURS = "p.pronamespace in ('public'::regnamespace, 'chunk_private'::regnamespace)"
 

@@ -16,6 +16,7 @@ KEYS = {
     "user": "uuid_hash_extended(%s, 2)",
     "webhooks": "hashtextextended(%s, 3)",
     "settings": "hashtextextended(%s, 4)",
+    "limit": "hashtextextended(%s, 5)",
 }
 # The rows of a job, and how they are locked. Foreign keys lock rows too, but only against being deleted: FOR KEY SHARE,
 # which gets along with these.
@@ -38,10 +39,16 @@ class Subject(NamedTuple):
     job_key: str
     claim_id: str
     user: str
+    limit_key: str
 
     def name(self, lock: str) -> str:
         """What a lock is named after, or its rows are found by."""
-        named = {"claim id": self.claim_id, "user": self.user, "state": self.job_key}
+        named = {
+            "claim id": self.claim_id,
+            "user": self.user,
+            "state": self.job_key,
+            "limit": self.limit_key,
+        }
         return f"supabase-chunks: {lock}" if lock in ("webhooks", "settings") else named.get(lock, self.job)
 
 

@@ -15,9 +15,13 @@ HOUR = timedelta(hours=1)
 class Scene:
     """A job with claimed, waiting, failed, returned and fresh chunks."""
 
+    limit_key: str | None = None
+
     def __init__(self, session: Session) -> None:
         self.key = str(uuid.uuid4())
-        self.job: str = session.start("web", chunks=[{}] * 8, max_concurrency=5, job_key=self.key)["id"]
+        self.job: str = session.start(
+            "web", chunks=[{}] * 8, max_concurrency=5, job_key=self.key, limit_key=self.limit_key
+        )["id"]
         session.fail(session.claimed(self.job, kinds=None), retryable=False)
         self.held = [session.claimed(self.job, kinds=None) for _ in range(4)]
         # The last one's worker is gone; no heartbeat came for an hour.
@@ -27,6 +31,18 @@ class Scene:
             " where q.id = %s",
             self.lost["chunk_id"],
         )
+
+
+class LimitedScene(Scene):
+    """The same with a limit key, which another job has too: nothing of that one is claimed."""
+
+    limit_key = "api.example.com"
+
+    def __init__(self, session: Session) -> None:
+        session.call("block_sync_limit", key=self.limit_key, seconds=0)
+        session.call("save_sync_limit", key=self.limit_key, max_concurrency=5)
+        super().__init__(session)
+        self.other: str = session.start("web", chunks=[{}] * 3, limit_key=self.limit_key, priority=1)["id"]
 
 
 Operation = Callable[[Session, Scene, int], Any]
@@ -55,6 +71,7 @@ OPERATIONS: dict[str, Operation] = {
     "fail in bulk": lambda s, scene, _mine: s.call(
         "complete_chunk_jobs_safe", completions=_reports(scene.held[:3], success=False)
     ),
+    "throttle": lambda s, scene, mine: s.fail(scene.held[mine], throttled_seconds=0),
     "extend": lambda s, scene, mine: s.extend(scene.held[mine]),
     "extend in bulk": lambda s, scene, _mine: s.call(
         "extend_chunk_leases", leases=_reports(scene.held[::-1])
@@ -83,6 +100,25 @@ OPERATIONS: dict[str, Operation] = {
     "progress": lambda s, scene, _mine: s.progress(scene.job),
     "purge": lambda s, _scene, _mine: s.call("purge_sync_jobs", older_than=timedelta(0)),
 }
+# What concerns limits, on a job that has some; `other` is one that shares them.
+ON_LIMITS: dict[str, Operation] = {
+    "throttle and block": lambda s, scene, mine: s.fail(scene.held[mine], throttled_seconds=1),
+    "throttle in bulk": lambda s, scene, _mine: s.call(
+        "complete_chunk_jobs_safe", completions=_reports(scene.held[:3], success=False, throttled_seconds=1)
+    ),
+    "block": lambda s, scene, _mine: s.call("block_sync_limit", key=scene.limit_key, seconds=1),
+    "save the limit": lambda s, scene, _mine: s.call(
+        "save_sync_limit", key=scene.limit_key, max_concurrency=7
+    ),
+    "pace": lambda s, scene, _mine: s.call("pace_sync_limit", key=scene.limit_key),
+    "start another": lambda s, scene, _mine: s.start("web", chunks=[{}] * 2, limit_key=scene.limit_key),
+    "cancel the other": lambda s, scene, _mine: s.control("cancel_sync_job", scene.other),  # type: ignore[attr-defined]  # a LimitedScene
+    "append to the other": lambda s, scene, _mine: s.call(
+        "append_sync_chunks",
+        parent_sync_job_id=scene.other,  # type: ignore[attr-defined]
+        chunks=[{}],
+    ),
+}
 ON_ONE_CHUNK = {
     *(
         "complete",
@@ -90,6 +126,7 @@ ON_ONE_CHUNK = {
         "complete and append",
         "fail",
         "fail for good",
+        "throttle",
         "extend",
         "save a checkpoint",
         "give back",

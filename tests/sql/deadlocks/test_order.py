@@ -30,11 +30,18 @@ class Scene:
     claims: list[Row] = field(default_factory=list)
     user: str | None = None
     claim_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    limit_key: str | None = None
 
     @property
     def subject(self) -> Subject:
         """Whose locks are looked at."""
-        return Subject(self.job, self.job_key, self.claim_id, self.user or str(uuid.uuid4()))
+        return Subject(
+            self.job,
+            self.job_key,
+            self.claim_id,
+            self.user or str(uuid.uuid4()),
+            self.limit_key or str(uuid.uuid4()),
+        )
 
 
 def fresh(session: Session) -> Scene:
@@ -54,6 +61,31 @@ def busy(session: Session) -> Scene:
     session.execute(
         "update public.chunk_processing_queue set locked_until = now() - interval '1 s', max_retries = 0 where id = %s",
         scene.claims[4]["chunk_id"],
+    )
+    return scene
+
+
+def limited(make: Callable[[Session], Scene]) -> Callable[[Session], Scene]:
+    """A scene whose job has a limit key."""
+
+    def made(session: Session) -> Scene:
+        scene = make(session)
+        scene.limit_key = str(uuid.uuid4())
+        session.call("save_sync_limit", key=scene.limit_key, max_concurrency=100)
+        for table, column in (("public.sync_jobs", "id"), ("chunk_private.slots", "job_id")):
+            session.execute(
+                f"update {table} set limit_key = %s where {column} = %s", scene.limit_key, scene.job
+            )
+        return scene
+
+    return made
+
+
+def parked(session: Session) -> Scene:
+    """Limited and busy, and a slot sleeps though there is room."""
+    scene = limited(busy)(session)
+    session.execute(
+        "update chunk_private.slots set parked = true where job_id = %s and chunk_index = 6", scene.job
     )
     return scene
 
@@ -190,47 +222,64 @@ def of_scene(scene: Scene) -> dict[str, Any]:
 # What each row of the table is tried with: the act, and the scenes in which, taken together, all its locks occur.
 Trial = tuple[Act, list[Callable[[Session], Scene]]]
 TRIED: dict[str, Trial] = {
-    "start_sync_job": (lambda s, scene: s.start(chunks=[{}]), [failed]),
-    "append_sync_chunks": (append, [with_free_slots, not_sealed, of_a_user]),
-    "enqueue_chunks_from_rows": (insert_rows, [with_free_slots, of_a_user]),
+    "start_sync_job": (
+        lambda s, scene: s.start(chunks=[{}], limit_key=scene.limit_key),
+        [failed, limited(busy)],
+    ),
+    "append_sync_chunks": (append, [with_free_slots, not_sealed, of_a_user, limited(busy)]),
+    "enqueue_chunks_from_rows": (insert_rows, [with_free_slots, of_a_user, limited(busy)]),
     "claim_next_chunk_job_safe": (
         lambda s, scene: s.call_rows("claim_next_chunk_job_safe", **of_scene(scene)),
-        [fresh, given_back],
+        [fresh, given_back, limited(fresh)],
     ),
     "claim_chunk_jobs_safe": (
         lambda s, scene: s.call("claim_chunk_jobs_safe", batch_size=3, **of_scene(scene)),
-        [given_back],
+        [given_back, limited(fresh)],
     ),
     "complete_chunk_job_safe": (
         lambda s, scene: s.complete(scene.claims[3]),
-        [busy, retry_due, at_its_end],
+        [busy, retry_due, at_its_end, limited(busy)],
     ),
     "complete_chunk_job_safe, next_chunks": (
         lambda s, scene: s.complete(scene.claims[3], next_chunks=[{}] * 5),
-        [busy, with_free_slots],
+        [busy, with_free_slots, limited(busy)],
     ),
-    "complete_chunk_jobs_safe": (report_many, [busy, retry_due, at_its_end]),
+    "complete_chunk_jobs_safe": (report_many, [busy, retry_due, at_its_end, limited(busy)]),
     "complete_chunk_jobs_safe, next_chunks": (
         lambda s, scene: report_many(s, scene, next_chunks=[{}] * 5),
-        [busy, with_free_slots],
+        [busy, with_free_slots, limited(busy)],
     ),
     "extend_chunk_lease": (lambda s, scene: s.extend(scene.claims[3]), [busy]),
     "extend_chunk_leases": (
         lambda s, scene: s.call("extend_chunk_leases", leases=reports(scene.claims)),
         [busy],
     ),
-    "release_chunk_job": (lambda s, scene: s.give_back(scene.claims[3]), [busy, checkpointed]),
+    "release_chunk_job": (lambda s, scene: s.give_back(scene.claims[3]), [busy, checkpointed, limited(busy)]),
     "get_sync_job_progress_safe": (lambda s, scene: s.progress(scene.job), [busy]),
-    "cancel_sync_job": (lambda s, scene: control(s, scene, "cancel_sync_job"), [busy]),
-    "pause_sync_job": (lambda s, scene: control(s, scene, "pause_sync_job"), [busy]),
-    "resume_sync_job": (lambda s, scene: control(s, scene, "resume_sync_job"), [paused, of_a_user]),
+    "cancel_sync_job": (lambda s, scene: control(s, scene, "cancel_sync_job"), [busy, limited(busy)]),
+    "pause_sync_job": (lambda s, scene: control(s, scene, "pause_sync_job"), [busy, limited(busy)]),
+    "resume_sync_job": (
+        lambda s, scene: control(s, scene, "resume_sync_job"),
+        [paused, of_a_user, limited(busy)],
+    ),
     "retry_failed_chunks": (
         lambda s, scene: control(s, scene, "retry_failed_chunks"),
-        [with_free_slots, failed],
+        [with_free_slots, failed, limited(busy)],
     ),
     "trigger_next_chunk_processing": (lambda s, scene: s.call("trigger_next_chunk_processing"), [busy]),
-    "cleanup_stuck_chunks": (lambda s, scene: s.cleanup(), [busy, retry_due]),
-    "cleanup_stuck_chunks, healing": (lambda s, scene: s.cleanup(), [with_free_slots, end_missed]),
+    "cleanup_stuck_chunks": (lambda s, scene: s.cleanup(), [busy, retry_due, parked]),
+    "cleanup_stuck_chunks, healing": (
+        lambda s, scene: s.cleanup(),
+        [with_free_slots, end_missed, limited(with_free_slots)],
+    ),
+    "save_sync_limit": (
+        lambda s, scene: s.call("save_sync_limit", key=scene.limit_key, max_concurrency=50),
+        [limited(with_free_slots)],
+    ),
+    "block_sync_limit": (
+        lambda s, scene: s.call("block_sync_limit", key=scene.limit_key, seconds=60),
+        [limited(busy)],
+    ),
     "save_sync_state": (
         lambda s, scene: s.call("save_sync_state", kind="web", job_key=scene.job_key, state={}),
         [at_its_end],
@@ -296,7 +345,7 @@ def test_a_function_takes_its_locks_in_the_order_given(db: Database, holders: Ho
         taken |= held(holders.admin, pid, scene.subject)
         session.connection.rollback()
         found = holders.waits(blocking, scene.subject, pid, partial(act, session, scene))
-        session.connection.rollback()
+        session.connection.close()
         assert found == [lock for lock in waited_for if lock in found]
         waited |= set(found)
     assert taken - WITH_THE_JOB.get(name, set()) == {lock.strip("()") for lock in order}

@@ -33,12 +33,15 @@ REFUSED: dict[str, dict[str, Any]] = {
     "trigger_next_chunk_processing": {},
     "cleanup_stuck_chunks": {},
     "purge_sync_jobs": {"older_than": timedelta(0)},
+    "save_sync_limit": {"key": "k", "max_concurrency": 1},
+    "block_sync_limit": {"key": "k", "seconds": 1},
     "save_chunk_settings": {"settings": {}},
     "configure_chunk_processing": {"project_url": "http://a.example", "processor_key": "sb_secret_abcdefgh"},
 }
 # Those that write single rows of tables without such locks: PostgreSQL itself keeps them exact, or raises 40001.
 EXACT = {
     *("save_sync_kind", "remove_sync_kind", "save_sync_state", "save_email_account", "remove_email_account"),
+    "pace_sync_limit",
     *("plan_email_folder", "save_synced_emails", "save_email_flags", "save_email_folders"),
     *("update_email_folder", "renumber_email_folder", "adopt_moved_emails"),
     *("begin_email_token", "save_email_token", "refuse_email_token"),

@@ -64,7 +64,7 @@ def test_a_new_kind_has_the_defaults_of_the_documents(service: Session) -> None:
     saved = service.call("save_sync_kind", kind="files")
     assert {name: saved[name] for name in saved if not name.endswith("_at")} == {
         **{"kind": "files", "handler": None, "max_concurrency": 1, "max_retries": 3, "lease_seconds": 600},
-        **{"retry_delay_seconds": 10, "user_startable": False},
+        **{"retry_delay_seconds": 10, "user_startable": False, "limit_by": None, "limit_each": None},
     }
 
 

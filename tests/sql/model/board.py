@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant
 
 from tests.sql import invariants
 from tests.sql.database import Row, Session
-from tests.sql.model.expected import ACTIVE, Chunk, Job
+from tests.sql.model.expected import ACTIVE, Chunk, Job, Limit
 
 
 class Board(RuleBasedStateMachine):
@@ -26,6 +26,7 @@ class Board(RuleBasedStateMachine):
         self.jobs: dict[str, Job] = {}
         self.started = 0
         self.states: dict[str, tuple[int, dict[str, int]]] = {}
+        self.limits: dict[str, Limit] = {}
         # Every claim ever made: job, chunk, row.
         self.claims: list[tuple[str, Chunk, Row]] = []
 
@@ -34,6 +35,10 @@ class Board(RuleBasedStateMachine):
         """Each example begins without jobs; what earlier ones have left in the tables is cleared away at times."""
         self.session.execute("delete from public.sync_jobs")
         self.session.execute("delete from public.sync_states")
+        self.session.execute("delete from public.sync_limits")
+        for key, places in (("x", 1), ("y", 2)):
+            self.session.call("save_sync_limit", key=key, max_concurrency=places)
+            self.limits[key] = Limit(places)
         type(self).played += 1
         if self.played % 100 == 0:
             self.admin.execute("vacuum")
@@ -45,6 +50,8 @@ class Board(RuleBasedStateMachine):
         """The invariants of the queue, and every row as the model has it."""
         violations = invariants.broken(self.session)
         assert not violations, violations
+        asleep = invariants.not_level(self.session)
+        assert not asleep, asleep
         rows = self.session.rows(
             "select p.parent_sync_job_id::text as id, p.status, p.retrying_chunks, tests.finishes(j.id) as finishes, j.sealed,"
             " (select count(*) from chunk_private.slots s where s.job_id = j.id) as slots,"
@@ -68,7 +75,14 @@ class Board(RuleBasedStateMachine):
             assert row["chunks"] == chunks
             # Nothing happens at the same time here, hence no slot is ever left free.
             if job.status in ACTIVE:
-                assert row["slots"] == min(job.cap, job.count("pending", "processing"))
+                open_chunks = job.count("pending", "processing")
+                most = min(job.cap, open_chunks)
+                # Of a job with a limit key no more than that has places, unless it had more before.
+                assert (
+                    min(job.slots_at_least(), open_chunks)
+                    <= row["slots"]
+                    <= (most if job.limit else min(job.slots_at_least(), open_chunks))
+                )
 
     # Helpers
 
@@ -105,7 +119,8 @@ class Board(RuleBasedStateMachine):
         if not first:
             return
         if answer["next"] is None:
-            assert not (asked and job.must_give())
+            # With a limit key it may be another job's turn.
+            assert not (asked and job.must_give() and job.limit is None)
             assert answer["job_status"] == job.status
         else:
             assert asked

@@ -28,6 +28,20 @@ class Chunk:
 
 
 @dataclass
+class Limit:
+    """What jobs with one limit key share."""
+
+    places: int
+    blocked_for: float = 0
+    jobs: list[Job] = field(default_factory=list)
+
+    @property
+    def room(self) -> int:
+        """How many more of their chunks may be claimed now."""
+        return 0 if self.blocked_for > 0 else self.places - sum(job.count("processing") for job in self.jobs)
+
+
+@dataclass
 class Job:
     """A job as it should be."""
 
@@ -43,11 +57,14 @@ class Job:
     next_state: dict[str, int] | None = None
     states: dict[str, tuple[int, dict[str, int]]] = field(default_factory=dict)
     number: int = 0
+    limit: Limit | None = None
     # token → the outcome that its report got, or would get now
     outcomes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """A job without chunks is done at once."""
+        if self.limit is not None:
+            self.limit.jobs.append(self)
         self.settle()
 
     def count(self, *states: str) -> int:
@@ -66,14 +83,23 @@ class Job:
     def must_give(self) -> bool:
         """Whether a claim must find a chunk, even if all that is in backoff holds slots."""
         in_backoff = self.count("pending") - len(self.due())
-        room = self.cap - self.count("processing") - in_backoff
+        room = self.slots_at_least() - self.count("processing") - in_backoff
+        if self.limit is not None and self.limit.room <= 0:
+            return False
         return self.status in ACTIVE and bool(self.due()) and room > 0
+
+    def slots_at_least(self) -> int:
+        """How many slots it has while it has so many chunks."""
+        return self.cap if self.limit is None else min(self.cap, self.limit.places)
 
     def claim(self, chunk: Chunk, token: str, lease: int) -> None:
         """A worker took it."""
         assert self.status in ACTIVE, self.status
         assert chunk in self.due(), "claimed before its time, or twice"
         assert self.count("processing") < self.cap
+        assert self.limit is None or self.limit.room > 0, (
+            "more than its key has places, or while it is blocked"
+        )
         self.status, self.started = "running", True
         chunk.status, chunk.token, chunk.lease, chunk.lease_left = "processing", token, lease, lease
         chunk.attempts += 1
@@ -109,6 +135,16 @@ class Job:
             chunk.status = "failed"
         self.settle()
         return outcome
+
+    def throttle(self, chunk: Chunk, seconds: int) -> str:
+        """Its worker was told to wait: the chunk waits, and all that have its key."""
+        assert chunk.token
+        self.outcomes[chunk.token] = "throttled"
+        chunk.status, chunk.token, chunk.ready_in = "pending", None, seconds
+        chunk.attempts -= 1
+        if self.limit is not None:
+            self.limit.blocked_for = max(self.limit.blocked_for, min(seconds, 3600))
+        return "throttled"
 
     def give_back(self, chunk: Chunk) -> str:
         """Its worker gave it back."""

@@ -33,9 +33,19 @@ class QueueMachine(Board):
         sealed=st.booleans() | st.just(True),
         key=st.sampled_from([None, None, "a", "b"]),
         priority=st.integers(-1, 1),
+        limit=st.sampled_from([None, None, "x", "y"]),
     )
     @precondition(lambda self: len(self.jobs) < 4)
-    def start(self, size: int, cap: int, retries: int, sealed: bool, key: str | None, priority: int) -> None:
+    def start(
+        self,
+        size: int,
+        cap: int,
+        retries: int,
+        sealed: bool,
+        key: str | None,
+        priority: int,
+        limit: str | None,
+    ) -> None:
         """Start a job, or get the one with its key."""
         answer = self.session.start(
             KIND,
@@ -45,6 +55,7 @@ class QueueMachine(Board):
             sealed=sealed,
             job_key=key,
             priority=priority,
+            limit_key=limit,
         )
         active = [
             job_id
@@ -58,7 +69,14 @@ class QueueMachine(Board):
             self.started += 1
             chunks = [Chunk() for _ in range(size)]
             self.jobs[answer["id"]] = Job(
-                cap, retries, sealed, key, chunks, states=self.states, number=self.started
+                cap,
+                retries,
+                sealed,
+                key,
+                chunks,
+                states=self.states,
+                number=self.started,
+                limit=self.limits[limit] if limit else None,
             )
 
     @rule(pick=PICK, size=st.integers(0, 3), seal=st.booleans(), repeat=st.booleans())
@@ -91,7 +109,8 @@ class QueueMachine(Board):
         claim_id = uuid.uuid4()
         row = self.session.claim(job_id, kinds=[KIND], lease_seconds=lease, claim_id=claim_id)
         if row is None:
-            among = [self.jobs[job_id]] if job_id else self.jobs.values()
+            # Of one job with a limit key all may sleep, while those of others are awake.
+            among = [j for j in (self.jobs[job_id],) if not j.limit] if job_id else self.jobs.values()
             assert not any(job.must_give() for job in among), (
                 "nothing was found, though something is claimable"
             )
@@ -146,6 +165,31 @@ class QueueMachine(Board):
         answer = self.session.fail(row, retryable=retryable, retry_after_seconds=after, claim_next=claim_next)
         self.check_report(answer, expected, job)
         self.follow(job, chunk, answer, asked=claim_next and holds, first=holds)
+
+    @rule(pick=PICK, seconds=st.sampled_from([0, 150, 350]), claim_next=st.booleans())
+    @precondition(lambda self: self.claims)
+    def throttled(self, pick: int, seconds: int, claim_next: bool) -> None:
+        """Report that what the chunk works on has asked for a pause."""
+        job, chunk, row = self.a_claim(pick)
+        holds = chunk.token == str(row["claim_token"]) and chunk.status == "processing"
+        expected = job.throttle(chunk, seconds) if holds else self.known(job, row)
+        answer = self.session.fail(row, throttled_seconds=seconds, claim_next=claim_next)
+        self.check_report(answer, expected, job)
+        self.follow(job, chunk, answer, asked=claim_next and holds, first=holds)
+
+    # Limits
+
+    @rule(key=st.sampled_from("xy"), places=st.integers(1, 4))
+    def save_limit(self, key: str, places: int) -> None:
+        """More places, or fewer."""
+        self.session.call("save_sync_limit", key=key, max_concurrency=places)
+        self.limits[key].places = places
+
+    @rule(key=st.sampled_from("xy"), seconds=st.sampled_from([0, 150, 350]))
+    def block_limit(self, key: str, seconds: int) -> None:
+        """Block a key, or end it."""
+        self.session.call("block_sync_limit", key=key, seconds=seconds)
+        self.limits[key].blocked_for = seconds
 
     @rule(picks=st.lists(st.tuples(PICK, st.booleans()), min_size=1, max_size=5))
     @precondition(lambda self: self.claims)
@@ -210,6 +254,8 @@ class QueueMachine(Board):
         self.session.pass_time(timedelta(seconds=seconds))
         for job in self.jobs.values():
             job.pass_time(seconds)
+        for limit in self.limits.values():
+            limit.blocked_for -= seconds
 
     @rule()
     @precondition(lambda self: self.jobs)
