@@ -113,16 +113,18 @@ Deno.test("a further claim that fails ends the invocation with a line in its log
   assert.equal(test.lines.at(-1)?.event, "claim_failed");
 });
 
-Deno.test("a webhook that says more is held back is answered with a call for it, once there was work", async () => {
+Deno.test("a webhook that says more is held back is answered with a call for it, as it begins to work and when it has ended", async () => {
   const sql = oneChunk(undefined, { cleanup_stuck_chunks: () => 0 });
   await using project = new LoopbackProject(sql, { "demo-handler": ok });
   const test = new ProcessorUnderTest(project);
   await test.webhook({ parent_sync_job_id: JOB, more: true });
   await test.settled();
-  assert.equal(project.of("cleanup_stuck_chunks").length, 1);
+  const calls = project.calls.map(({ name }) => name);
+  assert.equal(calls.filter((name) => name === "cleanup_stuck_chunks").length, 2);
+  assert.equal(calls.at(-1), "cleanup_stuck_chunks");
   await test.webhook({ parent_sync_job_id: JOB, more: true }); // nothing is left to claim
   await test.settled();
-  assert.equal(project.of("cleanup_stuck_chunks").length, 1);
+  assert.equal(project.of("cleanup_stuck_chunks").length, 2);
 });
 
 Deno.test("that nobody hears the call does not disturb the work", async () => {

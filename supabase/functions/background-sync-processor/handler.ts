@@ -76,6 +76,8 @@ export function createProcessor(dependencies: Dependencies): Processor {
         ending: () => ending,
         claimAny,
       });
+      // By now the others that were sent beside it have arrived, and there is room for as many.
+      if (hint.more) await callForMore(rpc, log);
     };
     if (hint.waitMs > 0) {
       const waited = new Promise((resolve) => setTimeout(resolve, hint.waitMs));
