@@ -24,7 +24,8 @@ export default serveHandler((chunk, {{ log }}) => {{
   // chunk.payload says what this chunk is to do, chunk.job_payload what all of the job have in common.
   //
   // A chunk may run again after a death: write so that running twice does what running once does.
-  // Throw RetryLater(seconds) to have it tried again later, PermanentFailure(reason) when that is of no use.
+  // Throw Throttled(seconds) when an API asks for a pause, RetryLater(seconds) to have it tried again later,
+  // PermanentFailure(reason) when that is of no use.
   // What takes longer than an invocation goes on from chunk.checkpoint: save(), return {{ continue: true }}.
   log("chunk_received", {{ chunk: Number(chunk.chunk_id) }});
   // What is returned completes the chunk; next_chunks adds further ones to the job.

@@ -80,6 +80,7 @@ Deno.test("the handler gets the chunk, its job's payload and the key", async () 
     owner_id: JOB,
     job_payload: { account: "work" },
     checkpoint: { page: 7 },
+    limit_key: "api.example.com",
   });
   await using project = new LoopbackProject(oneChunk(chunk), { "demo-handler": handler });
   const test = new ProcessorUnderTest(project);
@@ -101,6 +102,7 @@ Deno.test("the handler gets the chunk, its job's payload and the key", async () 
     job_payload: { account: "work" },
     checkpoint: { page: 7 },
     claim_token: chunk.claim_token,
+    limit_key: "api.example.com",
   });
 });
 

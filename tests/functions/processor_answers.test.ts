@@ -42,7 +42,7 @@ for (const status of [400, 401, 403, 404, 405, 409, 410, 413, 422]) {
   });
 }
 
-for (const status of [202, 206, 302, 408, 425, 429, 500, 502, 503, 504, 546]) {
+for (const status of [202, 206, 302, 408, 425, 500, 502, 503, 504, 546]) {
   Deno.test(`${status} is tried again`, async () => {
     const report = await reportOf(raw("busy", { status, headers: { location: "http://127.0.0.1:1/" } }));
     assert.equal(report.success, false);
@@ -52,15 +52,30 @@ for (const status of [202, 206, 302, 408, 425, 429, 500, 502, 503, 504, 546]) {
   });
 }
 
-Deno.test("Retry-After of 429 and 503 says not before, in seconds or as a date", async () => {
+Deno.test("429 is no failure: it says throttled, for as long as Retry-After says", async () => {
+  const throttled = async (headers: Record<string, string>) => {
+    const report = await reportOf(raw("slow down", { status: 429, headers }));
+    assert.equal(report.success, false);
+    assert.equal(report.error, "demo-handler answered 429: slow down");
+    assert.equal(report.retry_after_seconds, undefined);
+    assert.equal(report.handler_down, undefined);
+    return report.throttled_seconds;
+  };
+  assert.equal(await throttled({ "retry-after": "7" }), 7);
+  assert.equal(await throttled({ "retry-after": "0" }), 0);
+  assert.equal(await throttled({ "retry-after": "soon" }), 30);
+  assert.equal(await throttled({}), 30);
+});
+
+Deno.test("Retry-After of 503 says not before, in seconds or as a date", async () => {
   const seconds = (value: string, status: number) =>
     reportOf(raw("", { status, headers: { "retry-after": value, date: "Wed, 21 Oct 2015 07:28:00 GMT" } }));
-  assert.equal((await seconds("7", 429)).retry_after_seconds, 7);
+  assert.equal((await seconds("7", 503)).retry_after_seconds, 7);
   assert.equal((await seconds("1.2", 503)).retry_after_seconds, 2);
   assert.equal((await seconds("Wed, 21 Oct 2015 07:28:30 GMT", 503)).retry_after_seconds, 30);
   assert.equal((await seconds("Wed, 21 Oct 2015 07:00:00 GMT", 503)).retry_after_seconds, 0);
   assert.equal((await seconds("999999999", 503)).retry_after_seconds, 604_800);
-  assert.equal((await seconds("soon", 429)).retry_after_seconds, undefined);
+  assert.equal((await seconds("soon", 503)).retry_after_seconds, undefined);
   assert.equal((await seconds("7", 500)).retry_after_seconds, undefined);
 });
 

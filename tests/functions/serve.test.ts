@@ -8,6 +8,7 @@ import {
   PermanentFailure,
   RetryLater,
   serveHandler,
+  Throttled,
   type Work,
 } from "../../supabase/functions/_shared/serve.ts";
 import { KEY, LoopbackProject } from "./project.ts";
@@ -109,6 +110,8 @@ Deno.test("throwing says whether and when to try again", async () => {
   };
   assert.deepEqual(await thrown(new RetryLater(2.1)), [503, "3", "not now"]);
   assert.deepEqual(await thrown(new RetryLater(null, "busy")), [503, null, "busy"]);
+  assert.deepEqual(await thrown(new Throttled(2.1)), [429, "3", "asked for a pause"]);
+  assert.deepEqual(await thrown(new Throttled(0, "slow down")), [429, "0", "slow down"]);
   assert.deepEqual(await thrown(new PermanentFailure("gone")), [422, null, "gone"]);
   assert.deepEqual(await thrown(new TypeError("oops")), [500, null, "oops"]);
   assert.deepEqual(await thrown("text"), [500, null, "text"]);

@@ -1,7 +1,7 @@
 /** The handler against an API on loopback. In a project: `deno test --allow-net supabase/functions/sync-items`. */
 
 import assert from "node:assert/strict";
-import { type Chunk, type Context, PermanentFailure, RetryLater } from "../_shared/serve.ts";
+import { type Chunk, type Context, PermanentFailure, Throttled } from "../_shared/serve.ts";
 import { createSyncItems } from "./handler.ts";
 
 /** Runs one chunk against an API that answers like this. */
@@ -29,10 +29,10 @@ Deno.test("the last page has no next one", async () => {
 Deno.test("a busy API is asked later, a lost cursor never again, anything else after the backoff", async () => {
   const thrown = (response: Response) => run({}, () => response).catch((error) => error);
   const later = await thrown(new Response("", { status: 429, headers: { "retry-after": "7" } }));
-  assert.ok(later instanceof RetryLater);
+  assert.ok(later instanceof Throttled);
   assert.equal(later.seconds, 7);
   assert.ok(await thrown(new Response("", { status: 410 })) instanceof PermanentFailure);
   const other = await thrown(new Response("", { status: 500 }));
-  assert.ok(!(other instanceof PermanentFailure) && !(other instanceof RetryLater));
+  assert.ok(!(other instanceof PermanentFailure) && !(other instanceof Throttled));
   assert.match(other.message, /500/);
 });

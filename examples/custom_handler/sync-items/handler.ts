@@ -1,6 +1,6 @@
 /** Syncs a paginated HTTP API whose next page is known only when this one is there: each page is a chunk. */
 
-import { type Answer, type Chunk, type Context, PermanentFailure, RetryLater } from "../_shared/serve.ts";
+import { type Answer, type Chunk, type Context, PermanentFailure, Throttled } from "../_shared/serve.ts";
 
 /** What the API answers to `GET /items?cursor=…`. */
 interface Page {
@@ -15,7 +15,7 @@ export function createSyncItems(api: string): (chunk: Chunk, context: Context) =
     if (payload.cursor) url.searchParams.set("cursor", payload.cursor);
     const response = await fetch(url, { signal });
     const text = await response.text();
-    if (response.status === 429) throw new RetryLater(Number(response.headers.get("retry-after")) || null);
+    if (response.status === 429) throw new Throttled(Number(response.headers.get("retry-after")) || 30);
     if (response.status === 404 || response.status === 410) {
       throw new PermanentFailure(`the cursor is gone: ${text}`);
     }

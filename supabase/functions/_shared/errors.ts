@@ -9,6 +9,18 @@ export class RetryLater extends Error {
   }
 }
 
+/**
+ * Thrown by a handler: what it works on asked for a pause. The chunk goes back without an attempt, and no chunk with its
+ * `limit_key` is handed out for so many seconds, an hour at most.
+ */
+export class Throttled extends Error {
+  override name = "Throttled";
+
+  constructor(readonly seconds: number, message = "asked for a pause") {
+    super(message);
+  }
+}
+
 /** Thrown by a handler: trying again would not help. */
 export class PermanentFailure extends Error {
   override name = "PermanentFailure";

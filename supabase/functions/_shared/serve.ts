@@ -2,11 +2,11 @@
  * Everything of a handler but its work: a function that gets a chunk and returns what came of it.
  *
  * ```ts
- * import { RetryLater, serveHandler } from "../_shared/serve.ts";
+ * import { serveHandler, Throttled } from "../_shared/serve.ts";
  *
  * export default serveHandler(async (chunk, { signal }) => {
  *   const response = await fetch(`https://api.example.com/items?page=${chunk.payload.page}`, { signal });
- *   if (response.status === 429) throw new RetryLater(30);
+ *   if (response.status === 429) throw new Throttled(30);
  *   const items = await response.json();
  *   return { result: { items: items.length }, items_processed: items.length };
  * });
@@ -18,14 +18,15 @@
 
 import { authorised, type Project, projectFromEnv } from "./auth.ts";
 import { surviveUnhandled } from "./background.ts";
-import { LeaseLost, PermanentFailure, RetryLater } from "./errors.ts";
+import { LeaseLost, PermanentFailure, RetryLater, Throttled } from "./errors.ts";
 import { parseJson, stringifyJson, whyNotStorable } from "./json.ts";
 import { createLog, type Log, messageOf } from "./log.ts";
+import { type Pace, paceOf } from "./pace.ts";
 import { createRpc, createSelect, type Rpc } from "./rpc.ts";
 import { type Saved, savedOf } from "./saved.ts";
 import { VERSION } from "./version.ts";
 
-export { LeaseLost, PermanentFailure, RetryLater };
+export { LeaseLost, PermanentFailure, RetryLater, Throttled };
 
 /** What the processor hands to a handler. Integers beyond 2^53 in the payloads are `bigint`. */
 export interface Chunk {
@@ -48,10 +49,12 @@ export interface Chunk {
   claim_token: string;
   /** Milliseconds until the answer must be there, as of the request; {@link Context.timeLeftMs} runs on. */
   time_left_ms: number;
+  /** What its job shares limits by with others; null: nothing. */
+  limit_key?: string | null;
 }
 
 /** What a handler may use. */
-export interface Context extends Saved {
+export interface Context extends Saved, Pace {
   /** Ends when the caller is gone: the job was cancelled, or the time is over. Pass it to every `fetch`. */
   signal: AbortSignal;
   /** Calls SQL functions with the rights of the service. */
@@ -98,8 +101,8 @@ export type Work = (
  * The default export of a handler's `index.ts`.
  *
  * Checks the key, reads the chunk, calls `work`, and turns what it returns or throws into the answer that the processor
- * understands: {@link RetryLater} and any other error are tried again, {@link PermanentFailure} is not, and after
- * {@link LeaseLost} nobody listens.
+ * understands: {@link RetryLater} and any other error are tried again, {@link Throttled} without cost of an attempt,
+ * {@link PermanentFailure} is not, and after {@link LeaseLost} nobody listens.
  *
  * @param options.name what its log lines carry; by default the name in the request's path.
  */
@@ -128,6 +131,7 @@ export function serveHandler(
     const rpc = createRpc(project.url, key);
     const context: Context = {
       ...savedOf(chunk, rpc, createSelect(project.url, key), signal),
+      ...paceOf(chunk, rpc, signal, () => context.timeLeftMs),
       signal,
       rpc,
       log,
@@ -154,6 +158,12 @@ function failed(error: unknown): Response {
   const body = { error: messageOf(error) };
   if (error instanceof PermanentFailure) return Response.json(body, { status: 422 });
   if (error instanceof LeaseLost) return Response.json(body, { status: 409 });
+  if (error instanceof Throttled) {
+    return Response.json(body, {
+      status: 429,
+      headers: { "retry-after": String(Math.max(0, Math.ceil(error.seconds))) },
+    });
+  }
   if (!(error instanceof RetryLater)) return Response.json(body, { status: 500 });
   const headers = error.seconds === null ? undefined : { "retry-after": String(Math.ceil(error.seconds)) };
   return Response.json(body, { status: 503, headers });

@@ -9,7 +9,8 @@
  * | 200 with other JSON, an unknown field, a wrong type, or what `jsonb` refuses | failed for good: a bug, not a mishap |
  * | 200 with more than {@link MAX_ANSWER_BYTES} | failed for good |
  * | 200 that is empty, cut off, or not JSON (a proxy's page) | retry |
- * | 408, 425, 429, 5xx, 3xx, any other 2xx (202: accepted is not done) | retry; with Retry-After not before (429, 503) |
+ * | 429 | throttled: given back without an attempt, its limit key blocked until Retry-After, else for {@link THROTTLED_SECONDS} |
+ * | 408, 425, 5xx, 3xx, any other 2xx (202: accepted is not done) | retry; with Retry-After not before (503) |
  * | any other 4xx | failed for good |
  * | no answer: refused, reset, DNS, timeout | retry |
  *
@@ -26,6 +27,8 @@ export interface Report {
   error?: string;
   retryable?: boolean;
   retry_after_seconds?: number;
+  /** What the handler works on asked for a pause. */
+  throttled_seconds?: number;
   next_chunks?: unknown[] | null;
   items_processed?: number | null;
   items_total?: number | null;
@@ -66,6 +69,9 @@ const MAX_ERROR_TEXT = 300;
 /** A week, as the database has it: a longer Retry-After counts as that. */
 const MAX_RETRY_AFTER_SECONDS = 604_800;
 
+/** How long a 429 without Retry-After, or with one that cannot be read, asks for. */
+export const THROTTLED_SECONDS = 30;
+
 /** 4xx that may go away by itself. */
 const TEMPORARY_4XX = new Set([408, 425, 429]);
 const REPORT_FIELDS = ["result", "items_processed", "items_total", "next_chunks", "next_state"];
@@ -90,10 +96,9 @@ export async function readAnswer(handler: string, response: Response): Promise<O
   const report = failure(`${handler} answered ${status}${said && `: ${said}`}`, true);
   report.retryable = status < 400 || status >= 500 || TEMPORARY_4XX.has(status);
   if (status >= 500) report.handler_down = true;
-  if (status === 429 || status === 503) {
-    const seconds = retryAfterSeconds(response.headers);
-    if (seconds !== null) report.retry_after_seconds = seconds;
-  }
+  const seconds = retryAfterSeconds(response.headers);
+  if (status === 429) report.throttled_seconds = seconds ?? THROTTLED_SECONDS;
+  if (status === 503 && seconds !== null) report.retry_after_seconds = seconds;
   return report;
 }
 

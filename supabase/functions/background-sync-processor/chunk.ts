@@ -21,6 +21,7 @@ export interface ClaimedChunk {
   claim_token: string;
   locked_until: string;
   checkpoint?: unknown;
+  limit_key?: string | null;
 }
 
 /** The answer of `complete_chunk_job_safe`, or of `release_chunk_job`. */
@@ -178,6 +179,7 @@ export class ChunkRun {
       job_payload: chunk.job_payload,
       checkpoint: chunk.checkpoint ?? null,
       claim_token: chunk.claim_token,
+      limit_key: chunk.limit_key ?? null,
       time_left_ms: Math.max(0, Math.floor(this.invocation.handlerUntil - performance.now())),
     });
   }
