@@ -66,7 +66,7 @@ async def start(user: User, source: Source) -> Progress:
     """Start a sync, or return the one of this source that is running already."""
     job = await user.trigger_sync(
         "import",
-        chunks=[{"part": part} for part in range(1, SOURCES[source] + 1)],
+        chunks=[{"number": number} for number in range(1, SOURCES[source] + 1)],
         payload={"source": source},
         job_key=source,
     )

@@ -25,12 +25,12 @@ NAMESPACE = UUID("5a0c1a5e-0000-4000-8000-000000000000")
 
 
 def handler(chunk: Chunk) -> dict[str, int]:
-    """Fetch one part: here it takes a moment, is refused once, and one part is broken."""
+    """Do a chunk: here it takes a moment, is refused once, and one cannot be done."""
     time.sleep(0.1)
-    part, source = chunk.payload["part"], chunk.job_payload["source"]
-    if source == "calendar" and part % 10 == 5 and chunk.attempt == 1:
+    number, source = chunk.payload["number"], chunk.job_payload["source"]
+    if source == "calendar" and number % 10 == 5 and chunk.attempt == 1:
         raise RetryLater(1, "the calendar asks for a pause")
-    if source == "photos" and part == 33:
+    if source == "photos" and number == 33:
         raise PermanentFailure("photo 33 is no picture")
     return {"entries": 10}
 

@@ -57,6 +57,7 @@ class ChunkView(Protocol):
     status: ChunkStatus
     attempts: int
     payload: Any
+    checkpoint: Any
     result: Any
     error: str | None
 
@@ -144,21 +145,27 @@ class JobList(list[J]):
 
 
 class ChunkList(list[C]):
-    """Chunks, as a table in a notebook."""
+    """Chunks, as a table in a notebook; the checkpoints are a column where there are any."""
 
     def _repr_html_(self) -> str:
-        rows = [self._row(chunk) for chunk in self[:_ROWS]]
-        return _table(("chunk", "status", "attempts", "seconds", "payload", "outcome"), rows, len(self))
+        shown = self[:_ROWS]
+        has_checkpoint = any(chunk.checkpoint is not None for chunk in shown)
+        between = ("checkpoint",) if has_checkpoint else ()
+        rows = [self._row(chunk, has_checkpoint) for chunk in shown]
+        return _table(
+            ("chunk", "status", "attempts", "seconds", "payload", *between, "outcome"), rows, len(self)
+        )
 
     @staticmethod
-    def _row(chunk: C) -> Sequence[str]:
+    def _row(chunk: C, has_checkpoint: bool) -> Sequence[str]:
         outcome = chunk.error if chunk.error and not chunk.result else _json(chunk.result)
         return (
             str(chunk.chunk_index),
             state(chunk.status),
             str(chunk.attempts),
             "" if chunk.duration is None else f"{chunk.duration.total_seconds():.2f}",
-            f"<code>{escape(_short(_json(chunk.payload)))}</code>",
+            _code(chunk.payload),
+            *((_code(chunk.checkpoint),) if has_checkpoint else ()),
             escape(_short(outcome)),
         )
 
@@ -201,6 +208,10 @@ def _table(head: Iterable[str], rows: Iterable[Sequence[str]], count: int) -> st
     more = f"<small>… and {count - _ROWS:,} more</small>" if count > _ROWS else ""
     # A page without a doctype would write tables in black, whatever it is written on.
     return f'<table style="color:inherit"><thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{more}'
+
+
+def _code(value: object) -> str:
+    return "" if value is None else f"<code>{escape(_short(_json(value)))}</code>"
 
 
 def _json(value: object) -> str:

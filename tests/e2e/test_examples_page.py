@@ -113,7 +113,11 @@ def test_a_user_starts_syncs_and_sees_them_end(site: str, browser: Browser, tmp_
     with browser.tab() as ada, browser.tab() as grace:
         ada.open(site)
         ada.until("document.body.innerText.includes('Sign in to see your syncs')")
+        seen = "[...document.querySelectorAll('button')].filter(button => button.checkVisibility()).length"
+        assert ada.evaluate(seen) == 0
+        ada.picture(pictures / "page-signed-out.png")
         ada.open(f"{site}/sign-in/Ada")
+        ada.until(f"{seen} == 3")
         ada.click("[data-source=photos]")
         ada.click("[data-source=contacts]")
         ada.until("document.querySelectorAll('article.running').length == 2")
@@ -125,7 +129,7 @@ def test_a_user_starts_syncs_and_sees_them_end(site: str, browser: Browser, tmp_
         grace.until("!document.getElementById('sources').hidden")
         assert "photos" not in grace.text().lower().replace("sync photos", "")
 
-        ada.until("document.querySelector('article.completed')?.innerText.includes('24 of 24 parts')")
+        ada.until("document.querySelector('article.completed')?.innerText.includes('24 of 24 chunks')")
         ada.until("document.querySelector('article.failed')?.innerText.includes('photo 33 is no picture')")
         ada.picture(pictures / "page-ended.png")
         lost = "getComputedStyle(document.querySelector('article.{} progress')).getPropertyValue('--lost')"

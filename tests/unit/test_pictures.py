@@ -205,6 +205,14 @@ def test_a_notebook_shows_lists_as_tables_that_end_somewhere() -> None:
     assert JobList([])._repr_html_().count("<tr>") == 1
 
 
+def test_a_table_of_chunks_has_their_checkpoints_if_there_are_any() -> None:
+    assert "checkpoint" not in ChunkList([chunk(0, 0, 1)])._repr_html_()
+    shown = ChunkList([chunk(0, 0, 1), chunk(1, 0, 1, checkpoint={"cursor": "<b>"})])._repr_html_()
+    assert shown.count(">checkpoint</th>") == 1
+    assert "<code>{&quot;cursor&quot;: &quot;&lt;b&gt;&quot;}</code>" in shown
+    assert shown.count("<td") == 2 * 7
+
+
 def test_failed_is_never_green_and_each_state_has_one_colour() -> None:
     assert set(OF_STATE) == {*JobStatus, *ChunkStatus}
     green = {state for state, colour in OF_STATE.items() if colour == OF_STATE["completed"]}
