@@ -63,6 +63,11 @@ def test_three_syncs_side_by_side(stack: LocalStack) -> None:
         assert f"{shop:>8} 100.0 %  {pages}/{pages} pages" in lines
 
 
+def test_computing_in_a_pool_of_processes(stack: LocalStack) -> None:
+    with running(stack, "cpu_bound.py") as process:
+        assert output(process) == "17,984 primes in 20 chunks\n"
+
+
 def test_an_import_by_two_workers_of_which_one_is_stopped(stack: LocalStack, tmp_path: Path) -> None:
     source, database = tmp_path / "orders.csv", tmp_path / "orders.db"
     write_orders(source)
