@@ -41,9 +41,8 @@ def main() -> None:
         job = client.trigger_sync(KIND, total_items=200_000, chunk_size=10_000)
         # As many at once as there are cores, and one more, so that none waits for the next.
         Worker(client, handler, kinds=[KIND], concurrency=cores + 1).run_until_idle()
-        print(
-            f"{sum(done['primes'] for done in job.results()):,} primes in {job.progress().total_chunks} chunks"
-        )
+        results = job.results()
+        print(f"{sum(done['primes'] for done in results):,} primes in {len(results)} chunks")
 
 
 if __name__ == "__main__":
