@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._flow import Retry
-from .chunk import AsyncChunk, Chunk, Continue, PermanentFailure, Result, RetryLater
+from .chunk import AsyncChunk, Chunk, Continue, PermanentFailure, Result, RetryLater, Throttled
 from .client import AsyncChunksClient, ChunksClient
 from .errors import (
     AuthenticationError,
@@ -65,8 +65,10 @@ if TYPE_CHECKING:
         EmailFolder,
         Kind,
         Lease,
+        Limit,
         Progress,
         Purged,
+        WaitingFor,
     )
     from .throughput import Throughput
     from .timeline import Timeline
@@ -107,6 +109,7 @@ __all__ = [
     "Kind",
     "Lease",
     "LeaseLost",
+    "Limit",
     "LimitExceeded",
     "LocalStackError",
     "NotConfigured",
@@ -127,6 +130,7 @@ __all__ = [
     "ServerError",
     "ServerUnavailable",
     "StatementTimeout",
+    "Throttled",
     "Throughput",
     "Timeline",
     "TransportError",
@@ -134,6 +138,7 @@ __all__ = [
     "UnknownKind",
     "Unreadable",
     "WaitTimeout",
+    "WaitingFor",
     "Worker",
 ]
 
@@ -149,11 +154,13 @@ _LATER = {
     "Health": "health",
     "Kind": "models",
     "Lease": "models",
+    "Limit": "models",
     "Progress": "models",
     "Purged": "models",
     "Throughput": "throughput",
     "Timeline": "timeline",
     "Unreadable": "_unreadable",
+    "WaitingFor": "models",
     "Worker": "worker",
 }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         EmailFolder,
         Kind,
         Lease,
+        Limit,
         Progress,
         Purged,
     )
@@ -48,6 +49,20 @@ def as_kinds(data: object, what: str) -> list[Kind]:
     from .models import Kind
 
     return decode_list(Kind, data, what)
+
+
+def as_limit(data: object, what: str) -> Limit:
+    """Return an answer as a limit key and its limits."""
+    from .models import Limit
+
+    return decode(Limit, data, what)
+
+
+def as_limits(data: object, what: str) -> list[Limit]:
+    """Return an answer as several limit keys."""
+    from .models import Limit
+
+    return decode_list(Limit, data, what)
 
 
 def as_claims(data: object, what: str) -> list[Claim]:

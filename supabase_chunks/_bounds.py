@@ -16,6 +16,9 @@ MOST_DIGITS: Final = 300
 LONGEST_PAUSE: Final = 604_800
 """Seconds before the next attempt, a week; a longer Retry-After counts as that."""
 
+LONGEST_BLOCK: Final = 3_600
+"""Seconds that being throttled blocks a limit key, an hour; a longer one counts as that."""
+
 MOST_CLAIMED: Final = 100
 """Chunks in one claim."""
 

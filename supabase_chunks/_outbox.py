@@ -199,6 +199,8 @@ class Outbox:
             logger.error("%r failed for good: %s", chunk, reason, extra=fields)
         elif outcome is Outcome.RETRYING:
             logger.warning("%r will be tried again: %s", chunk, reason, extra=fields)
+        elif outcome is Outcome.THROTTLED:
+            logger.warning("%r was throttled: %s", chunk, reason, extra=fields)
         else:
             logger.debug("%r: %s", chunk, outcome, extra=fields)
 

@@ -7,10 +7,10 @@ import math
 import traceback
 from typing import Any
 
-from ._bounds import LONGEST_PAUSE
+from ._bounds import LONGEST_BLOCK, LONGEST_PAUSE
 from ._encode import JSON, encode, encode_object, printable
 from ._flow import logger
-from .chunk import Continue, HeldChunk, PermanentFailure, Result, RetryLater
+from .chunk import Continue, HeldChunk, PermanentFailure, Result, RetryLater, Throttled
 from .errors import PayloadError
 
 _MOST_REPORT_BYTES = 1_000_000
@@ -76,6 +76,8 @@ def failed(chunk: HeldChunk, error: BaseException) -> Report:
     fields: dict[str, JSON] = {"success": False, "error": _error_text(error)}
     if isinstance(error, RetryLater):
         fields["retry_after_seconds"] = math.ceil(min(max(0.0, error.seconds), LONGEST_PAUSE))
+    elif isinstance(error, Throttled):
+        fields["throttled_seconds"] = math.ceil(min(max(0.0, error.seconds), LONGEST_BLOCK))
     elif isinstance(error, PermanentFailure):
         fields["retryable"] = False
     else:
@@ -95,7 +97,7 @@ def first_batch(reports: list[Report], most: int) -> list[Report]:
 
 def _error_text(error: BaseException) -> str:
     """Return what is kept of an exception: its kind and text, and where it was raised."""
-    if isinstance(error, RetryLater | PermanentFailure):
+    if isinstance(error, RetryLater | Throttled | PermanentFailure):
         text = str(error)
     else:
         text = "".join(traceback.format_exception_only(error)).strip()

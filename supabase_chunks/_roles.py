@@ -9,6 +9,7 @@ from .errors import PermissionDenied
 
 SERVICE_ONLY = frozenset(
     {
+        "block_sync_limit",
         "chunk_system_health",
         "claim_chunk_jobs_safe",
         "claim_next_chunk_job_safe",
@@ -19,10 +20,13 @@ SERVICE_ONLY = frozenset(
         "extend_chunk_lease",
         "extend_chunk_leases",
         "get_sync_state",
+        "list_sync_limits",
+        "pace_sync_limit",
         "purge_sync_jobs",
         "release_chunk_job",
         "remove_sync_kind",
         "save_sync_kind",
+        "save_sync_limit",
         "save_sync_state",
         "trigger_next_chunk_processing",
     }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from .models import ChunkRecord, Progress
+    from .models import ChunkRecord, Progress, WaitingFor
 
 _ERRORS_SHOWN = 5
 _UNCLAIMED_AFTER = 5.0
@@ -108,7 +108,7 @@ class Waiting:
 
 
 class Notices:
-    """What a person who waits should hear, each once: paused, stalled, nobody there to work."""
+    """What a person who waits should hear, each once: paused, stalled, blocked, nobody there to work."""
 
     def __init__(self) -> None:
         """Start with nothing said."""
@@ -122,6 +122,7 @@ class Notices:
         notes = {
             "paused": paused if progress.status is JobStatus.PAUSED else None,
             "stalled": (progress.stalled_reason or "the sync is stalled") if progress.stalled else None,
+            "blocked": _why_blocked(progress.waiting_for),
         }
         for name, note in notes.items():
             if note is None:
@@ -136,6 +137,7 @@ class Notices:
             progress.status is JobStatus.PENDING
             and progress.processing_chunks == 0
             and progress.total_chunks > 0
+            and progress.waiting_for is None
         )
         if not idle or "unclaimed" in self._said:
             self._waiting_since = None
@@ -147,6 +149,15 @@ class Notices:
             return False
         self._said.add("unclaimed")
         return True
+
+
+def _why_blocked(waiting_for: WaitingFor | None) -> str | None:
+    """Return what to say while a limit key is blocked. Waiting for a place is nothing to speak of."""
+    if waiting_for is None or waiting_for.until is None:
+        return None
+    reason = f" ({waiting_for.reason})" if waiting_for.reason else ""
+    until = waiting_for.until.astimezone()
+    return f"the sync waits until {until:%H:%M:%S}: the limit key {waiting_for.key} is blocked{reason}"
 
 
 def _why_unclaimed(kind: str) -> Flow[str | None]:

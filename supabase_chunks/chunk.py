@@ -1,5 +1,5 @@
-"""What a worker's handler gets and gives: a `Chunk`, a `Result` or `Continue`, and two exceptions."""
-# ruff: noqa: N818 - RetryLater and PermanentFailure are instructions to the worker, not errors of ours.
+"""What a worker's handler gets and gives: a `Chunk`, a `Result` or `Continue`, and three exceptions."""
+# ruff: noqa: N818 - these exceptions are instructions to the worker, not errors of ours.
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import copyreg
 import math
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from . import _saved
+from . import _pace, _saved
 from ._claim_life import ClaimLife, Holder
 from ._encode import encode_object
 
@@ -166,9 +166,23 @@ class Chunk(HeldChunk[P]):
         """Return what the last completed sync of the same kind, `job_key` and owner has left, or None."""
         return self._sender().run(_saved.read_state(self._life))
 
+    def pace(self, n: int = 1) -> None:
+        """Wait until the job's limit key has room for `n` more requests; returns at once without a rate.
+
+        What all who ask are let through together stays within the rate, in any window of its time.
+
+        Args:
+            n: How many requests follow, from 1 to the rate.
+
+        Raises:
+            LeaseLost: While it waited the claim was lost, or the job cancelled. Let it end the handler.
+            InvalidArgument: More than the rate, or less than 1.
+        """
+        self._sender().run(_pace.wait_for_room(self._life, n))
+
     def _sender(self) -> Driver:
         if self._driver is None:
-            raise RuntimeError("only a chunk that a worker has claimed can save and read")
+            raise RuntimeError("only a chunk that a worker has claimed can save, read and pace")
         return self._driver
 
 
@@ -193,6 +207,10 @@ class AsyncChunk(HeldChunk[P]):
     async def state(self) -> Any:
         """Return what the last completed sync of the same kind, `job_key` and owner has left, or None."""
         return await self._driver.run(_saved.read_state(self._life))
+
+    async def pace(self, n: int = 1) -> None:
+        """Wait until the job's limit key has room for `n` more requests; see `Chunk.pace`."""
+        await self._driver.run(_pace.wait_for_room(self._life, n))
 
 
 class Result:
@@ -258,25 +276,49 @@ class Continue:
         return f"Continue({self.checkpoint!r})"
 
 
-class RetryLater(Exception):
-    """Raised by a handler: try this chunk again, not before so many seconds. It costs an attempt.
+class _Later(Exception):
+    """Not now, but after so many seconds."""
 
-    Example:
-        >>> raise RetryLater(60, "the API asks for a pause")
-        Traceback (most recent call last):
-        supabase_chunks.chunk.RetryLater: the API asks for a pause
-    """
-
-    def __init__(self, seconds: float, reason: str | None = None) -> None:
-        """Take the seconds (more than a week count as a week), and what to keep as the chunk's error."""
+    def __init__(self, seconds: float, reason: str) -> None:
         self.seconds: float = float(seconds)
         if math.isnan(self.seconds):
-            raise ValueError("the seconds of a RetryLater are not a number")
-        super().__init__(reason or f"asked for another try in {self.seconds:g} s")
+            raise ValueError(f"the seconds of a {type(self).__name__} are not a number")
+        super().__init__(reason)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to another process, as from a process pool, with the seconds."""
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # is there
+
+
+class RetryLater(_Later):
+    """Raised by a handler: try this chunk again, not before so many seconds. It costs an attempt.
+
+    Example:
+        >>> raise RetryLater(60, "the server is being restarted")
+        Traceback (most recent call last):
+        supabase_chunks.chunk.RetryLater: the server is being restarted
+    """
+
+    def __init__(self, seconds: float, reason: str | None = None) -> None:
+        """Take the seconds (more than a week count as a week), and what to keep as the chunk's error."""
+        super().__init__(seconds, reason or f"asked for another try in {float(seconds):g} s")
+
+
+class Throttled(_Later):
+    """Raised by a handler: what it works on asks for a pause. It costs no attempt.
+
+    The chunk goes back, and until then no chunk with the same limit key is handed out, of any job; without a
+    key only this chunk waits. After a hundred times without progress it does cost an attempt.
+
+    Example:
+        >>> raise Throttled(30, "429 Too Many Requests")
+        Traceback (most recent call last):
+        supabase_chunks.chunk.Throttled: 429 Too Many Requests
+    """
+
+    def __init__(self, seconds: float, reason: str | None = None) -> None:
+        """Take the seconds (more than an hour count as an hour), and what is said of it meanwhile."""
+        super().__init__(seconds, reason or f"asked for a pause of {float(seconds):g} s")
 
 
 class PermanentFailure(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import operations, reads
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import supabase
 
     from .health import Health
-    from .models import Kind, Purged
+    from .models import Kind, Limit, Purged
     from .states import JobStatus, JobStatusName
 
 T = TypeVar("T")
@@ -142,6 +143,7 @@ class ChunksClient:
         max_concurrency: int | None = None,
         max_retries: int | None = None,
         owner_id: UUID | str | None = None,
+        limit_key: str | None = None,
     ) -> Job:
         """Start a sync.
 
@@ -162,6 +164,8 @@ class ChunksClient:
             max_concurrency: How many chunks may be worked on at once; as the kind says unless given.
             max_retries: How often a failed chunk is tried again.
             owner_id: The user whose job it is. A signed-in user's is always their own.
+            limit_key: What it shares limits by with other jobs, whatever their kinds; as the kind's
+                `limit_by` says unless given. Not for signed-in users.
 
         Returns:
             The job.
@@ -187,6 +191,7 @@ class ChunksClient:
             priority=priority,
             max_concurrency=max_concurrency,
             max_retries=max_retries,
+            limit_key=limit_key,
         )
         try:
             for page, last in pages(chunks):
@@ -243,6 +248,8 @@ class ChunksClient:
         lease_seconds: int | None = None,
         retry_delay_seconds: int | None = None,
         user_startable: bool | None = None,
+        limit_by: str | None = None,
+        limit_each: int | None = None,
     ) -> Kind:
         """Add a kind, or change one. Needs a secret key.
 
@@ -256,6 +263,9 @@ class ChunksClient:
             lease_seconds: How long a claim holds without a heartbeat (600).
             retry_delay_seconds: The pause before the first retry (10); it doubles with each.
             user_startable: Whether signed-in users may start it (no).
+            limit_by: By what its jobs share limits (nothing): a field of their payload, or `owner_id`; "":
+                nothing any more. The key is `kind:owner:value`.
+            limit_each: How many chunks of those that share may be worked on at once (any); 0: any.
 
         Example:
             >>> client.save_kind("reports", max_concurrency=8, user_startable=True).max_retries
@@ -270,6 +280,8 @@ class ChunksClient:
                 lease_seconds=lease_seconds,
                 retry_delay_seconds=retry_delay_seconds,
                 user_startable=user_startable,
+                limit_by=limit_by,
+                limit_each=limit_each,
             )
         )
 
@@ -332,6 +344,59 @@ class ChunksClient:
             ['custom', 'email']
         """
         return self._driver.run(reads.list_kinds())
+
+    def limits(self) -> list[Limit]:
+        """Read the limit keys that have limits, are blocked, or have chunks waiting. Needs a secret key.
+
+        Example:
+            >>> client.save_limit("an-api", max_concurrency=4, rate=10)
+            Limit(key='an-api', max_concurrency=4, rate=10, per_seconds=1, ...)
+            >>> [limit.key for limit in client.limits()]
+            ['an-api']
+        """
+        return self._driver.run(operations.list_sync_limits())
+
+    def save_limit(
+        self, key: str, *, max_concurrency: int | None = None, rate: int | None = None, per_seconds: int = 1
+    ) -> Limit:
+        """Set what the jobs with a limit key share; what is None is not limited. Needs a secret key.
+
+        Args:
+            key: The jobs' `limit_key`.
+            max_concurrency: How many of their chunks may be worked on at once, at most 10,000.
+            rate: How many requests their handlers may make within `per_seconds`, as far as they ask
+                `chunk.pace()`.
+            per_seconds: The time that the rate is for, in seconds.
+
+        Raises:
+            InvalidArgument: An argument is not valid.
+
+        Example:
+            >>> client.save_limit("an-api", rate=100, per_seconds=60).max_concurrency
+        """
+        return self._driver.run(
+            operations.save_sync_limit(
+                key=key, max_concurrency=max_concurrency, rate=rate, per_seconds=per_seconds
+            )
+        )
+
+    def block_limit(self, key: str, seconds: float, *, reason: str | None = None) -> Limit:
+        """Hand out no chunk with a limit key for so many seconds; 0 ends a block. Needs a secret key.
+
+        Chunks that are being worked on go on.
+
+        Args:
+            key: The jobs' `limit_key`.
+            seconds: For how long, at most a week.
+            reason: Why; shown to the service.
+
+        Example:
+            >>> client.block_limit("an-api", 60, reason="maintenance").blocked_reason
+            'maintenance'
+        """
+        return self._driver.run(
+            operations.block_sync_limit(key=key, seconds=math.ceil(seconds), reason=reason)
+        )
 
     def configure(self, project_url: str, processor_key: str) -> Health:
         """Write the URL and the key that the database's webhooks use into Vault; return the health.
@@ -502,6 +567,7 @@ class AsyncChunksClient:
         max_concurrency: int | None = None,
         max_retries: int | None = None,
         owner_id: UUID | str | None = None,
+        limit_key: str | None = None,
     ) -> AsyncJob:
         """Start a sync; see `ChunksClient.trigger_sync`. `chunks` may be an async iterable."""
         trigger = Trigger(
@@ -514,6 +580,7 @@ class AsyncChunksClient:
             priority=priority,
             max_concurrency=max_concurrency,
             max_retries=max_retries,
+            limit_key=limit_key,
         )
         try:
             async for page, last in pages_async(chunks):
@@ -557,6 +624,8 @@ class AsyncChunksClient:
         lease_seconds: int | None = None,
         retry_delay_seconds: int | None = None,
         user_startable: bool | None = None,
+        limit_by: str | None = None,
+        limit_each: int | None = None,
     ) -> Kind:
         """Add a kind, or change what is given of one."""
         return await self._driver.run(
@@ -568,6 +637,8 @@ class AsyncChunksClient:
                 lease_seconds=lease_seconds,
                 retry_delay_seconds=retry_delay_seconds,
                 user_startable=user_startable,
+                limit_by=limit_by,
+                limit_each=limit_each,
             )
         )
 
@@ -593,6 +664,26 @@ class AsyncChunksClient:
     async def kinds(self) -> list[Kind]:
         """Read the kinds."""
         return await self._driver.run(reads.list_kinds())
+
+    async def limits(self) -> list[Limit]:
+        """Read the limit keys that have limits, are blocked, or have chunks waiting."""
+        return await self._driver.run(operations.list_sync_limits())
+
+    async def save_limit(
+        self, key: str, *, max_concurrency: int | None = None, rate: int | None = None, per_seconds: int = 1
+    ) -> Limit:
+        """Set what the jobs with a limit key share; what is None is not limited."""
+        return await self._driver.run(
+            operations.save_sync_limit(
+                key=key, max_concurrency=max_concurrency, rate=rate, per_seconds=per_seconds
+            )
+        )
+
+    async def block_limit(self, key: str, seconds: float, *, reason: str | None = None) -> Limit:
+        """Hand out no chunk with a limit key for so many seconds; 0 ends a block."""
+        return await self._driver.run(
+            operations.block_sync_limit(key=key, seconds=math.ceil(seconds), reason=reason)
+        )
 
     async def configure(self, project_url: str, processor_key: str) -> Health:
         """Write the URL and the key that the database's webhooks use into Vault; return the health."""

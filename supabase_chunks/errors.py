@@ -37,8 +37,8 @@
 
 An error's default message is the first line of its docstring. No error holds a key or a request's headers.
 
-Wrong use is Python's own TypeError, ValueError or AttributeError. `RetryLater` and `PermanentFailure` are no
-errors of the package: a handler raises them to steer its worker.
+Wrong use is Python's own TypeError, ValueError or AttributeError. `RetryLater`, `Throttled` and
+`PermanentFailure` are no errors of the package: a handler raises them to steer its worker.
 """
 # ruff: noqa: N818 - JobNotFound, PermissionDenied and their like say it without the suffix.
 

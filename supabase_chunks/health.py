@@ -93,6 +93,14 @@ class FullestUser(Model):
     """How many one may have."""
 
 
+class BlockedLimit(Model):
+    """A limit key of which no chunk is handed out."""
+
+    key: str
+    until: datetime
+    reason: str | None = None
+
+
 class Healed(Model):
     """What the watchdog had to put right."""
 
@@ -134,6 +142,10 @@ class Health(Model):
     active_jobs: int = 0
     stalled_jobs: list[StalledJob] = Field(default_factory=list)
     """Twenty at most."""
+    blocked_limits: list[BlockedLimit] = Field(default_factory=list)
+    """Twenty at most."""
+    chunks_waiting_for_limits: int = 0
+    """Chunks in slots that wait for a place of their limit key, or for the end of a block."""
     oldest_pending_seconds: float | None = None
     """How long a chunk has been waiting to be claimed."""
     dead_tuples: int | None = None

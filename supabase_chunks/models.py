@@ -21,9 +21,11 @@ __all__ = [
     "JobStatus",
     "Kind",
     "Lease",
+    "Limit",
     "Outcome",
     "Progress",
     "Purged",
+    "WaitingFor",
 ]
 
 
@@ -31,6 +33,20 @@ class Model(BaseModel):
     """What they have in common."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+
+
+class WaitingFor(Model):
+    """The limit key that a job waits for."""
+
+    key: str
+    until: datetime | None = None
+    """When its block ends; None: it waits for a place."""
+    reason: str | None = None
+    """Why it is blocked. Only the service sees this, and the counts."""
+    processing: int | None = None
+    """How many chunks with that key are being worked on."""
+    max_concurrency: int | None = None
+    """How many may be."""
 
 
 class Progress(Model):
@@ -61,6 +77,8 @@ class Progress(Model):
     stalled: bool = False
     """Whether the job needs somebody to act; `stalled_reason` says why."""
     stalled_reason: str | None = None
+    waiting_for: WaitingFor | None = None
+    """The limit key that it waits for, which is not being stalled; None: it waits for none."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     completed_at: datetime | None = None
@@ -133,7 +151,7 @@ class Attempt(Model):
     """1 for the first."""
     outcome: str
     """`retrying` and `failed`: an error was reported; `lost`: the lease ran out; `released`: it was given
-    back; `cancelled`: the job was."""
+    back; `throttled`: what it works on asked for a pause; `cancelled`: the job was."""
     error: str | None = None
     worker_id: str | None = None
     started_at: datetime | None = None
@@ -206,6 +224,30 @@ class Kind(Model):
     lease_seconds: int = 600
     retry_delay_seconds: int = 10
     user_startable: bool = False
+    limit_by: str | None = None
+    """By what its jobs share limits: a field of the job's payload, or `owner_id`; None: nothing."""
+    limit_each: int | None = None
+    """How many chunks of those that share may be worked on at once."""
+
+
+class Limit(Model):
+    """What the jobs with one limit key share, and how it stands with them."""
+
+    key: str
+    max_concurrency: int | None = None
+    """How many of their chunks may be worked on at once; None: any number."""
+    rate: int | None = None
+    """How many requests their handlers may make within `per_seconds`; None: any number."""
+    per_seconds: int | None = None
+    blocked_until: datetime | None = None
+    """Until when none of their chunks is handed out; None: it is not blocked."""
+    blocked_reason: str | None = None
+    processing: int = 0
+    """How many of their chunks are being worked on."""
+    waiting: int = 0
+    """How many more were handed out by their jobs, and wait."""
+    jobs: int = 0
+    """How many of them are active."""
 
 
 class Purged(Model):

@@ -16,6 +16,8 @@ from ._answers import (
     as_kind,
     as_lease,
     as_leases,
+    as_limit,
+    as_limits,
     as_progress,
     as_purged,
 )
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from ._encode import JSON
     from .health import Health
-    from .models import Attempt, Claim, Completion, Kind, Lease, Progress, Purged
+    from .models import Attempt, Claim, Completion, Kind, Lease, Limit, Progress, Purged
 
 T = TypeVar("T")
 
@@ -45,6 +47,8 @@ def save_sync_kind(
     lease_seconds: int | None = None,
     retry_delay_seconds: int | None = None,
     user_startable: bool | None = None,
+    limit_by: str | None = None,
+    limit_each: int | None = None,
 ) -> Flow[Kind]:
     """Add a kind, or change what is given of one."""
     request = call(
@@ -56,6 +60,8 @@ def save_sync_kind(
         lease_seconds=lease_seconds,
         retry_delay_seconds=retry_delay_seconds,
         user_startable=user_startable,
+        limit_by=limit_by,
+        limit_each=limit_each,
     )
     return as_kind((yield from send(request)), "save_sync_kind")
 
@@ -63,6 +69,32 @@ def save_sync_kind(
 def remove_sync_kind(*, kind: str) -> Flow[bool]:
     """Remove a kind that has no jobs."""
     return decode(bool, (yield from send(call("remove_sync_kind", kind=kind))), "remove_sync_kind")
+
+
+def list_sync_limits(*, key: str | None = None) -> Flow[list[Limit]]:
+    """Read the limit keys that have limits, are blocked or have work, or the one named."""
+    return as_limits((yield from send(call("list_sync_limits", key=key))), "list_sync_limits")
+
+
+def save_sync_limit(
+    *, key: str, max_concurrency: int | None = None, rate: int | None = None, per_seconds: int = 1
+) -> Flow[Limit]:
+    """Set what the jobs with a limit key share."""
+    request = call(
+        "save_sync_limit", key=key, max_concurrency=max_concurrency, rate=rate, per_seconds=per_seconds
+    )
+    return as_limit((yield from send(request)), "save_sync_limit")
+
+
+def block_sync_limit(*, key: str, seconds: int, reason: str | None = None) -> Flow[Limit]:
+    """Hand out no chunk of a limit key for so many seconds."""
+    request = call("block_sync_limit", key=key, seconds=seconds, reason=reason)
+    return as_limit((yield from send(request)), "block_sync_limit")
+
+
+def pace_sync_limit(*, key: str, n: int) -> Flow[int]:
+    """Take room for so many requests of a limit key; returns the milliseconds until it is there."""
+    return decode(int, (yield from send(call("pace_sync_limit", key=key, n=n))), "pace_sync_limit")
 
 
 def configure_chunk_processing(*, project_url: str, processor_key: str) -> Flow[Health]:
@@ -85,6 +117,7 @@ def start_sync_job(
     max_retries: int | None = None,
     owner_id: UUID | None = None,
     sealed: bool | None = None,
+    limit_key: str | None = None,
 ) -> Flow[Progress]:
     """Start a job, or find the running one with its `job_key`."""
     request = call(
@@ -101,6 +134,7 @@ def start_sync_job(
         max_retries=max_retries,
         owner_id=_text(owner_id),
         sealed=sealed,
+        limit_key=limit_key,
     )
     return as_progress((yield from of_kinds(send(request), [kind])), "start_sync_job")
 
@@ -222,6 +256,7 @@ def complete_chunk_job_safe(
     items_total: int | None = None,
     claim_next: bool | None = None,
     next_state: dict[str, JSON] | None = None,
+    throttled_seconds: int | None = None,
 ) -> Flow[Completion]:
     """Report how a chunk went."""
     request = call(
@@ -238,6 +273,7 @@ def complete_chunk_job_safe(
         items_total=items_total,
         claim_next=claim_next,
         next_state=next_state,
+        throttled_seconds=throttled_seconds,
     )
     return as_completion((yield from send(request)), "complete_chunk_job_safe")
 

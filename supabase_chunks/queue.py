@@ -109,16 +109,25 @@ class Queue:
         )
 
     def fail(
-        self, claim: Claim, error: str, *, retryable: bool = True, retry_after_seconds: int | None = None
+        self,
+        claim: Claim,
+        error: str,
+        *,
+        retryable: bool = True,
+        retry_after_seconds: int | None = None,
+        throttled_seconds: int | None = None,
     ) -> Completion:
         """Report that a chunk failed: try it again, not before so many seconds (a week at most), or never.
+
+        With `throttled_seconds` it is no failure: the chunk goes back without an attempt, and its limit key
+        is blocked for as long (an hour at most).
 
         Example:
             >>> claim = client.queue.claim("worker-1", kinds=["reports"])
             >>> client.queue.fail(claim, "the API is down", retry_after_seconds=60).outcome
             <Outcome.RETRYING: 'retrying'>
         """
-        return self._driver.run(_fail(claim, error, retryable, retry_after_seconds))
+        return self._driver.run(_fail(claim, error, retryable, retry_after_seconds, throttled_seconds))
 
     def extend(
         self,
@@ -210,10 +219,17 @@ class AsyncQueue:
         )
 
     async def fail(
-        self, claim: Claim, error: str, *, retryable: bool = True, retry_after_seconds: int | None = None
+        self,
+        claim: Claim,
+        error: str,
+        *,
+        retryable: bool = True,
+        retry_after_seconds: int | None = None,
+        throttled_seconds: int | None = None,
     ) -> Completion:
         """Report that a chunk failed."""
-        return await self._driver.run(_fail(claim, error, retryable, retry_after_seconds))
+        flow = _fail(claim, error, retryable, retry_after_seconds, throttled_seconds)
+        return await self._driver.run(flow)
 
     async def extend(
         self,
@@ -289,7 +305,13 @@ def _complete(
     )
 
 
-def _fail(claim: Claim, error: str, retryable: bool, retry_after_seconds: int | None) -> Flow[Completion]:
+def _fail(
+    claim: Claim,
+    error: str,
+    retryable: bool,
+    retry_after_seconds: int | None,
+    throttled_seconds: int | None,
+) -> Flow[Completion]:
     return operations.complete_chunk_job_safe(
         chunk_id=claim.chunk_id,
         claim_token=claim.claim_token,
@@ -297,6 +319,7 @@ def _fail(claim: Claim, error: str, retryable: bool, retry_after_seconds: int | 
         error=printable(error),
         retryable=retryable,
         retry_after_seconds=retry_after_seconds,
+        throttled_seconds=throttled_seconds,
     )
 
 

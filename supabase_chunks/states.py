@@ -52,6 +52,8 @@ class Outcome(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     RELEASED = "released"
+    THROTTLED = "throttled"
+    """It was given back without an attempt, since what it works on asked for a pause."""
     STALE = "stale"
     """The claim token is not the present one: the lease was lost, and somebody else has the chunk."""
     ERROR = "error"

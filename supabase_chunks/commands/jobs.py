@@ -47,6 +47,7 @@ _CHUNK_STATES = ("pending", "processing", "completed", "failed", "cancelled")
 @click.option("--max-concurrency", type=click.IntRange(1, 1000), help="How many chunks may run at once.")
 @click.option("--max-retries", type=click.IntRange(0, 100), help="How often a failed chunk is tried again.")
 @click.option("--owner", "owner_id", type=click.UUID, help="The user whose job it is.")
+@click.option("--limit-key", type=as_typed, metavar="TEXT", help="What it shares limits by with other jobs.")
 @click.option("--wait", is_flag=True, help="Wait for the end, as `watch` does.")
 @click.option("--timeout", type=Duration(), help="How long to wait at most, such as 10m.")
 @json_option

@@ -51,6 +51,8 @@ def kinds(json_: bool) -> None:
 @click.option("--lease", type=Duration(), help="How long a claim holds without a heartbeat (10m).")
 @click.option("--retry-delay", type=Duration(), help="The pause before the first retry (10s); it doubles.")
 @click.option("--users/--no-users", default=None, help="Whether signed-in users may start it (no).")
+@click.option("--limit-by", metavar="FIELD", help="What its jobs share limits by: a field, or owner_id.")
+@click.option("--limit-each", type=click.IntRange(0, 10000), help="How many chunks of these may run at once.")
 @json_option
 def save_kind(
     kind: str,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from supabase_chunks._show.colours import Paint
-    from supabase_chunks.models import Progress
+    from supabase_chunks.models import Progress, WaitingFor
 
 
 _LEAST_WIDTH = 8
@@ -127,10 +127,20 @@ def progress_facts(progress: Progress) -> list[str]:
             ("key", progress.job_key or ""),
             ("created", moment(progress.created_at)),
             ("ended", moment(progress.completed_at)),
+            ("waits for", _waiting(progress.waiting_for)),
             ("stalled", (progress.stalled_reason or "yes") if progress.stalled else ""),
             ("last error", _one_line(progress.last_error or "")),
         ]
     )
+
+
+def _waiting(waiting_for: WaitingFor | None) -> str:
+    if waiting_for is None:
+        return ""
+    if waiting_for.until is None:
+        return f"a place of the limit key {waiting_for.key}"
+    reason = f" ({waiting_for.reason})" if waiting_for.reason else ""
+    return f"the limit key {waiting_for.key}, blocked until {waiting_for.until.astimezone():%H:%M:%S}{reason}"
 
 
 def moment(time: datetime | None) -> str:

@@ -74,6 +74,7 @@ def examine(
     else:
         yield from edge.unneeded(state)
     yield from health.jobs(state, limits)
+    yield health.limit_keys(state)
     yield health.users(state)
     yield health.healed(state)
     yield from health.database(state, limits)

@@ -170,6 +170,19 @@ def jobs(health: Health, limits: Limits) -> Iterator[Check]:
         yield Check("claims", True, "no chunk waits long")
 
 
+def limit_keys(health: Health) -> Check:
+    """Tell which limit keys are blocked, and how many chunks wait for theirs; that is no trouble."""
+    waiting = health.chunks_waiting_for_limits
+    waits = f"; {waiting:,} chunks wait for a place" if waiting else ""
+    if not health.blocked_limits:
+        return Check("limits", True, f"no key is blocked{waits}")
+    longest = health.blocked_limits[0]
+    reason = f" ({longest.reason})" if longest.reason else ""
+    more = f", and {len(health.blocked_limits) - 1} more" if len(health.blocked_limits) > 1 else ""
+    until = f"{longest.until.astimezone():%H:%M:%S}"
+    return Check("limits", True, f"{longest.key} is blocked until {until}{reason}{more}{waits}")
+
+
 def database(health: Health, limits: Limits) -> Iterator[Check]:
     """Check that nothing slows the queue's table down."""
     seconds = health.oldest_transaction_seconds or 0

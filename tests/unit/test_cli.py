@@ -103,6 +103,8 @@ def test_an_unreachable_project_is_one_sentence() -> None:
         (["cancel", JOB, f"{JOB}0"], "not a valid UUID"),
         (["save-kind", "a", "--python", "--handler", "b"], "not both"),
         (["save-kind", "a", "--max-concurrency", "0"], "1<=x<=1000"),
+        (["save-limit", "a", "--rate", "0"], "1<=x<=1000000"),
+        (["block-limit", "a", "soon"], "'soon' is not a time such as"),
         (["trigger", "email", "--payload", "{"], "not JSON"),
         (["trigger", "email", "--payload", "[1]"], "no object"),
         (["trigger", "email", "--payload", "@missing.json"], "cannot be read"),

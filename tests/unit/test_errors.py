@@ -14,7 +14,7 @@ from supabase_chunks import errors
 
 PACKAGE = Path(errors.__file__).parent
 # What is raised and is no error of the package's: a handler's instructions, and how the command line ends.
-NO_ERRORS = {"RetryLater", "PermanentFailure", "Misfit", "Failure", "Interrupted"}
+NO_ERRORS = {"RetryLater", "Throttled", "_Later", "PermanentFailure", "Misfit", "Failure", "Interrupted"}
 MIGRATIONS = Path(__file__).parents[2] / "supabase" / "migrations"
 CLASSES = [
     value

@@ -29,6 +29,7 @@ LAYERS = [
     {"client"},
     {
         "_claim_life",
+        "_pace",
         "_saved",
         "chunk",
         "_backoff",

@@ -254,6 +254,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "Lease": {"chunk_id": 1, "ok": True, "cancel_requested": False, "locked_until": NOW},
     "Health": {"version": "0.1.0", "postgres": "17.6", "webhooks_waiting": 2},
     "Purged": {"jobs": 1, "chunks": 40, "more": False},
+    "Limit": {"key": "an-api", "rate": 10, "per_seconds": 1},
+    "WaitingFor": {"key": "an-api", "until": NOW},
     "Progress": {"id": uuid.UUID(int=1), "kind": "k", "status": "running"},
 }
 # What no other process can use: they work in this one.
@@ -273,7 +275,7 @@ def example(name: str) -> Any:
         return cls("no", status=400, code="SC003", details="kind", hint="h", retry_after=1.5, body="{}")
     if issubclass(cls, sc.PayloadError):
         return cls("is a set", path="chunks[1]")
-    if issubclass(cls, sc.RetryLater):
+    if issubclass(cls, sc.RetryLater | sc.Throttled):
         return cls(2.5, "the API asks for a pause")
     if issubclass(cls, Exception):
         return cls("words")

@@ -44,6 +44,7 @@ PINNED = [
     "Kind",
     "Lease",
     "LeaseLost",
+    "Limit",
     "LimitExceeded",
     "LocalStackError",
     "NotConfigured",
@@ -64,6 +65,7 @@ PINNED = [
     "ServerError",
     "ServerUnavailable",
     "StatementTimeout",
+    "Throttled",
     "Throughput",
     "Timeline",
     "TransportError",
@@ -71,6 +73,7 @@ PINNED = [
     "UnknownKind",
     "Unreadable",
     "WaitTimeout",
+    "WaitingFor",
     "Worker",
 ]
 
