@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .models import Claim
 
 _CLEANUP_EVERY = 30.0
+_LOOK_FOR_PLACES_EVERY = 1.0
+_PLACE_PAUSE = 0.08
 _LEASE = 45
 
 
@@ -65,6 +67,8 @@ class WorkerCore:
         self._lock = threading.Lock()
         self._backoff = Backoff()
         self._next_claim = time.monotonic()
+        self._is_place_awaited = False
+        self._look_for_places_at = time.monotonic()
         self._cleanup_at = time.monotonic() + _CLEANUP_EVERY * random.uniform(0.2, 1.0)  # noqa: S311 - jitter
 
     @property
@@ -137,7 +141,7 @@ class WorkerCore:
                 yield from self.cleanup()
                 if until_idle and not self.held() and not (yield from reads.any_pending(kinds=self.kinds)):
                     return Round(is_last=True)
-                self._next_claim = time.monotonic() + self._backoff.idle()
+                self._next_claim = time.monotonic() + (yield from self._idle())
         except ChunksError as error:
             pause = self._backoff.trouble(error, "the worker's round")
             self._next_claim = time.monotonic() + pause
@@ -145,6 +149,19 @@ class WorkerCore:
                 yield from sleep(min(pause, 1.0))
                 return Round(wait=0.0)
         return Round(wait=self._wait())
+
+    def _idle(self) -> Flow[float]:
+        """Return the seconds until the next claim when there was nothing.
+
+        Nobody says when a place of a limit key is free; so while chunks wait for one, it asks more often.
+        """
+        pause = self._backoff.idle()
+        if pause <= _PLACE_PAUSE:
+            return pause
+        if time.monotonic() >= self._look_for_places_at:
+            self._is_place_awaited = yield from reads.any_waiting_for_a_place(kinds=self.kinds)
+            self._look_for_places_at = time.monotonic() + _LOOK_FOR_PLACES_EVERY
+        return _PLACE_PAUSE if self._is_place_awaited else pause
 
     def _wait(self) -> float | None:
         if self.outbox.reports:
