@@ -351,8 +351,8 @@ class ChunksClient:
         Example:
             >>> client.save_limit("an-api", max_concurrency=4, rate=10)
             Limit(key='an-api', max_concurrency=4, rate=10, per_seconds=1, ...)
-            >>> [limit.key for limit in client.limits()]
-            ['an-api']
+            >>> [limit.rate for limit in client.limits() if limit.key == "an-api"]
+            [10]
         """
         return self._driver.run(operations.list_sync_limits())
 

@@ -28,7 +28,16 @@ PAGES: dict[str, tuple[str, list[str]]] = {
     "jobs": (
         "Jobs",
         [
-            *("Job", "AsyncJob", "Progress", "JobStatus", "ChunkRecord", "ChunkStatus", "Attempt"),
+            *(
+                "Job",
+                "AsyncJob",
+                "Progress",
+                "WaitingFor",
+                "JobStatus",
+                "ChunkRecord",
+                "ChunkStatus",
+                "Attempt",
+            ),
             *("Timeline", "timeline.Span", "Throughput", "Unreadable"),
         ],
     ),
@@ -36,12 +45,12 @@ PAGES: dict[str, tuple[str, list[str]]] = {
         "Workers",
         [
             *("Worker", "AsyncWorker", "Chunk", "AsyncChunk", "Result", "Continue", "RetryLater"),
-            *("PermanentFailure", "Claim", "Completion", "Outcome", "Lease"),
+            *("Throttled", "PermanentFailure", "Claim", "Completion", "Outcome", "Lease"),
         ],
     ),
     "installation": (
         "Kinds, accounts and health",
-        ["Kind", "EmailAccount", "EmailFolder", "Purged", "health"],
+        ["Kind", "Limit", "EmailAccount", "EmailFolder", "Purged", "health"],
     ),
     "errors": ("Errors", ["errors"]),
     "testing": ("The local project", ["local.LocalStack", "pytest_plugin"]),
@@ -49,7 +58,7 @@ PAGES: dict[str, tuple[str, list[str]]] = {
 # The others are made by the package.
 MADE_BY_USERS = {
     *("ChunksClient", "AsyncChunksClient", "Worker", "AsyncWorker", "Result", "Continue", "RetryLater"),
-    *("Retry", "LocalStack"),
+    *("Throttled", "Retry", "LocalStack"),
 }
 # Names in signatures that stand for a longer type.
 ALIASES = [

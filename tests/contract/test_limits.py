@@ -17,6 +17,8 @@ from tests.contract.conftest import done, worker_for
 from tests.polling import until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from supabase_chunks.local import LocalStack
 
 
@@ -26,9 +28,12 @@ async def call(value: Any) -> Any:
 
 
 @pytest.fixture
-def key() -> str:
+def key(sync_client: sc.ChunksClient) -> Iterator[str]:
     """A limit key that no other test has."""
-    return f"an API of {uuid.uuid4().hex[:8]}"
+    key = f"an API of {uuid.uuid4().hex[:8]}"
+    yield key
+    sync_client.block_limit(key, 0)
+    sync_client.save_limit(key)
 
 
 async def test_what_is_set_of_a_key_is_listed(client: Any, key: str) -> None:
