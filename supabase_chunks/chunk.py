@@ -281,6 +281,7 @@ class _Later(Exception):
 
     def __init__(self, seconds: float, reason: str) -> None:
         self.seconds: float = float(seconds)
+        """How long to wait, in seconds."""
         if math.isnan(self.seconds):
             raise ValueError(f"the seconds of a {type(self).__name__} are not a number")
         super().__init__(reason)

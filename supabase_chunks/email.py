@@ -112,7 +112,7 @@ class Email:
             InvalidArgument: There is no such account.
 
         Example:
-            >>> saved = client.email.save_account("work", host="imap.example.com", username="me", password="…")
+            >>> made = client.email.save_account("work", host="imap.example.com", username="me", password="…")
             >>> [folder.folder for folder in client.email.folders("work")]
             []
         """
