@@ -66,6 +66,7 @@ ALIASES = [
     "_credentials.Token",
     "_credentials.AsyncToken",
     "progress.ProgressOption",
+    "email.Tls",
     "_unreadable.Json",
     "states.JobStatusName",
     "states.ChunkStatusName",

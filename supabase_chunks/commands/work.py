@@ -14,7 +14,6 @@ from .arguments import Duration
 from .failures import USAGE, Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import timedelta
 
 
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 @click.argument("handler", metavar="MODULE:FUNCTION")
 @click.option(
     "--kind", "kinds", multiple=True, required=True, help="A kind whose chunks to run; may be repeated."
+)
+@click.option(
+    "--payload", metavar="MODULE:TYPE", help="What to make of each payload, such as a pydantic model."
 )
 @click.option(
     "--concurrency", type=click.IntRange(1), default=4, show_default=True, help="How many chunks at once."
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 def worker(
     handler: str,
     kinds: tuple[str, ...],
+    payload: str | None,
     concurrency: int,
     prefetch: int,
     lease: timedelta | None,
@@ -55,8 +58,8 @@ def worker(
 ) -> None:
     """Run chunks in Python.
 
-    FUNCTION gets each chunk, and what it returns is the chunk's result. SIGTERM and Ctrl-C end it gracefully:
-    what runs is finished, the rest is given back.
+    FUNCTION gets each chunk, and what it returns is the chunk's result. A chunk whose payload does not fit
+    TYPE has failed. SIGTERM and Ctrl-C end it gracefully: what runs is finished, the rest is given back.
 
     \b
     Example (tasks.py: def handler(chunk): return {"page": chunk.payload["n"]}):
@@ -64,13 +67,17 @@ def worker(
     """
     from supabase_chunks import ChunksClient, Worker
 
-    function = _function(handler)
+    function = _named(handler, "a function: write MODULE:FUNCTION, as in tasks:handler")
+    if not callable(function):
+        raise Failure(f"{handler} is no function.", USAGE)
+    model = None if payload is None else _named(payload, "a type: write MODULE:TYPE, as in tasks:Page")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     running = Worker(
         ChunksClient.from_env(),
         function,
         kinds=list(kinds),
+        payload=model,
         concurrency=concurrency,
         prefetch=prefetch,
         lease_seconds=None if lease is None else max(1, round(lease.total_seconds())),
@@ -80,12 +87,11 @@ def worker(
     click.echo(f"{running.summary()}.", err=True)
 
 
-def _function(name: str) -> Callable[[Any], object]:
+def _named(name: str, what: str) -> Any:
+    """Return what stands under a name in a module."""
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise Failure(
-            f"{name!r} does not name a function: write MODULE:FUNCTION, as in tasks:handler.", USAGE
-        )
+        raise Failure(f"{name!r} does not name {what}.", USAGE)
     # As `python -m` does: what lies in the present folder can be imported.
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -99,7 +105,4 @@ def _function(name: str) -> Callable[[Any], object]:
         if not hasattr(found, part):
             raise Failure(f"The module {module!r} has no {attribute!r}.", USAGE)
         found = getattr(found, part)
-    if not callable(found):
-        raise Failure(f"{name} is no function.", USAGE)
-    function: Callable[[Any], object] = found
-    return function
+    return found

@@ -287,6 +287,22 @@ def test_nothing_on_this_machine_is_asked_through_a_proxy(shell: Shell, kind: st
     assert {check["name"]: check["ok"] for check in shell.json("doctor")}["function sync-emails"]
 
 
+def test_a_worker_reads_payloads_as_the_type_that_is_named(shell: Shell, kind: str) -> None:
+    (shell.folder / "typed.py").write_text(
+        "from dataclasses import dataclass\n"
+        "@dataclass\n"
+        "class Page:\n"
+        "    n: int\n"
+        "def handler(chunk):\n"
+        "    return type(chunk.payload).__name__\n"
+    )
+    job = shell.run("trigger", kind, "--chunks", "-", stdin='{"n": 1}\n{"m": 2}').strip()
+    worker = shell.start("worker", "typed:handler", "--kind", kind, "--payload", "typed:Page", "--until-idle")
+    assert worker.wait(30) == 0
+    assert "the payload does not fit Page: n: Field required" in worker.communicate()[1]
+    assert [chunk["result"] for chunk in shell.json("chunks", job)] == ["Page", None]
+
+
 def test_errors_of_the_server_are_said_without_a_traceback(shell: Shell) -> None:
     shell.run("trigger", "no-such-kind", code=1)
     shell.run("watch", "6f2c8d3e-0000-4000-8000-000000000000", code=1)

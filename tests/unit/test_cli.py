@@ -116,6 +116,8 @@ def test_an_unreachable_project_is_one_sentence() -> None:
         (["worker", "no_such_module_at_all:f", "--kind", "custom"], "no module 'no_such_module_at_all'"),
         (["worker", "os:no_such_function", "--kind", "custom"], "has no 'no_such_function'"),
         (["worker", "os:sep", "--kind", "custom"], "is no function"),
+        (["worker", "os:getcwd", "--kind", "custom", "--payload", "Page"], "MODULE:TYPE"),
+        (["worker", "os:getcwd", "--kind", "custom", "--payload", "os:Page"], "has no 'Page'"),
         (["demo", "--imap", "imaps://a@b/c", "--messages", "5"], "leave out"),
         (["configure", "--docker", "--project-url", "http://x"], "leave out --project-url"),
         (["nonsense"], "No such command"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
 import pytest
 import typing_extensions
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from supabase_chunks import InvalidArgument
+from supabase_chunks import AsyncChunk, Chunk, InvalidArgument
 from supabase_chunks._typed import Typed
 
 SECRET = "hunter2"
@@ -124,6 +124,12 @@ def test_what_does_not_is_named_by_its_fields_and_never_shown(model: Any, value:
 def test_what_cannot_be_checked_is_no_type(model: Any) -> None:
     with pytest.raises(InvalidArgument, match="payload must be a type that can be checked"):
         Typed(model, "payload")
+
+
+def test_a_chunk_of_a_type_can_be_named_where_annotations_are_evaluated() -> None:
+    def handler(chunk: Chunk[Page], other: AsyncChunk[Page]) -> None: ...
+
+    assert get_type_hints(handler, localns={"Page": Page})["chunk"] == Chunk[Page]
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="there pydantic takes it")
