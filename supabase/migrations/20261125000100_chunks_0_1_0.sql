@@ -2608,7 +2608,6 @@ declare
   retry constant boolean := coalesce(retryable, true) and chunk.attempts <= chunk.max_retries;
   delay interval;
 begin
-  reason := left(reason, 10000); -- progress shows it
   insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
   values (chunk.id, chunk.attempts,
     case when attempt_outcome = 'lost' then 'lost' when retry then 'retrying' else 'failed' end,
@@ -3373,7 +3372,7 @@ declare
   chunk public.chunk_processing_queue;
   job public.sync_jobs;
   progress boolean;
-  explanation constant text := left(coalesce(reason, 'given back by its worker'), 10000);
+  explanation constant text := coalesce(reason, 'given back by its worker');
 begin
   perform chunk_private.check_isolation('release_chunk_job');
   perform chunk_private.enter_shared(q.parent_sync_job_id) from public.chunk_processing_queue q where q.id = chunk_id;

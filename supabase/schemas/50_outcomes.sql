@@ -84,7 +84,6 @@ declare
   retry constant boolean := coalesce(retryable, true) and chunk.attempts <= chunk.max_retries;
   delay interval;
 begin
-  reason := left(reason, 10000); -- progress shows it
   insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
   values (chunk.id, chunk.attempts,
     case when attempt_outcome = 'lost' then 'lost' when retry then 'retrying' else 'failed' end,

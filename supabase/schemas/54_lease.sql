@@ -114,7 +114,7 @@ declare
   chunk public.chunk_processing_queue;
   job public.sync_jobs;
   progress boolean;
-  explanation constant text := left(coalesce(reason, 'given back by its worker'), 10000);
+  explanation constant text := coalesce(reason, 'given back by its worker');
 begin
   perform chunk_private.check_isolation('release_chunk_job');
   perform chunk_private.enter_shared(q.parent_sync_job_id) from public.chunk_processing_queue q where q.id = chunk_id;
