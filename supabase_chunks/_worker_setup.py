@@ -35,13 +35,13 @@ class Options:
         self,
         handler: Callable[[Any], object],
         kinds: Sequence[str],
-        payload: Any,
         concurrency: int,
         prefetch: int,
         worker_id: str | None,
         lease_seconds: int | None,
         grace: float,
         handle_signals: bool,
+        payload: Any = None,
     ) -> None:
         """Check them.
 

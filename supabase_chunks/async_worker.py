@@ -80,7 +80,7 @@ class AsyncWorker:
         if not isinstance(client, AsyncChunksClient):
             raise TypeError("an AsyncWorker needs an AsyncChunksClient; a Worker takes a ChunksClient")
         self._options = Options(
-            handler, kinds, payload, concurrency, prefetch, worker_id, lease_seconds, grace, handle_signals
+            handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace, handle_signals, payload
         )
         self._core = self._options.core
         self._client = client

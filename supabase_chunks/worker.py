@@ -105,7 +105,7 @@ class Worker:
         if not isinstance(client, ChunksClient):
             raise TypeError("a Worker needs a ChunksClient; an AsyncWorker takes an AsyncChunksClient")
         self._options = Options(
-            handler, kinds, payload, concurrency, prefetch, worker_id, lease_seconds, grace, handle_signals
+            handler, kinds, concurrency, prefetch, worker_id, lease_seconds, grace, handle_signals, payload
         )
         self._core = self._options.core
         self._client = client
