@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
 # Its first run is half a minute away.
 MAY_BE_EMPTY = "cron.job_run_details"
+# One whose provider refuses to renew its tokens.
+REFUSED_ACCOUNT = """
+insert into email_accounts (name, host, tls, port, username, auth, reauth_required)
+values ('refused', 'imap.example.com', 'implicit', 993, 'me', 'xoauth2', true)
+"""
 SAVE_ORDERS = """
 create table orders (id int primary key, total numeric);
 create function save_orders(orders jsonb) returns bigint language sql set search_path = '' as $$
@@ -165,6 +170,7 @@ def test_the_statements_work_as_typed(block: Block, used: ChunksClient, stack: L
         database.transaction(force_rollback=True),
     ):
         other.execute("select 'a transaction that stays open'")
+        database.execute(REFUSED_ACCOUNT)
         for statement in re.sub(r"--.*", "", block.code).split(";"):
             if statement.strip():
                 answer = database.execute(statement.replace("'…'", f"'{job}'").encode())
