@@ -59,8 +59,9 @@ begin
 end
 $$;
 
-insert into public.sync_kinds (kind, handler, max_concurrency, user_startable)
-values ('email', 'sync-emails', 4, true), ('custom', null, 16, false)
+-- A mailbox allows so many connections, whoever syncs it: so the chunks of all its jobs count together.
+insert into public.sync_kinds (kind, handler, max_concurrency, user_startable, limit_by, limit_each)
+values ('email', 'sync-emails', 4, true, 'account', 4), ('custom', null, 16, false, null, null)
 on conflict on constraint sync_kinds_pkey do nothing;
 
 -- Jobs ----------------------------------------------------------------------------------------------------------------

@@ -119,3 +119,13 @@ def test_limits_are_listed_saved_and_removed(service: Session) -> None:
     assert service.call("list_sync_limits", key="b")[0]["waiting"] == 3
     service.call("save_sync_limit", key="a")
     assert keys() == ["b"]
+
+
+def test_a_mailbox_is_asked_by_four_chunks_at_most(service: Session) -> None:
+    """As the kind is shipped: of all jobs of an account together."""
+    for account, owner in (("work", None), ("work", None), ("work", ANNA)):
+        service.start("email", chunks=[{}] * 4, payload={"account": account}, owner_id=owner)
+    held = [service.claimed(kinds=["email"]) for _ in range(8)]
+    assert service.claim(kinds=["email"]) is None
+    assert [chunk["limit_key"] for chunk in held].count("email::work") == 4
+    check(service)

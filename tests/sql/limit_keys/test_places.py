@@ -60,7 +60,8 @@ def test_a_batch_gets_no_more_and_goes_on_to_chunks_without_a_key(service: Sessi
 def test_jobs_take_turns_and_a_job_goes_on_only_when_it_is_its_turn(service: Session) -> None:
     limit(service, 1)
     first, second = start(service, 2), start(service, 2)
-    order, chunk = [], service.claimed()
+    order: list[str] = []
+    chunk: Any = service.claimed()
     for _ in range(4):
         order.append(str(chunk["parent_sync_job_id"]))
         following = service.complete(chunk, claim_next=True)["next"]
