@@ -17,7 +17,7 @@ help:
 	@echo "make lint        check style and types"
 	@echo "make migrations  build supabase/migrations from supabase/schemas"
 	@echo "make reference   build docs/api from the docstrings"
-	@echo "make bench       measure against pgmq and procrastinate (half an hour)"
+	@echo "make bench       measure against pgmq, procrastinate and an imaplib script (half an hour)"
 	@echo "make soak        run the queue for a long time, with failures"
 	@echo "make clean       remove .venv"
 

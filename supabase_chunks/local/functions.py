@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from supabase_chunks.local.keys import Keys
 
+_MEMORY_MB = 256
 _LISTEN = Path(__file__).with_name("listen.js")
 # A module without one serves by itself (Deno.serve).
 _EXPORTS_HANDLER = re.compile(r"^\s*export\s*(?:default\b|\{[^}]*\bas\s+default\b)", re.MULTILINE)
@@ -137,6 +138,8 @@ class Function:
             "--cached-only",
             "--no-prompt",
             "--quiet",
+            # As much as the platform gives; where V8 has more it lets garbage lie.
+            f"--v8-flags=--max-heap-size={_MEMORY_MB}",
         ]
         # The host's name is what mail libraries greet a server with.
         command += ["--allow-net", "--allow-env", "--allow-sys=hostname", f"--allow-read={self._root}"]

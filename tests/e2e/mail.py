@@ -113,15 +113,21 @@ def pymap(cert: Path, key: Path, *, port: int | None = None, tls: bool = True) -
 
 @contextmanager
 def dovecot(
-    cert: Path, key: Path, *, introspection_url: str | None = None, settings: str = ""
+    cert: Path,
+    key: Path,
+    *,
+    introspection_url: str | None = None,
+    settings: str = "",
+    location: str = "maildir:~/Maildir",
 ) -> Iterator[MailServer]:
-    """Dovecot with an empty Maildir. Its login process refuses to run as root, so root's runs as nobody.
+    """Dovecot with an empty mailbox. Its login process refuses to run as root, so root's runs as nobody.
 
     Args:
         cert: Its certificate.
         key: The certificate's key.
         introspection_url: Where it asks whether an access token is valid; then it takes XOAUTH2 too.
         settings: Lines for its configuration.
+        location: How it keeps mail, and where.
     """
     assert DOVECOT is not None
     account = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
@@ -162,7 +168,7 @@ default_login_user = {user}
 first_valid_uid = 1
 mail_uid = {user}
 mail_gid = {group}
-mail_location = maildir:~/Maildir
+mail_location = {location}
 ssl = yes
 ssl_cert = <{keys / cert.name}
 ssl_key = <{keys / key.name}

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { RetryLater } from "../../supabase/functions/_shared/serve.ts";
+import type { EmailRow } from "../../supabase/functions/sync-emails/message.ts";
 import { bytes, ImapServer, letter, plain } from "./imap_server.ts";
 import { MailSync, test, upTo } from "./mail_syncing.ts";
 
@@ -261,7 +262,16 @@ test("bodies are whole up to what is stored, in memory that is bounded", async (
   mails.push(letter(61, text(1_500_000)));
   await using server = new ImapServer(mails);
   await using sync = new MailSync(server);
-  sync.keep = (row) => ({ ...row, body_text: String(row.body_text?.length) });
+  const saved: WeakRef<EmailRow>[] = [];
+  let letGo = 0;
+  sync.keep = (row) => {
+    saved.push(new WeakRef(row));
+    if (row.uid === 60) {
+      collectGarbage();
+      letGo = saved.slice(0, 40).filter((earlier) => earlier.deref() === undefined).length;
+    }
+    return { ...row, body_text: String(row.body_text?.length) };
+  };
   const before = Deno.memoryUsage().rss;
   let most = before;
   const watch = setInterval(() => most = Math.max(most, Deno.memoryUsage().rss), 5);
@@ -271,8 +281,15 @@ test("bodies are whole up to what is stored, in memory that is bounded", async (
   const cut = sync.rows.get(61)!;
   assert.equal(cut.body_text, "1048576");
   assert.match(cut.parse_error ?? "", /only the first 1048576 bytes of a part were read/);
+  assert.ok(letGo >= 38, `${letGo} of the first 40 rows are no longer held`);
   assert.ok(most - before < 150 * 1024 * 1024, `${(most - before) / 1024 / 1024} MB`);
 });
+
+function collectGarbage(): void {
+  const { gc } = globalThis as { gc?: () => void };
+  assert.ok(gc, "this needs --v8-flags=--expose-gc");
+  gc();
+}
 
 function assertOnlyFiveIsMissing(sync: MailSync): void {
   assert.deepEqual([...sync.rows.keys()].sort((a, b) => a - b), upTo(10));

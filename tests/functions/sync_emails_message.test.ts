@@ -17,7 +17,7 @@ function row(source: string | Uint8Array, over: Record<string, unknown> = {}, bo
   draft.readHeader(bytes.subarray(0, cut), ALL);
   draft.readStart(bytes.subarray(cut), ALL);
   assert.ok(draft.isDone);
-  return draft.row();
+  return draft.giveRow();
 }
 
 function html(content: string): string | null {

@@ -96,7 +96,15 @@ def hosted() -> Path:
 
 
 # Most of their time they wait, and each file has servers of its own.
-_TEST = ("test", "--parallel", "--frozen", "--allow-net", "--allow-env", "--allow-sys=hostname")
+_TEST = (
+    "test",
+    "--parallel",
+    "--frozen",
+    "--allow-net",
+    "--allow-env",
+    "--allow-sys=hostname",
+    "--v8-flags=--expose-gc",
+)
 
 
 def test_the_functions_pass_their_tests() -> None:

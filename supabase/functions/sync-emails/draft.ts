@@ -29,14 +29,12 @@ export class Draft {
   #charset: string | null = null;
   #texts: Text[] = [];
   #parts: DescribedPart[] = [];
-  readonly #row: EmailRow;
+  readonly uid: number;
+  #row: EmailRow;
 
   constructor(envelope: Envelope, private readonly body: boolean) {
+    this.uid = envelope.uid;
     this.#row = emptyRow(envelope);
-  }
-
-  get uid(): number {
-    return this.#row.uid;
   }
 
   /** The part to fetch next, `size` bytes of it. */
@@ -136,16 +134,19 @@ export class Draft {
     this.#makeTexts();
   }
 
-  /** The row, as far as the message is known. */
-  row(): EmailRow {
+  /** Gives the row away, as far as the message is known: others of the range may be in work for long. */
+  giveRow(): EmailRow {
     if (this.#headers !== null) {
       const problems: string[] = [];
       this.#headers.decodeRaw(this.#charset, problems);
       fillHeader(this.#row, this.#headers, problems);
       this.#headerProblems.push(...problems);
     }
-    sayProblems(this.#row, [...this.#headerProblems, ...this.problems]);
-    return this.#row;
+    const row = this.#row;
+    sayProblems(row, [...this.#headerProblems, ...this.problems]);
+    this.#row = emptyRow({ uid: this.uid });
+    this.#headers = null;
+    return row;
   }
 
   #partDone(): void {

@@ -30,7 +30,7 @@ const START_BYTES = { preview: 4 * 1024, body: 16 * 1024 };
 /** Bytes of a part: of one whose beginning is styles or empty lines, and of a body. */
 const PART_BYTES = { preview: 48 * 1024, body: 1024 * 1024 };
 /** Bytes of parts that are fetched before their rows are made. */
-const AT_ONCE = 2 * 1024 * 1024;
+const AT_ONCE = 512 * 1024;
 
 /** Ids of conversations and labels come where the server has them. */
 const ENVELOPE: FetchQueryObject = {
@@ -69,7 +69,7 @@ export async function fetchMessages(
       const draft = new Draft(message, wanted.body);
       draft.readHeader(message.headers, HEADER_BYTES);
       draft.readStart(message.bodyParts?.get("text"), START_BYTES[mode]);
-      if (draft.isDone) await saver.add(draft.row());
+      if (draft.isDone) await saver.add(draft.giveRow());
       else drafts.push(draft);
     },
     refused: (uid, why, broke) => void refused.set(uid, { why, broke }),
@@ -106,7 +106,7 @@ export async function fetchMessages(
     const { headers } = (found ?? {}) as Partial<FetchMessageObject>;
     if (headers) draft.readHeader(headers, HEADER_BYTES);
     draft.problems.push(problem);
-    await saver.add(draft.row());
+    await saver.add(draft.giveRow());
   }
 
   /** Fetches what the drafts still need; returns the UIDs of those for which there was no time. */
@@ -128,7 +128,7 @@ export async function fetchMessages(
     while (todo.size > 0 && !enough()) {
       for (const draft of [...todo].filter((draft) => draft.isDone)) {
         todo.delete(draft);
-        await saver.add(draft.row());
+        await saver.add(draft.giveRow());
       }
       const group = nextGroup([...todo]);
       if (group.length === 0) break;
