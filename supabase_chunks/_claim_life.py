@@ -32,8 +32,6 @@ class ClaimLife:
         self.holder: Holder = holder
         self.checkpoint: Any = claim.checkpoint
         """Where to go on: as claimed, then as saved."""
-        self.limit_key: str | None = None
-        """What its job shares limits by, empty for nothing; None while nobody has asked."""
         self.items: int | None = None
         """How many items the handler has said are done."""
         self.is_started: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from . import operations, reads
+from . import operations
 from ._flow import sleep
 from .errors import LeaseLost
 
@@ -23,12 +23,10 @@ def wait_for_room(life: ClaimLife, n: int) -> Flow[None]:
     Raises:
         LeaseLost: The claim was lost meanwhile, or the job cancelled.
     """
-    if life.limit_key is None:
-        job_id = life.claim.parent_sync_job_id
-        life.limit_key = (yield from reads.limit_key_of(job_id=job_id)) or ""
-    if not life.limit_key:
+    key = life.claim.limit_key
+    if key is None:
         return
-    wait = yield from operations.pace_sync_limit(key=life.limit_key, n=n)
+    wait = yield from operations.pace_sync_limit(key=key, n=n)
     until = time.monotonic() + wait / 1000
     while (left := until - time.monotonic()) > 0:
         if life.is_lost or life.is_cancelled:

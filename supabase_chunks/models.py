@@ -177,6 +177,8 @@ class Claim(Model):
     """When the lease ends, by the database's clock."""
     checkpoint: Json = None
     """Where to go on: what an earlier attempt has saved."""
+    limit_key: str | None = None
+    """What its job shares limits by with other jobs."""
 
     @property
     def unreadable(self) -> list[str]:

@@ -62,12 +62,6 @@ def job_key_of(*, job_id: UUID) -> Flow[str | None]:
     return found[0]["job_key"] if found else None
 
 
-def limit_key_of(*, job_id: UUID) -> Flow[str | None]:
-    """Read what a job shares limits by; None for nothing, or when it is gone."""
-    found = yield from send(Select("sync_jobs", columns="limit_key", filters=(("id", "eq", str(job_id)),)))
-    return found[0]["limit_key"] if found else None
-
-
 def list_kinds(*, kinds: Sequence[str] | None = None, for_service: bool = False) -> Flow[list[Kind]]:
     """Read the kinds, all or those named; `for_service` refuses a user's key before anything is sent."""
     filters = () if kinds is None else (("kind", "in", f"({','.join(_quoted(kind) for kind in kinds)})"),)
