@@ -42,7 +42,14 @@ def test_a_healthy_project_passes_every_check(patient: Patient) -> None:
             "watchdog",
             "vault",
         ),
-        *("function background-sync-processor", "function sync-emails", "webhooks", "jobs", "claims"),
+        *(
+            "function background-sync-processor",
+            "function sync-emails",
+            "webhooks",
+            "jobs",
+            "claims",
+            "limits",
+        ),
         *("transactions", "dead rows", "healed", "users"),
     }
     assert not [check for check in checks.values() if check["fix"]]
@@ -63,7 +70,7 @@ def test_people_get_a_line_a_check(patient: Patient) -> None:
     assert done.exit_code == 1
     assert "✗ vault: it has no project_url\n    supabase-chunks configure\n" in done.stdout
     assert "✓ pg_net: " in done.stdout
-    assert "1 of 18 checks failed." in done.stderr
+    assert "1 of 19 checks failed." in done.stderr
     assert CliRunner().invoke(cli, ["configure"], env=known).exit_code == 0
     assert CliRunner().invoke(cli, ["doctor"], env=known).exit_code == 0
 
