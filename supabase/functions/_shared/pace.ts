@@ -1,6 +1,7 @@
 /** The pace that all handlers of a limit key keep together. */
 
 import { PermanentFailure, Throttled } from "./errors.ts";
+import { pause } from "./pause.ts";
 import { type Rpc, RpcError, withRetries } from "./rpc.ts";
 import type { Chunk } from "./serve.ts";
 
@@ -43,22 +44,8 @@ export function paceOf(chunk: Chunk, rpc: Rpc, signal: AbortSignal, timeLeftMs: 
       if (wait >= timeLeftMs()) {
         throw new Throttled(Math.ceil(wait / 1000), `the pace of ${chunk.limit_key} leaves no room in time`);
       }
-      if (wait > 0) await pause(wait, signal);
+      await pause(wait, signal);
+      signal.throwIfAborted();
     },
   };
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    if (signal.aborted) return reject(signal.reason);
-    const end = () => {
-      clearTimeout(timer);
-      reject(signal.reason);
-    };
-    const timer = setTimeout(() => {
-      signal.removeEventListener("abort", end);
-      resolve();
-    }, ms);
-    signal.addEventListener("abort", end, { once: true });
-  });
 }

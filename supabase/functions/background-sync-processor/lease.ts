@@ -1,5 +1,7 @@
 /** Keeps a claim's lease by heartbeats. */
 
+import { pause } from "../_shared/pause.ts";
+
 /** The answer of `extend_chunk_lease`. */
 interface Extension {
   ok: boolean;
@@ -40,17 +42,4 @@ export async function keepLease(
     }
   }
   return null;
-}
-
-/** Waits, at most until the signal. */
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", done);
-  });
 }

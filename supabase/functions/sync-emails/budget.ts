@@ -1,5 +1,7 @@
 /** The time that one chunk may take, so that it saves and hands on what it has before its caller gives up. */
 
+import { pause } from "../_shared/pause.ts";
+
 /** The time of one invocation of the handler. */
 export interface Budget {
   /** Milliseconds that are left; not above 0 when it is time to stop. */
@@ -22,19 +24,9 @@ export function startBudget(signal: AbortSignal, callerMs: number | null): Budge
   const ends = performance.now() + Math.min(USUAL_MS, SHARE * (callerMs ?? Infinity));
   return {
     leftMs: () => ends - performance.now(),
-    wait(ms) {
-      return new Promise((resolve, reject) => {
-        const gone = () => {
-          clearTimeout(timer);
-          reject(new Error("the caller is gone"));
-        };
-        const timer = setTimeout(() => {
-          signal.removeEventListener("abort", gone);
-          resolve();
-        }, ms);
-        if (signal.aborted) gone();
-        else signal.addEventListener("abort", gone, { once: true });
-      });
+    async wait(ms) {
+      await pause(ms, signal);
+      if (signal.aborted) throw new Error("the caller is gone");
     },
   };
 }
