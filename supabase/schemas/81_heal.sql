@@ -2,17 +2,30 @@
 --
 -- The truth is the chunks: their status says where each must stand and what the counters must say.
 
--- Only alone in the gate, beside claims. A claim takes a slot and its chunk in one transaction: who reads both in one
--- statement sees both or neither. One body with headings: each step relies on the one before.
-create or replace function chunk_private.heal_places(job public.sync_jobs)
+create or replace function chunk_private.longest_wait()
+returns interval
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select interval '8 days'; $$;
+comment on function chunk_private.longest_wait is 'Longer than any function makes a chunk wait, which is a week.';
+
+create or replace function chunk_private.longest_lease()
+returns interval
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select interval '25 hours'; $$;
+comment on function chunk_private.longest_lease is 'Longer than any lease, which is a day.';
+
+create or replace function chunk_private.heal_waits(job public.sync_jobs)
 returns text[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  -- No function makes a chunk wait for more than a week.
-  never constant timestamptz := now() + interval '8 days';
+  never constant timestamptz := now() + chunk_private.longest_wait();
   wrong text[] := array[]::text[];
   times bigint;
 begin
@@ -30,8 +43,24 @@ begin
   wrong := wrong || chunk_private.times_wrong(times, 'slots that would never be due');
   update chunk_private.returned_chunks r set ready_at = now() where r.job_id = job.id and r.ready_at > never;
   get diagnostics times = row_count;
-  wrong := wrong || chunk_private.times_wrong(times, 'retries that would never be due');
+  return wrong || chunk_private.times_wrong(times, 'retries that would never be due');
+end
+$$;
+comment on function chunk_private.heal_waits is 'Puts the slots of a job where claims look, and makes due what never would be. Returns what was wrong.';
 
+-- Only alone in the gate, beside claims. A claim takes a slot and its chunk in one transaction: who reads both in one
+-- statement sees both or neither. One body with headings: each step relies on the one before.
+create or replace function chunk_private.heal_places(job public.sync_jobs)
+returns text[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  never constant timestamptz := now() + chunk_private.longest_wait();
+  wrong text[] := chunk_private.heal_waits(job);
+  times bigint;
+begin
   -- Slots whose chunk is not in their state, or gone
   delete from chunk_private.slots s
   where s.job_id = job.id and (s.limit_key is distinct from job.limit_key or s.parked and (s.claimed or s.limit_key is null) or not exists (
@@ -139,11 +168,11 @@ begin
   get diagnostics times = row_count;
   wrong := chunk_private.times_wrong(times, 'processing chunks without a claim');
 
-  -- No lease is longer than a day; and a heartbeat keeps a lease's length
+  -- A heartbeat keeps a lease's length
   update public.chunk_processing_queue q
   set locked_until = now() + make_interval(secs => k.lease_seconds), updated_at = now()
   from public.sync_kinds k
-  where q.parent_sync_job_id = job.id and q.status = 'processing' and q.locked_until > now() + interval '25 hours' and k.kind = job.kind;
+  where q.parent_sync_job_id = job.id and q.status = 'processing' and q.locked_until > now() + chunk_private.longest_lease() and k.kind = job.kind;
   get diagnostics times = row_count;
   wrong := wrong || chunk_private.times_wrong(times, 'leases that would not end');
 

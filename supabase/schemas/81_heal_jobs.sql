@@ -54,8 +54,8 @@ begin
   with held as materialized (
     select s.job_id, count(*) as slots, count(*) filter (where not s.claimed) as waiting, count(*) filter (where q.has_failed) as failed_before,
       bool_or(q.status is distinct from case when s.claimed then 'processing' else 'pending' end
-        or s.claimed and (q.claim_token is null or q.attempts < 1 or q.locked_until > now() + interval '25 hours')
-        or not s.claimed and s.ready_at > now() + interval '8 days'
+        or s.claimed and (q.claim_token is null or q.attempts < 1 or q.locked_until > now() + chunk_private.longest_lease())
+        or not s.claimed and s.ready_at > now() + chunk_private.longest_wait()
         or s.limit_key is distinct from j.limit_key or s.parked and (s.claimed or s.limit_key is null)
         or (l.kind, l.priority) is distinct from (j.kind, j.priority)) as contradict
     from chunk_private.slots s
