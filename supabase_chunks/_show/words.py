@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from supabase_chunks.states import JobStatus
 
 
@@ -90,6 +92,11 @@ def number(count: int, noun: str) -> str:
 def done_percent(job: Counts) -> float:
     """Return how much is done of what there is, from 0 to 100: what failed has ended, and is not done."""
     return max(0.0, job.percent_complete - failed_percent(job))
+
+
+def blocked(until: datetime, reason: str | None) -> str:
+    """Return until when a limit key is blocked, and why, as in `12:05:00 (429 Too Many Requests)`."""
+    return f"{until.astimezone():%H:%M:%S}" + (f" ({reason})" if reason else "")
 
 
 def duration(seconds: float) -> str:

@@ -103,7 +103,6 @@ def _lines(found: Sequence[Limit]) -> list[str]:
 
 
 def _blocked(limit: Limit) -> str:
-    if limit.blocked_until is None:
-        return ""
-    reason = f" ({limit.blocked_reason})" if limit.blocked_reason else ""
-    return f"{limit.blocked_until.astimezone():%H:%M:%S}{reason}"
+    from supabase_chunks._show.words import blocked
+
+    return "" if limit.blocked_until is None else blocked(limit.blocked_until, limit.blocked_reason)

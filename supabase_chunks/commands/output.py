@@ -139,8 +139,10 @@ def _waiting(waiting_for: WaitingFor | None) -> str:
         return ""
     if waiting_for.until is None:
         return f"a place of the limit key {waiting_for.key}"
-    reason = f" ({waiting_for.reason})" if waiting_for.reason else ""
-    return f"the limit key {waiting_for.key}, blocked until {waiting_for.until.astimezone():%H:%M:%S}{reason}"
+    from supabase_chunks._show.words import blocked
+
+    until = blocked(waiting_for.until, waiting_for.reason)
+    return f"the limit key {waiting_for.key}, blocked until {until}"
 
 
 def moment(time: datetime | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from supabase_chunks._show.words import duration
+from supabase_chunks._show.words import blocked, duration
 from supabase_chunks.doctor.check import PROCESSOR, Check, deploy
 
 if TYPE_CHECKING:
@@ -177,10 +177,9 @@ def limit_keys(health: Health) -> Check:
     if not health.blocked_limits:
         return Check("limits", True, f"no key is blocked{waits}")
     longest = health.blocked_limits[0]
-    reason = f" ({longest.reason})" if longest.reason else ""
     more = f", and {len(health.blocked_limits) - 1} more" if len(health.blocked_limits) > 1 else ""
-    until = f"{longest.until.astimezone():%H:%M:%S}"
-    return Check("limits", True, f"{longest.key} is blocked until {until}{reason}{more}{waits}")
+    until = blocked(longest.until, longest.reason)
+    return Check("limits", True, f"{longest.key} is blocked until {until}{more}{waits}")
 
 
 def database(health: Health, limits: Limits) -> Iterator[Check]:
