@@ -71,9 +71,9 @@ def remove_sync_kind(*, kind: str) -> Flow[bool]:
     return decode(bool, (yield from send(call("remove_sync_kind", kind=kind))), "remove_sync_kind")
 
 
-def list_sync_limits(*, key: str | None = None) -> Flow[list[Limit]]:
-    """Read the limit keys that have limits, are blocked or have work, or the one named."""
-    return as_limits((yield from send(call("list_sync_limits", key=key))), "list_sync_limits")
+def list_sync_limits() -> Flow[list[Limit]]:
+    """Read the limit keys that have limits, are blocked or have work."""
+    return as_limits((yield from send(call("list_sync_limits"))), "list_sync_limits")
 
 
 def save_sync_limit(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import signal
 import subprocess
@@ -43,18 +42,13 @@ Worker(ChunksClient.from_env(), handler, kinds=[sys.argv[1]], lease_seconds=1).r
 """
 
 
-async def call(value: Any) -> Any:
-    """Await what an AsyncChunk's method returns."""
-    return await value if inspect.isawaitable(value) else value
-
-
 async def test_a_later_attempt_goes_on_where_the_last_one_saved(client: Any, kind: str) -> None:
     seen: list[Any] = []
 
     async def handler(chunk: Any) -> object:
         seen.append(chunk.checkpoint)
         if chunk.checkpoint is None:
-            await call(chunk.save({"page": 5}, items=50))
+            await done(chunk.save({"page": 5}, items=50))
             assert chunk.checkpoint == {"page": 5}
             raise sc.RetryLater(0)
         return sc.Result(None, items_processed=80)
@@ -125,7 +119,7 @@ async def test_whoever_has_lost_the_claim_saves_nothing(client: Any, kind: str) 
     (chunk,) = worker._core.take([old])
     if isinstance(chunk, sc.Chunk | sc.AsyncChunk):
         with pytest.raises(sc.LeaseLost):
-            await call(chunk.save({"by": "old again"}))
+            await done(chunk.save({"by": "old again"}))
         assert chunk.cancel_requested
     assert not (await done(queue.extend(old, checkpoint={"by": "old again"}))).ok
     await done(queue.release(new, checkpoint={"by": "new"}, items_processed=3))
@@ -156,7 +150,7 @@ async def test_the_next_sync_starts_where_the_last_one_ended(client: Any, kind: 
     found: list[Any] = []
 
     async def handler(chunk: Any) -> object:
-        state = await call(chunk.state()) or {"since": 0}
+        state = await done(chunk.state()) or {"since": 0}
         found.append(state["since"])
         if chunk.payload.get("fails"):
             raise sc.PermanentFailure("the source is down")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import queue
 import statistics
 import threading
@@ -20,11 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from supabase_chunks.local import LocalStack
-
-
-async def call(value: Any) -> Any:
-    """Await what an AsyncChunk's method returns."""
-    return await value if inspect.isawaitable(value) else value
 
 
 @pytest.fixture
@@ -124,11 +118,11 @@ async def test_requests_keep_to_the_pace(client: Any, kind: str, key: str) -> No
 
     async def handler(chunk: Any) -> None:
         for _ in range(2):
-            await call(chunk.pace())
+            await done(chunk.pace())
             asked.append(time.monotonic())
         if chunk.index == 0:
             with pytest.raises(sc.InvalidArgument, match="n must be between 1 and 5"):
-                await call(chunk.pace(6))
+                await done(chunk.pace(6))
 
     await done(worker_for(client, handler, kinds=[kind], concurrency=4).run_until_idle())
     asked.sort()
@@ -141,7 +135,7 @@ async def test_a_job_without_a_key_has_no_pace(client: Any, kind: str) -> None:
     job = await done(client.trigger_sync(kind))
 
     async def handler(chunk: Any) -> None:
-        await call(chunk.pace(1000))
+        await done(chunk.pace(1000))
 
     await done(worker_for(client, handler, kinds=[kind]).run_until_idle())
     assert (await done(job.wait(timeout=5))).status == "completed"
