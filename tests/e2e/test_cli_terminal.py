@@ -104,7 +104,7 @@ def test_a_list_fits_every_screen_and_has_its_colours(stack: LocalStack) -> None
 
         Worker(client, fail, kinds=[kind]).run_until_idle()
         client.trigger_sync(kind, chunks=[{}], job_key="every-night-at-three").cancel()
-    for columns in (60, 200):
+    for columns in (60, 80, 200):
         code, written = in_terminal(stack, f"status --kind {kind} --limit 2", columns)
         assert code == 0
         lines = lines_of(written)

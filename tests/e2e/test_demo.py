@@ -113,7 +113,6 @@ def url(server: MailServer) -> str:
 
 def test_500_messages_arrive_within_a_minute_and_again_adds_nothing() -> None:
     with demo("--again") as run:
-        assert run.when("Ready after", within=60) < 60
         assert run.end(within=60) == 0, run.text
         assert figure(run, "messages in the mailbox (IMAP)") == 500
         assert figure(run, "rows in synced_emails (SQL)") == 500

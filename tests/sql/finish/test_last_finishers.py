@@ -12,12 +12,15 @@ from tests.sql import invariants
 from tests.sql.database import Database, Session
 from tests.sql.threads import blocked, together, until
 
-ROUNDS, WORKERS = 100, 16
+WORKERS = 16
 
 
+@pytest.mark.parametrize("times", [100, pytest.param(1000, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("with_watchdog", [False, True])
-def test_sixteen_last_finishers_a_hundred_times(db: Database, service: Session, with_watchdog: bool) -> None:
-    jobs = [service.start(chunks=[{}] * WORKERS, max_concurrency=WORKERS)["id"] for _ in range(ROUNDS)]
+def test_sixteen_last_finishers_many_times(
+    db: Database, service: Session, with_watchdog: bool, times: int
+) -> None:
+    jobs = [service.start(chunks=[{}] * WORKERS, max_concurrency=WORKERS)["id"] for _ in range(times)]
     hands = [
         service.call(
             "claim_chunk_jobs_safe",
@@ -60,7 +63,7 @@ def test_sixteen_last_finishers_a_hundred_times(db: Database, service: Session, 
     found = service.rows(
         "select status, tests.finishes(id) as finishes, count(*) as jobs from public.sync_jobs group by 1, 2"
     )
-    assert found == [{"status": "completed", "finishes": 1, "jobs": ROUNDS}]
+    assert found == [{"status": "completed", "finishes": 1, "jobs": times}]
     invariants.check(service)
 
 
