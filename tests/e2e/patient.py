@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 import psycopg
 from click.testing import CliRunner
 
-from supabase_chunks import ChunksClient
+from supabase_chunks import ChunksClient, InvalidState, Job
 from supabase_chunks.cli import cli
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ class Patient:
         assert "Traceback" not in done.output
         assert self.stack.secret_key not in done.output
         return done.exit_code, {check["name"]: check for check in json.loads(done.stdout)}
+
+    def end(self, *jobs: Job) -> None:
+        """Cancel jobs, unless they have ended by then."""
+        for job in jobs:
+            with suppress(InvalidState):
+                job.cancel()
 
     def finds(
         self, name: str, *words: str, also: str = "", options: tuple[str, ...] = (), **environment: str

@@ -141,9 +141,7 @@ def test_pg_net_hangs(patient: Patient) -> None:
     finally:
         patient.stack.set_webhooks(pace=0.0)
         patient.execute("select net.worker_restart()")
-        for job in jobs:
-            if not job.progress().ended:
-                job.cancel()
+        patient.end(*jobs)
     assert patient.examine()[0] == 0
 
 
@@ -161,8 +159,7 @@ def test_a_slow_processor_is_not_a_wrong_address(patient: Patient) -> None:
         until(lambda: patient.client.cleanup_stuck_chunks() or patient.examine()[1]["webhooks"]["ok"])
     finally:
         patient.stack.set_webhooks(drop=0.0)
-        if not job.progress().ended:
-            job.cancel()
+        patient.end(job)
 
 
 def test_what_was_put_right_is_told(patient: Patient) -> None:

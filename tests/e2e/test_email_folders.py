@@ -95,8 +95,9 @@ def test_a_message_that_moved_is_not_fetched_again(
         with server.session() as imap:
             imap.select("INBOX")
             imap.uid("MOVE", "2:3", "Archive")
-        job = sync(client, account, folders="all")
-        assert job.progress().status == "completed"
+        # One by one: a folder that is looked at before the other has missed them knows of no move.
+        job = client.trigger_sync("email", payload={"account": account, "folders": "all"}, max_concurrency=1)
+        assert job.wait(timeout=60).status == "completed"
         assert [
             chunk.result["moved"]
             for chunk in job.chunks()
