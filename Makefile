@@ -9,7 +9,7 @@ SIDE_BY_SIDE := -n auto --dist worksteal
 QUICK := tests/unit tests/sql
 SERVERS := tests/contract tests/e2e tests/typing
 
-.PHONY: help demo test quick lint migrations reference bench soak clean
+.PHONY: help demo test quick lint migrations reference bench soak torture clean
 help:
 	@echo "make demo        sync a real mailbox through the queue, on this machine (options: ARGS='--messages 5000')"
 	@echo "make test        run the tests"
@@ -19,6 +19,7 @@ help:
 	@echo "make reference   build docs/api from the docstrings"
 	@echo "make bench       measure against pgmq, procrastinate and an imaplib script (half an hour)"
 	@echo "make soak        run the queue for a long time, with failures"
+	@echo "make torture     break everything that the queue stands on, by ten seeds, and check what came of it (options: ARGS='--seed 7')"
 	@echo "make clean       remove .venv"
 
 demo: $(VENV)/.demo
@@ -56,6 +57,9 @@ bench: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	@$(PYTEST) -q -m soak $(ARGS)
+
+torture: $(VENV)/.dev
+	@$(BIN)/python -m tests.torture $(ARGS)
 
 clean:
 	@rm -rf $(VENV)

@@ -71,6 +71,7 @@ def test_help_is_what_make_says_alone(clone: Path) -> None:
         "reference",
         "bench",
         "soak",
+        "torture",
         "clean",
     ]
 

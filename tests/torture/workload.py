@@ -1,0 +1,232 @@
+"""What a caller does, as a generator of calls and pauses: the same over SQL and over the SDK, sync and async.
+
+Every chunk carries a mark of its own, and what shall be done with it: how long it takes, how often it fails, what follows it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+KIND = "calls"
+EDGE_KIND = "edge"
+# Seconds: short, so that lost workers are missed soon; longer than a chunk takes.
+LEASE = 2
+LIMITS = {"narrow": 2, "wide": 3}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a function."""
+
+    function: str
+    arguments: dict[str, Any]
+
+
+class CallError(Exception):
+    """A call was refused, or nobody said whether it was done."""
+
+
+Steps = Generator[Call | float, Any, Any]
+
+
+def payload(draw: random.Random, mark: str, *, follows: bool = True) -> dict[str, Any]:
+    """A chunk: its mark, milliseconds, failures before it succeeds, whether it is throttled once, chunks that follow, items."""
+    return {
+        "m": mark,
+        "ms": draw.choice([0, 0, 5, 20, 80]),
+        "fails": draw.choice([0, 0, 0, 0, 1, 2]),
+        "throttled": draw.random() < 0.03,
+        "more": draw.choice([0, 0, 0, 0, 1, 2]) if follows else 0,
+        "items": draw.randint(1, 3),
+    }
+
+
+def next_chunks(chunk: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """What follows a chunk: marked by what it is marked with, so that each report on it adds the same."""
+    return [{"m": f"{chunk['m']}+{n}", "items": 1} for n in range(chunk.get("more", 0))] or None
+
+
+class Caller:
+    """One caller, until a moment of the monotonic clock."""
+
+    def __init__(self, name: str, seed: str, *, until: float, jobs: int) -> None:
+        """Take its name, its own seed, and how many jobs it may start."""
+        self._draw = random.Random(f"{seed} {name}")
+        self._name = name
+        self._until = until
+        self._may_start = jobs
+        self._marks = 0
+        self._jobs: list[str] = []
+        self._unsealed: list[str] = []
+
+    def run(self) -> Steps:
+        """Do one thing after the other; what is refused or lost is left at that."""
+        choices: list[tuple[Callable[[], Steps], int]] = [
+            (self._start, 6),
+            (self._append, 5),
+            (self._take_one, 30),
+            (self._take_many, 14),
+            (self._look, 14),
+            (self._steer, 9),
+            (self._limit, 3),
+            (self._watch, 6),
+        ]
+        steps, weights = [step for step, _ in choices], [weight for _, weight in choices]
+        step: Callable[[], Steps] = self._start
+        while time.monotonic() < self._until:
+            try:
+                yield from step()
+            except CallError:
+                yield self._draw.uniform(0.02, 0.1)
+            yield self._draw.uniform(0.0, 0.02)
+            (step,) = self._draw.choices(steps, weights)
+
+    def _id(self) -> str:
+        return str(uuid.UUID(int=self._draw.getrandbits(128), version=4))
+
+    def _payloads(self, count: int) -> list[dict[str, Any]]:
+        self._marks += count
+        return [payload(self._draw, f"{self._name}.{self._marks - n}") for n in range(count)]
+
+    def _insist(self, function: str, arguments: dict[str, Any], *, again: float = 0.1) -> Steps:
+        """A call, repeated as it is when nobody said what came of it, and now and then without need."""
+        call = Call(function, arguments)
+        for _ in range(self._draw.choice([0, 1, 3])):
+            try:
+                answer = yield call
+                break
+            except CallError:
+                yield self._draw.uniform(0.02, 0.2)
+        else:
+            answer = yield call
+        if self._draw.random() < again:
+            return (yield call)
+        return answer
+
+    def _start(self) -> Steps:
+        if not self._may_start:
+            return
+        self._may_start -= 1
+        kind, sealed = self._draw.choice([KIND, KIND, EDGE_KIND]), self._draw.random() < 0.75
+        arguments = {
+            "kind": kind,
+            "chunks": self._payloads(self._draw.choice([1, 2, 4, 8, 16])),
+            "request_id": self._id(),
+            "max_concurrency": self._draw.randint(1, 4),
+            "max_retries": self._draw.choice([1, 3, 5]),
+            "sealed": sealed,
+        }
+        if self._draw.random() < 0.5:
+            arguments["limit_key"] = self._draw.choice(list(LIMITS))
+        job = str((yield from self._insist("start_sync_job", arguments))["id"])
+        self._jobs.append(job)
+        if not sealed:
+            self._unsealed.append(job)
+
+    def _append(self) -> Steps:
+        if not self._unsealed:
+            return
+        job, seal = self._draw.choice(self._unsealed), self._draw.random() < 0.3
+        arguments = {
+            "parent_sync_job_id": job,
+            "chunks": self._payloads(self._draw.randint(1, 3)),
+            "request_id": self._id(),
+            "seal": seal,
+        }
+        if seal:
+            self._unsealed.remove(job)
+        yield from self._insist("append_sync_chunks", arguments)
+
+    def _take_one(self) -> Steps:
+        arguments: dict[str, Any] = {"worker_id": self._name, "claim_id": self._id(), "kinds": [KIND]}
+        if self._jobs and self._draw.random() < 0.2:
+            arguments["parent_sync_job_id"] = self._draw.choice(self._jobs)
+            arguments["kinds"] = [KIND, EDGE_KIND]
+        chunk = yield from self._insist("claim_next_chunk_job_safe", arguments)
+        while chunk:
+            chunk = yield from self._work(chunk[0] if isinstance(chunk, list) else chunk)
+
+    def _work(self, chunk: dict[str, Any]) -> Steps:
+        """Work on a chunk; returns the one that came with the answer."""
+        asked, fate = chunk["payload"], self._draw.random()
+        yield asked.get("ms", 0) / 1000
+        name = {"chunk_id": chunk["chunk_id"], "claim_token": str(chunk["claim_token"])}
+        if fate < 0.02:
+            return None
+        if fate < 0.05:
+            yield LEASE * self._draw.uniform(0.8, 1.5)
+        if fate < 0.15:
+            yield Call("extend_chunk_lease", {**name, "items_processed": 1})
+            yield self._draw.uniform(0, 0.1)
+        if fate > 0.95:
+            yield from self._insist("release_chunk_job", name)
+            return None
+        arguments = name | self._said(chunk) | {"claim_next": self._draw.random() < 0.4}
+        answer = yield from self._insist("complete_chunk_job_safe", arguments, again=0.2)
+        return answer.get("next")
+
+    def _said(self, chunk: dict[str, Any]) -> dict[str, Any]:
+        asked = chunk["payload"]
+        if chunk["attempt"] <= asked.get("fails", 0):
+            return {"success": False, "error": "as the chunk asks"}
+        if asked.get("throttled") and self._draw.random() < 0.5:
+            return {"success": False, "error": "too many", "throttled_seconds": 1}
+        said = {"success": True, "result": {"m": asked["m"]}, "items_processed": asked["items"]}
+        return said | ({"next_chunks": following} if (following := next_chunks(asked)) else {})
+
+    def _take_many(self) -> Steps:
+        arguments = {
+            "worker_id": self._name,
+            "batch_size": self._draw.randint(2, 6),
+            "kinds": [KIND],
+            "claim_id": self._id(),
+        }
+        chunks = yield from self._insist("claim_chunk_jobs_safe", arguments)
+        if not chunks:
+            return
+        names = [
+            {"chunk_id": chunk["chunk_id"], "claim_token": str(chunk["claim_token"])} for chunk in chunks
+        ]
+        if self._draw.random() < 0.3:
+            yield Call("extend_chunk_leases", {"leases": names})
+        yield sum(chunk["payload"].get("ms", 0) for chunk in chunks) / 1000
+        said = [name | self._said(chunk) for name, chunk in zip(names, chunks, strict=True)]
+        yield from self._insist("complete_chunk_jobs_safe", {"completions": said}, again=0.2)
+
+    def _look(self) -> Steps:
+        if self._jobs:
+            yield Call("get_sync_job_progress_safe", {"parent_sync_job_id": self._draw.choice(self._jobs)})
+
+    def _steer(self) -> Steps:
+        if not self._jobs:
+            return
+        # More often a late one, which runs.
+        job = {"parent_sync_job_id": self._draw.choice(self._jobs[-3:])}
+        what = self._draw.choice(["pause", "pause", "retry", "retry", "cancel"])
+        if what == "retry":
+            yield Call("retry_failed_chunks", job)
+        elif what == "cancel" and self._draw.random() < 0.5:
+            yield from self._insist("cancel_sync_job", job)
+        elif what == "pause":
+            yield from self._insist("pause_sync_job", job)
+            yield self._draw.uniform(0.2, 0.6)
+            yield from self._insist("resume_sync_job", job)
+
+    def _limit(self) -> Steps:
+        if self._draw.random() < 0.5:
+            yield Call(
+                "block_sync_limit",
+                {"key": "narrow", "seconds": self._draw.choice([0, 1, 1, 1, 2]), "reason": "try later"},
+            )
+        else:
+            yield Call(
+                "save_sync_limit", {"key": "wide", "max_concurrency": self._draw.randint(1, LIMITS["wide"])}
+            )
+
+    def _watch(self) -> Steps:
+        yield Call("cleanup_stuck_chunks", {})
