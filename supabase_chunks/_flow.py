@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field, replace
 from types import coroutine
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from .errors import ChunksError, RequestTimeout, ResponseError, StatementTimeout
 
@@ -32,6 +32,16 @@ class Call:
     """Seconds, when it must be shorter than the client's own."""
     is_stopped_once: bool = False
     """Whether the caller wants to hear of a `StatementTimeout` at once, instead of a repetition."""
+    header: str | None = None
+    """A header of the answer that is asked for too; the reply is then a `WithHeader`."""
+
+
+class WithHeader(NamedTuple):
+    """The reply to a call that asks for a header."""
+
+    data: Any
+    header: str | None
+    """Its value; None when the answer has none."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._credentials import token_awaited, token_now
-from ._flow import Call, Request, Select
+from ._flow import Call, Request, Select, WithHeader
 from ._pool import DEFAULT_TIMEOUT, AsyncPool, Pool
 from ._roles import refuse_users
 
@@ -37,7 +37,7 @@ class HttpTransport:
         if isinstance(request, Select) and request.for_service:
             refuse_users("a worker", self._credentials.key, token_now(self._credentials))
         client = self._client(self._credentials.url, _time_limit(self._pool, request))
-        return _build(client, request).execute().data
+        return _reply(request, _build(client, request).execute().data)
 
     def _client(self, url: str, limit: float | None) -> SyncPostgrestClient:
         if self._kept is not None and self._kept[:2] == (url, limit):
@@ -70,7 +70,7 @@ class AsyncHttpTransport:
         if isinstance(request, Select) and request.for_service:
             refuse_users("a worker", self._credentials.key, await token_awaited(self._credentials))
         client = self._client(self._credentials.url, _time_limit(self._pool, request))
-        return (await _build(client, request).execute()).data
+        return _reply(request, (await _build(client, request).execute()).data)
 
     def _client(self, url: str, limit: float | None) -> AsyncPostgrestClient:
         if self._kept is not None and self._kept[:2] == (url, limit):
@@ -95,6 +95,15 @@ def _build(client: Any, request: Request) -> Any:
     for column in request.order:
         query = query.order(column.removeprefix("-"), desc=column.startswith("-"))
     return query if request.limit is None else query.limit(request.limit)
+
+
+def _reply(request: Request, data: Any) -> Any:
+    """Return what the request asks for of the answer that has just come to this thread or task."""
+    if isinstance(request, Call) and request.header is not None:
+        from ._project_client import last_headers
+
+        return WithHeader(data, last_headers.get().get(request.header))
+    return data
 
 
 def _time_limit(pool: Pool | AsyncPool, request: Request) -> float | None:

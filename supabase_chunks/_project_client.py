@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
     from ._credentials import Credentials
     from ._pool import AsyncPool, Pool
+
+
+# Those of the last success in this thread or task: postgrest-py gives an answer's data only.
+last_headers: ContextVar[httpx.Headers] = ContextVar("last_headers")
 
 
 class ProjectClient(httpx.Client):
@@ -55,6 +60,7 @@ class ProjectClient(httpx.Client):
         else:
             answer = exchange.read(response)
             if isinstance(answer, httpx.Response):
+                last_headers.set(response.headers)
                 return answer
             error = answer
         # Raised here and not above: no httpx error with the request's headers may hang on it as its context.
@@ -107,6 +113,7 @@ class AsyncProjectClient(httpx.AsyncClient):
         else:
             answer = exchange.read(response)
             if isinstance(answer, httpx.Response):
+                last_headers.set(response.headers)
                 return answer
             error = answer
         raise error

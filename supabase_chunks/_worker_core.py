@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from ._flow import Flow
     from ._typed import Typed
     from .models import Claim
+    from .operations import Batch
 
 _CLEANUP_EVERY = 30.0
-_LOOK_FOR_PLACES_EVERY = 1.0
-_PLACE_PAUSE = 0.08
 _LEASE = 45
 
 
@@ -67,8 +66,6 @@ class WorkerCore:
         self._lock = threading.Lock()
         self._backoff = Backoff()
         self._next_claim = time.monotonic()
-        self._is_place_awaited = False
-        self._look_for_places_at = time.monotonic()
         self._cleanup_at = time.monotonic() + _CLEANUP_EVERY * random.uniform(0.2, 1.0)  # noqa: S311 - jitter
 
     @property
@@ -133,15 +130,16 @@ class WorkerCore:
                 yield from self.outbox.deliver()
                 self._next_claim = time.monotonic()
             if self.free > 0 and time.monotonic() >= self._next_claim:
-                chunks = self.take((yield from self.claim()))
+                batch = yield from self.claim()
+                chunks = self.take(batch.claims)
                 if chunks or self.outbox.reports:
                     self._backoff.worked()
                     self._next_claim = time.monotonic()
                     return Round(chunks, self._wait())
                 yield from self.cleanup()
-                if until_idle and not self.held() and not (yield from reads.any_pending(kinds=self.kinds)):
+                if until_idle and not self.held() and not (yield from self._any_pending(batch)):
                     return Round(is_last=True)
-                self._next_claim = time.monotonic() + (yield from self._idle())
+                self._next_claim = time.monotonic() + self._idle(batch)
         except ChunksError as error:
             pause = self._backoff.trouble(error, "the worker's round")
             self._next_claim = time.monotonic() + pause
@@ -150,18 +148,14 @@ class WorkerCore:
                 return Round(wait=0.0)
         return Round(wait=self._wait())
 
-    def _idle(self) -> Flow[float]:
-        """Return the seconds until the next claim when there was nothing.
+    def _any_pending(self, batch: Batch) -> Flow[bool]:
+        """Return whether there is something to wait for, when there was nothing to claim."""
+        return batch.ask_again is not None or (yield from reads.any_pending(kinds=self.kinds))
 
-        Nobody says when a place of a limit key is free; so while chunks wait for one, it asks more often.
-        """
+    def _idle(self, batch: Batch) -> float:
+        """Return the seconds until the next claim when there was nothing: few if a place may soon be free."""
         pause = self._backoff.idle()
-        if pause <= _PLACE_PAUSE:
-            return pause
-        if time.monotonic() >= self._look_for_places_at:
-            self._is_place_awaited = yield from reads.any_waiting_for_a_place(kinds=self.kinds)
-            self._look_for_places_at = time.monotonic() + _LOOK_FOR_PLACES_EVERY
-        return _PLACE_PAUSE if self._is_place_awaited else pause
+        return pause if batch.ask_again is None else min(pause, batch.ask_again)
 
     def _wait(self) -> float | None:
         if self.outbox.reports:
@@ -182,7 +176,7 @@ class WorkerCore:
             self.holder.lease_seconds = min(_LEASE, *(kind.lease_seconds for kind in kinds))
         return float(self.holder.lease_seconds)
 
-    def claim(self) -> Flow[list[Claim]]:
+    def claim(self) -> Flow[Batch]:
         """Claim for the room that is left."""
         return (
             yield from operations.claim_chunk_jobs_safe(

@@ -5,7 +5,8 @@ Payloads come here as JSON values already: encoding runs code of the user's, whi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ._answers import (
     as_attempts,
@@ -36,6 +37,16 @@ if TYPE_CHECKING:
     from .models import Attempt, Claim, Completion, Kind, Lease, Limit, Progress, Purged
 
 T = TypeVar("T")
+
+_ASK_AGAIN = "chunks-ask-again-ms"
+
+
+class Batch(NamedTuple):
+    """What a claim of many has got."""
+
+    claims: list[Claim]
+    ask_again: float | None
+    """Seconds, when there are none and some wait for a place of their limit key."""
 
 
 def save_sync_kind(
@@ -228,7 +239,7 @@ def claim_chunk_jobs_safe(
     kinds: Sequence[str] | None = None,
     lease_seconds: int | None = None,
     claim_id: UUID | None = None,
-) -> Flow[list[Claim]]:
+) -> Flow[Batch]:
     """Claim up to `batch_size` chunks."""
     request = call(
         "claim_chunk_jobs_safe",
@@ -239,7 +250,12 @@ def claim_chunk_jobs_safe(
         lease_seconds=lease_seconds,
         claim_id=_text(claim_id),
     )
-    return as_claims((yield from of_kinds(send(request), kinds)), "claim_chunk_jobs_safe")
+    reply = yield from of_kinds(send(replace(request, header=_ASK_AGAIN)), kinds)
+    milliseconds = reply.header
+    return Batch(
+        as_claims(reply.data, "claim_chunk_jobs_safe"),
+        float(milliseconds) / 1000 if milliseconds is not None and milliseconds.isdecimal() else None,
+    )
 
 
 def complete_chunk_job_safe(

@@ -269,7 +269,7 @@ def _claim(
 def _claim_batch(
     worker_id: str, size: int, kinds: Sequence[str] | None, job_id: UUID | None, lease_seconds: int | None
 ) -> Flow[list[Claim]]:
-    return operations.claim_chunk_jobs_safe(
+    batch = yield from operations.claim_chunk_jobs_safe(
         worker_id=worker_id,
         batch_size=size,
         kinds=kinds,
@@ -277,6 +277,7 @@ def _claim_batch(
         lease_seconds=lease_seconds,
         claim_id=uuid4(),
     )
+    return batch.claims
 
 
 def _complete(

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .models import ChunkRecord, EmailAccount, EmailFolder, Kind, Progress
 
 T = TypeVar("T")
-_SAMPLE = 20
 
 
 def made_by(*, job_id: UUID, request_id: UUID) -> Flow[bool]:
@@ -35,25 +34,6 @@ def any_pending(*, kinds: Sequence[str]) -> Flow[bool]:
         ("pending_chunks", "gt", "0"),
     )
     return bool((yield from send(Select("chunk_processing_status", columns="id", filters=which, limit=1))))
-
-
-def any_waiting_for_a_place(*, kinds: Sequence[str]) -> Flow[bool]:
-    """Read whether running jobs of these kinds wait for a place of their limit key, as a sample shows."""
-    with_key = (
-        ("kind", "in", f"({','.join(_quoted(kind) for kind in kinds)})"),
-        ("status", "in", "(pending,running)"),
-        ("limit_key", "not.is", "null"),
-    )
-    sample = yield from send(Select("sync_jobs", columns="id", filters=with_key, limit=_SAMPLE))
-    if not sample:
-        return False
-    for_a_place = (
-        ("id", "in", f"({','.join(job['id'] for job in sample)})"),
-        ("waiting_for", "not.is", "null"),
-        ("waiting_for->>until", "is", "null"),
-    )
-    found = yield from send(Select("chunk_processing_status", columns="id", filters=for_a_place, limit=1))
-    return bool(found)
 
 
 def job_key_of(*, job_id: UUID) -> Flow[str | None]:

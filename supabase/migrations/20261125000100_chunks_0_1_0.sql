@@ -575,6 +575,19 @@ comment on table chunk_private.limit_paces is 'When the requests that were let t
 comment on column chunk_private.limit_paces.limit_key is 'Its key in sync_limits.';
 comment on column chunk_private.limit_paces.free_at is 'From then on the next request may go.';
 
+-- No foreign key: it would lock the job's row, for which somebody may wait who has slots. Written only with the key's lock.
+create table if not exists chunk_private.limit_seekers (
+  limit_key text not null,
+  job_id uuid not null,
+  asked_at timestamptz not null default now(),
+  primary key (limit_key, job_id)
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+comment on table chunk_private.limit_seekers is
+  'Jobs that a worker has asked for by their ids, and that had to wait for a place of their limit key: somebody will come for their slots.';
+comment on column chunk_private.limit_seekers.limit_key is 'The jobs''.';
+comment on column chunk_private.limit_seekers.asked_at is 'When a worker last asked, to half a second.';
+
 -- Asked first: `create index if not exists` waits for all who write the table before it looks.
 do $$
 begin
@@ -2178,6 +2191,8 @@ begin
     end loop;
   end loop;
   perform chunk_private.check_kinds(kinds);
+  return query select c.* from unnest(case when parent_sync_job_id is not null then
+    chunk_private.claim_by_job(worker_id, 1, parent_sync_job_id, kinds, lease_seconds, claim_id) end) c;
 end
 $$;
 comment on function public.claim_next_chunk_job_safe is
@@ -2323,6 +2338,7 @@ as $$
 #variable_conflict use_variable
 declare
   earlier constant chunk_private.claimed_chunk[] := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
+  asked_kinds constant text[] := kinds;
   lanes bigint[];
   claimed chunk_private.claimed_chunk[];
 begin
@@ -2335,14 +2351,18 @@ begin
     select s.kinds, s.lanes into kinds, lanes from chunk_private.lanes_to_search(kinds, parent_sync_job_id) s;
   end if;
   claimed := chunk_private.claim_in_lanes(worker_id, batch_size, parent_sync_job_id, kinds, lanes, lease_seconds, claim_id);
+  if claimed = '{}' and parent_sync_job_id is not null then
+    claimed := chunk_private.claim_by_job(worker_id, batch_size, parent_sync_job_id, kinds, lease_seconds, claim_id);
+  end if;
   if claimed = '{}' then
     perform chunk_private.check_kinds(kinds);
+    perform chunk_private.say_when_to_ask_again(asked_kinds, parent_sync_job_id);
   end if;
   return to_jsonb(claimed);
 end
 $$;
 comment on function public.claim_chunk_jobs_safe is
-  'Claims up to batch_size (at most 100) chunks at once: a JSON array of what claim_next_chunk_job_safe returns.';
+  'Claims up to batch_size (at most 100) chunks at once: a JSON array of what claim_next_chunk_job_safe returns. When there are none, but some wait for a place of their limit key, the API''s header Chunks-Ask-Again-Ms says when to ask again.';
 
 -- 42_claim_limited.sql
 
@@ -2520,6 +2540,158 @@ end
 $$;
 comment on function chunk_private.claim_in_lanes is
   'Claims up to how_many chunks of these kinds, or of one job, the lanes of the highest priority first.';
+
+-- 43_claim_by_job.sql
+
+-- Claiming by a job's id where the job has a limit key: its slots may be parked while those of other jobs are awake.
+--
+-- settle_limit wakes those that have waited longest, whoever works on them. Where workers name their jobs it may be that nobody
+-- does: then a job takes parked slots of its own, when there is room beside those that somebody is to be expected for. These are
+-- slots that were woken a moment ago, and those of jobs that have waited longer and are asked for by their ids, too.
+
+create or replace function chunk_private.note_seeker(limit_key text, job_id uuid)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  if exists (
+    select from chunk_private.limit_seekers k
+    where k.limit_key = limit_key and k.job_id = job_id and k.asked_at > now() - interval '500 milliseconds'
+  ) then
+    return;
+  end if;
+  delete from chunk_private.limit_seekers k where k.limit_key = limit_key and k.asked_at < now() - interval '1 minute';
+  insert into chunk_private.limit_seekers (limit_key, job_id) values (limit_key, job_id)
+  on conflict on constraint limit_seekers_pkey do update set asked_at = now();
+end
+$$;
+comment on function chunk_private.note_seeker is 'Notes that a worker asks for a job by its id. The caller has the key''s lock.';
+
+create or replace function chunk_private.claim_by_job(
+  worker text, how_many int, job_id uuid, kinds text[], wanted_lease int, with_claim_id uuid
+)
+returns chunk_private.claimed_chunk[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '300ms'
+as $$
+#variable_conflict use_variable
+declare
+  within constant bigint := 4294967296; -- a lane's id follows its priority
+  lately constant timestamptz := now() - interval '2 seconds';
+  job record;
+  rules record;
+  room int;
+  own record;
+  taken bigint[] := array[]::bigint[];
+begin
+  select j.limit_key, k.handler, coalesce(wanted_lease, k.lease_seconds) as lease_seconds into job
+  from public.sync_jobs j
+  join public.sync_kinds k on k.kind = j.kind
+  where j.id = job_id and j.kind = any (kinds) and j.limit_key is not null
+    and exists (select from chunk_private.slots s where s.job_id = job_id and s.parked);
+  if not found then
+    return array[]::chunk_private.claimed_chunk[];
+  end if;
+  begin
+    perform pg_advisory_xact_lock(hashtextextended(job.limit_key, 5));
+  exception when lock_not_available then
+    return array[]::chunk_private.claimed_chunk[];
+  end;
+  rules := chunk_private.limit_of(job.limit_key);
+  if rules.opens_at > now() then
+    return array[]::chunk_private.claimed_chunk[];
+  end if;
+  room := coalesce(rules.most - chunk_private.limit_used(job.limit_key), how_many);
+  while room > 0 and cardinality(taken) < how_many loop
+    select s.ctid as place, s.lane / within as priority, s.ready_at, s.chunk_index into own from chunk_private.slots s
+    where s.job_id = job_id and not s.claimed and s.ready_at <= now()
+    order by s.ready_at, s.chunk_index limit 1 for no key update skip locked;
+    exit when not found or room <= (
+      select count(*) from (
+        (select from chunk_private.slots s
+        where s.limit_key = job.limit_key and not s.claimed and not s.parked and s.job_id <> job_id and s.lane / within <= own.priority
+          and s.ready_at <= now() and (s.ready_at > lately or s.dispatched_at > now() - interval '30 seconds')
+        limit room)
+        union all
+        (select from chunk_private.limit_seekers k
+        join chunk_private.slots s on s.job_id = k.job_id
+        where k.limit_key = job.limit_key and k.asked_at > lately and k.job_id <> job_id and not s.claimed and s.parked
+          and (s.lane / within, s.ready_at, s.chunk_index, s.job_id) < (own.priority, own.ready_at, own.chunk_index, job_id)
+        limit room)
+      ) expected
+    );
+    update chunk_private.slots s set claimed = true, parked = false, claim_id = with_claim_id where s.ctid = own.place;
+    taken := taken || own.chunk_index;
+    room := room - 1;
+  end loop;
+  if taken = '{}' then
+    perform chunk_private.note_seeker(job.limit_key, job_id);
+    return array[]::chunk_private.claimed_chunk[];
+  end if;
+  return chunk_private.start_attempts(array_fill(job_id, array[cardinality(taken)]), taken, worker, job.handler, job.lease_seconds);
+end
+$$;
+comment on function chunk_private.claim_by_job is
+  'Claims up to how_many parked chunks of one job, as far as its limit key has room beside those who go first.';
+
+-- 44_ask_again.sql
+
+-- What an empty claim says beside its answer: when to ask again, if chunks wait for a place of their limit key.
+--
+-- Nobody is told when a place is free, and who polls would have to ask often at all times, or be late. So the claim that has found
+-- nothing, and can know, says so; in a header, since its answer is a list of chunks.
+
+create or replace function chunk_private.say_when_to_ask_again(kinds text[], job_id uuid)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+  lanes bigint[];
+  milliseconds int;
+begin
+  -- Where no job has a limit key, it ends here.
+  if not exists (select from chunk_private.slots s where s.limit_key is not null) then
+    return;
+  end if;
+  if job_id is not null then
+    select greatest(50, ceil(1000 * extract(epoch from l.blocked_until - now()))) into milliseconds
+    from public.sync_jobs j
+    left join public.sync_limits l on l.key = j.limit_key
+    where j.id = job_id and j.kind = any (kinds)
+      and exists (select from chunk_private.slots s where s.job_id = job_id and s.parked);
+  else
+    lanes := array(select l.id from chunk_private.lanes l where l.kind = any (kinds));
+    -- Steps from key to key through the index: as many as a fleet would wait for.
+    with recursive keys (key, place) as (
+      (select s.limit_key, 1 from chunk_private.slots s where s.limit_key is not null order by s.limit_key limit 1)
+      union all
+      select n.limit_key, k.place + 1 from keys k
+      cross join lateral (select s.limit_key from chunk_private.slots s where s.limit_key > k.key order by s.limit_key limit 1) n
+      where k.place < 200
+    )
+    select min(greatest(50, ceil(1000 * extract(epoch from l.blocked_until - now())))) into milliseconds
+    from keys k
+    left join public.sync_limits l on l.key = k.key
+    where exists (
+      select from chunk_private.slots s where s.limit_key = k.key and not s.claimed and s.parked and s.lane = any (lanes)
+    );
+  end if;
+  if milliseconds is not null then
+    perform set_config('response.headers', (
+      coalesce(nullif(current_setting('response.headers', true), '')::jsonb, '[]') || jsonb_build_object('Chunks-Ask-Again-Ms', milliseconds::text)
+    )::text, true);
+  end if;
+end
+$$;
+comment on function chunk_private.say_when_to_ask_again is
+  'Sets the API''s header Chunks-Ask-Again-Ms when chunks of these kinds, or of one job of them, wait for a place of their limit key: 50, or until the end of the key''s block.';
 
 -- 50_outcomes.sql
 
@@ -5510,6 +5682,8 @@ begin
       settled := settled + 1;
     end if;
   end loop;
+  delete from chunk_private.limit_seekers k
+  where k.asked_at < now() - interval '1 hour' and chunk_private.try_limit(k.limit_key);
   return settled;
 end
 $$;
@@ -6069,6 +6243,7 @@ select chunk_private.set_reading_policy('chunk_private.healings', 'No user sees 
 select chunk_private.set_reading_policy('chunk_private.watchdog', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('public.sync_limits', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.limit_paces', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.limit_seekers', 'No user sees these', 'false');
 
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;

@@ -33,6 +33,19 @@ comment on table chunk_private.limit_paces is 'When the requests that were let t
 comment on column chunk_private.limit_paces.limit_key is 'Its key in sync_limits.';
 comment on column chunk_private.limit_paces.free_at is 'From then on the next request may go.';
 
+-- No foreign key: it would lock the job's row, for which somebody may wait who has slots. Written only with the key's lock.
+create table if not exists chunk_private.limit_seekers (
+  limit_key text not null,
+  job_id uuid not null,
+  asked_at timestamptz not null default now(),
+  primary key (limit_key, job_id)
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+comment on table chunk_private.limit_seekers is
+  'Jobs that a worker has asked for by their ids, and that had to wait for a place of their limit key: somebody will come for their slots.';
+comment on column chunk_private.limit_seekers.limit_key is 'The jobs''.';
+comment on column chunk_private.limit_seekers.asked_at is 'When a worker last asked, to half a second.';
+
 -- Asked first: `create index if not exists` waits for all who write the table before it looks.
 do $$
 begin

@@ -215,6 +215,8 @@ begin
     end loop;
   end loop;
   perform chunk_private.check_kinds(kinds);
+  return query select c.* from unnest(case when parent_sync_job_id is not null then
+    chunk_private.claim_by_job(worker_id, 1, parent_sync_job_id, kinds, lease_seconds, claim_id) end) c;
 end
 $$;
 comment on function public.claim_next_chunk_job_safe is

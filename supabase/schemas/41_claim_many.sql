@@ -136,6 +136,7 @@ as $$
 #variable_conflict use_variable
 declare
   earlier constant chunk_private.claimed_chunk[] := chunk_private.begin_claim(worker_id, parent_sync_job_id, lease_seconds, claim_id);
+  asked_kinds constant text[] := kinds;
   lanes bigint[];
   claimed chunk_private.claimed_chunk[];
 begin
@@ -148,11 +149,15 @@ begin
     select s.kinds, s.lanes into kinds, lanes from chunk_private.lanes_to_search(kinds, parent_sync_job_id) s;
   end if;
   claimed := chunk_private.claim_in_lanes(worker_id, batch_size, parent_sync_job_id, kinds, lanes, lease_seconds, claim_id);
+  if claimed = '{}' and parent_sync_job_id is not null then
+    claimed := chunk_private.claim_by_job(worker_id, batch_size, parent_sync_job_id, kinds, lease_seconds, claim_id);
+  end if;
   if claimed = '{}' then
     perform chunk_private.check_kinds(kinds);
+    perform chunk_private.say_when_to_ask_again(asked_kinds, parent_sync_job_id);
   end if;
   return to_jsonb(claimed);
 end
 $$;
 comment on function public.claim_chunk_jobs_safe is
-  'Claims up to batch_size (at most 100) chunks at once: a JSON array of what claim_next_chunk_job_safe returns.';
+  'Claims up to batch_size (at most 100) chunks at once: a JSON array of what claim_next_chunk_job_safe returns. When there are none, but some wait for a place of their limit key, the API''s header Chunks-Ask-Again-Ms says when to ask again.';

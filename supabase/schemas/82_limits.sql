@@ -140,6 +140,8 @@ begin
       settled := settled + 1;
     end if;
   end loop;
+  delete from chunk_private.limit_seekers k
+  where k.asked_at < now() - interval '1 hour' and chunk_private.try_limit(k.limit_key);
   return settled;
 end
 $$;

@@ -55,6 +55,7 @@ select chunk_private.set_reading_policy('chunk_private.healings', 'No user sees 
 select chunk_private.set_reading_policy('chunk_private.watchdog', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('public.sync_limits', 'No user sees these', 'false');
 select chunk_private.set_reading_policy('chunk_private.limit_paces', 'No user sees these', 'false');
+select chunk_private.set_reading_policy('chunk_private.limit_seekers', 'No user sees these', 'false');
 
 -- Functions
 revoke execute on all functions in schema chunk_private from public, anon, authenticated, service_role;

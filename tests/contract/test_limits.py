@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import queue
-import statistics
-import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -13,7 +10,6 @@ import pytest
 
 import supabase_chunks as sc
 from tests.contract.conftest import done, worker_for
-from tests.polling import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,40 +154,6 @@ async def test_who_waits_hears_of_the_block_and_not_of_missing_workers(
     assert f"the limit key {key} is blocked (quota used up)" in said.out + said.err
     assert "nobody has claimed" not in said.out + said.err
     await done(job.cancel())
-
-
-async def test_a_free_place_is_taken_soon_whoever_had_it(
-    sync_client: sc.ChunksClient, kind: str, key: str
-) -> None:
-    """Also by a worker that has been idle for long."""
-    theirs = f"{kind}-theirs"
-    sync_client.save_kind(theirs, max_concurrency=4)
-    sync_client.save_limit(key, max_concurrency=1)
-    held = sync_client.trigger_sync(kind, chunks=[{}] * 6, limit_key=key)
-    waiting = sync_client.trigger_sync(theirs, chunks=[{}] * 100, limit_key=key)
-    took: queue.Queue[float] = queue.Queue()
-    worker = sc.Worker(sync_client, lambda _chunk: took.put(time.monotonic()), kinds=[theirs])
-    claim = sync_client.queue.claim("theirs", kinds=[kind])
-    thread = threading.Thread(target=worker.run)
-    thread.start()
-    try:
-        delays = []
-        for _ in range(5):
-            time.sleep(0.5)  # longer than its pauses are at first
-            assert claim is not None
-            assert waiting.progress().waiting_for is not None
-            while not took.empty():  # of the time between
-                took.get()
-            freed = time.monotonic()
-            sync_client.queue.complete(claim)
-            delays.append(took.get(timeout=5) - freed)
-            claim = until(lambda: sync_client.queue.claim("theirs", kinds=[kind]))
-        assert statistics.median(delays) < 0.2
-    finally:
-        worker.stop()
-        thread.join()
-    held.cancel()
-    waiting.cancel()
 
 
 async def test_a_user_has_no_keys_of_others_and_sees_no_counts(

@@ -43,6 +43,7 @@ _TIMESTAMPS = {
     "chunk_private.slots": ("ready_at", "dispatched_at"),
     "public.sync_limits": ("blocked_until",),
     "chunk_private.limit_paces": ("free_at",),
+    "chunk_private.limit_seekers": ("asked_at",),
     "chunk_private.returned_chunks": ("ready_at",),
     "chunk_private.job_counters": ("last_activity_at", "last_error_at"),
     "chunk_private.dispatches": ("created_at",),

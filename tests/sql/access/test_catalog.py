@@ -87,6 +87,7 @@ RELATIONS = {
     "chunk_private.healings": (set(), ALL),
     "chunk_private.watchdog": (set(), ALL),
     "chunk_private.limit_paces": (set(), ALL),
+    "chunk_private.limit_seekers": (set(), ALL),
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 

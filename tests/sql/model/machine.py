@@ -109,15 +109,26 @@ class QueueMachine(Board):
         claim_id = uuid.uuid4()
         row = self.session.claim(job_id, kinds=[KIND], lease_seconds=lease, claim_id=claim_id)
         if row is None:
-            # Of one job with a limit key all may sleep, while those of others are awake.
-            among = [j for j in (self.jobs[job_id],) if not j.limit] if job_id else self.jobs.values()
-            assert not any(job.must_give() for job in among), (
+            among = [self.jobs[job_id]] if job_id else self.jobs.values()
+            assert not any(job.must_give() for job in among) or self.others_go_first(job_id), (
                 "nothing was found, though something is claimable"
             )
             return
         self.took(row, lease)
         if repeat:
             assert self.session.claim(job_id, kinds=[KIND], lease_seconds=lease, claim_id=claim_id) == row
+
+    def others_go_first(self, job_id: str | None) -> bool:
+        """Whether all the room of a job's limit key is for others: just woken, or asked for by id and older."""
+        limit = self.jobs[job_id].limit if job_id else None
+        return limit is not None and limit.room <= self.session.value(
+            "select count(*) from chunk_private.slots o join chunk_private.slots s on s.limit_key = o.limit_key"
+            " where o.job_id = %s and o.chunk_index = (select min(m.chunk_index) from chunk_private.slots m where m.job_id = o.job_id)"
+            " and s.job_id <> o.job_id and not s.claimed and s.ready_at <= now() and case when s.parked"
+            " then s.job_id in (select k.job_id from chunk_private.limit_seekers k where k.asked_at > now() - interval '3 seconds')"
+            " else s.ready_at > now() - interval '3 seconds' end",
+            job_id,
+        )
 
     @rule(size=st.integers(1, 5), lease=st.sampled_from(LEASES))
     @precondition(lambda self: self.jobs)
