@@ -34,13 +34,19 @@ begin
       select n.limit_key, k.place + 1 from keys k
       cross join lateral (select s.limit_key from chunk_private.slots s where s.limit_key > k.key order by s.limit_key limit 1) n
       where k.place < 200
+    ),
+    waiting (opens_at) as (
+      select case when l.blocked_until > now() then l.blocked_until end
+      from keys k
+      left join public.sync_limits l on l.key = k.key
+      where exists (
+        select from chunk_private.slots s where s.limit_key = k.key and not s.claimed and s.parked and s.lane = any (lanes)
+      )
     )
-    select min(greatest(50, ceil(1000 * extract(epoch from l.blocked_until - now())))) into milliseconds
-    from keys k
-    left join public.sync_limits l on l.key = k.key
-    where exists (
-      select from chunk_private.slots s where s.limit_key = k.key and not s.claimed and s.parked and s.lane = any (lanes)
-    );
+    select coalesce(
+      (select 50 from waiting w where w.opens_at is null limit 1), -- reads no further
+      (select greatest(50, ceil(1000 * extract(epoch from min(w.opens_at) - now()))) from waiting w having min(w.opens_at) is not null)
+    ) into milliseconds;
   end if;
   if milliseconds is not null then
     perform set_config('response.headers', (
