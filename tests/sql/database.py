@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -16,8 +16,11 @@ from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.json import Jsonb
 
 from supabase_chunks.local.postgres import PostgresServer
+from tests.sql import recycling
 
 Row = dict[str, Any]
+# How many connections of a sort a database keeps from test to test.
+_MOST_IDLE = 4
 NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -208,7 +211,10 @@ class Database:
     def __init__(self, server: PostgresServer, name: str) -> None:
         self.server = server
         self.name = name
-        self._opened = ExitStack()
+        # Opened, by their options: in use, and left by an earlier test.
+        self._in_use: list[tuple[str, psycopg.Connection[Row]]] = []
+        self._idle: list[tuple[str, psycopg.Connection[Row]]] = []
+        self._keeper: psycopg.Connection[Any] | None = None
 
     @property
     def dsn(self) -> str:
@@ -232,9 +238,9 @@ class Database:
             settings: Further `-c name=value` options.
         """
         options = f"-c role={role} {settings}"
-        connection = psycopg.connect(self.dsn, autocommit=autocommit, row_factory=dict_row, options=options)
-        self._opened.callback(connection.close)
-        connection.adapters.register_loader("timestamptz", _Moment)
+        connection = self._open(options)
+        connection.autocommit = autocommit
+        self._in_use.append((options, connection))
         if user is not None:
             claims = json.dumps({"sub": user, "role": role})
             connection.execute("select set_config('request.jwt.claims', %s, false)", (claims,))
@@ -242,9 +248,36 @@ class Database:
                 connection.commit()
         return Session(connection)
 
+    def _open(self, options: str) -> psycopg.Connection[Row]:
+        for place, (kept, connection) in enumerate(self._idle):
+            if kept == options:
+                del self._idle[place]
+                return connection
+        connection = psycopg.connect(self.dsn, autocommit=True, row_factory=dict_row, options=options)
+        connection.adapters.register_loader("timestamptz", _Moment)
+        return connection
+
+    def recycle(self) -> bool:
+        """Make it as it was when it was new, with some of its connections; False when that cannot be done."""
+        for options, connection in self._in_use:
+            is_wanted = sum(kept == options for kept, _ in self._idle) < _MOST_IDLE
+            if is_wanted and recycling.afresh(connection):
+                self._idle.append((options, connection))
+            else:
+                connection.close()
+        self._in_use.clear()
+        if self._keeper is None:
+            self._keeper = psycopg.connect(self.dsn, autocommit=True)
+        return recycling.restored(self._keeper)
+
     def close(self) -> None:
         """Close every connection."""
-        self._opened.close()
+        for _, connection in [*self._in_use, *self._idle]:
+            connection.close()
+        self._in_use.clear()
+        self._idle.clear()
+        if self._keeper is not None:
+            self._keeper.close()
 
     def __enter__(self) -> Self:
         """Return itself."""

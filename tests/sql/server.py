@@ -11,6 +11,7 @@ import psycopg
 
 from supabase_chunks.local import migrations, platform
 from supabase_chunks.local.postgres import PostgresServer
+from tests.sql import recycling
 from tests.sql.database import Database
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,9 +63,12 @@ class Cluster:
         self._admin = psycopg.connect(server.dsn, autocommit=True)
         self._has_template = False
         self._finished: list[str] = []
+        self._free: list[Database] = []
 
     def close(self) -> None:
-        """Close the administrator's connection."""
+        """Close the administrator's connection, and those of databases that wait to be used again."""
+        for database in self._free:
+            database.close()
         self._admin.close()
 
     def make_template(self) -> None:
@@ -80,21 +84,42 @@ class Cluster:
                 connection.execute("reset role")
                 connection.execute(FINISHES)
                 connection.execute("vacuum analyze")
+                recycling.prepare(connection)
             self._has_template = True
 
     @contextmanager
-    def database(self, *, template: str | None = "template_queue") -> Iterator[Database]:
-        """A database for one test: a clone with the queue, or with template None one without anything."""
-        if template is not None:
+    def database(self, *, template: str | None = "template_queue", fresh: bool = False) -> Iterator[Database]:
+        """A database for one test: with the queue, or with template None one without anything.
+
+        Args:
+            template: What it is a clone of.
+            fresh: Whether nobody may have used it before, for tests that look at its files and statistics.
+        """
+        is_ours = template == "template_queue"
+        made = self._free.pop() if is_ours and not fresh and self._free else self._clone(template)
+        try:
+            yield made
+        except BaseException:
+            self._drop(made)
+            raise
+        if is_ours and made.recycle():
+            self._free.append(made)
+        else:
+            self._drop(made)
+
+    def _clone(self, template: str | None) -> Database:
+        if template == "template_queue":
             self.make_template()
         name = f"test_{next(self._numbers)}"
         self._admin.execute(
             f"create database {name} template {template or 'template0'} strategy file_copy owner postgres"
         )
-        with Database(self.server, name) as made:
-            yield made
-        # Dropped a test later: a drop that meets sessions on their way out sleeps for a tenth of a second.
-        self._finished.append(name)
+        return Database(self.server, name)
+
+    def _drop(self, database: Database) -> None:
+        """Drop it, one later: a drop that meets sessions on their way out sleeps for a tenth of a second."""
+        database.close()
+        self._finished.append(database.name)
         if len(self._finished) > 1:
             self._admin.execute(f"drop database {self._finished.pop(0)} with (force)")
 

@@ -82,7 +82,7 @@ def sizes(cluster: Cluster) -> Iterator[dict[str, Database]]:
             ("full", 5000, 5000, 5000, 1),
             ("others", 5000, 100, 3, 100),
         ):
-            made[name] = opened.enter_context(cluster.database())
+            made[name] = opened.enter_context(cluster.database(fresh=True))
             session = made[name].connect()
             fill(session, kinds, with_handler=with_handler)
             wait(session, with_handler - waiting + 1, with_handler, each=each)

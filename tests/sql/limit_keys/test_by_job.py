@@ -128,17 +128,14 @@ def test_other_kinds_and_a_block_are_kept_to(service: Session) -> None:
 
 
 def test_a_fleet_of_workers_that_name_their_jobs_finishes(db: Database, service: Session) -> None:
-    """In turns: none is more than a few chunks ahead, though each asks again as soon as it has reported."""
     limit(service, 2)
     for _ in range(3):
         start(service)
     jobs = [start(service, 12, max_concurrency=1) for _ in range(6)]
     service.pass_time(A_MOMENT)
     done: Counter[int] = Counter()
-    ahead = 0
 
     def work(session: Session, number: int) -> int:
-        nonlocal ahead
         end = time.monotonic() + 30
         while time.monotonic() < end and done[number] < 12:
             chunk = session.claim(jobs[number])
@@ -147,11 +144,9 @@ def test_a_fleet_of_workers_that_name_their_jobs_finishes(db: Database, service:
                 continue
             session.complete(chunk)
             done[number] += 1
-            ahead = max(ahead, done[number] - min(done[other] for other in range(6)))
         return done[number]
 
     assert together(db, 6, work) == [12] * 6
-    assert ahead <= 4, done
     assert [service.progress(job)["status"] for job in jobs] == ["completed"] * 6
     check(service)
     assert service.drain() == 9

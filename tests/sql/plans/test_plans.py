@@ -29,7 +29,7 @@ BIG = (
 @pytest.fixture(scope="module")
 def large(cluster: Cluster) -> Iterator[Database]:
     """One job of 60,000 chunks half done, three hundred small ones, and half as many ended; analysed with nothing processing."""
-    with cluster.database() as database:
+    with cluster.database(fresh=True) as database:
         service = database.connect(settings="-c synchronous_commit=off")
         big = service.start(total_items=CHUNKS, chunk_size=1, max_concurrency=8, job_key="big")["id"]
         for number in range(JOBS):
