@@ -2,8 +2,10 @@
 
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import { readAddresses } from "../../supabase/functions/sync-emails/addresses.ts";
 import { parseDate } from "../../supabase/functions/sync-emails/dates.ts";
 import { Draft } from "../../supabase/functions/sync-emails/draft.ts";
+import { Headers } from "../../supabase/functions/sync-emails/headers.ts";
 import { htmlToText } from "../../supabase/functions/sync-emails/html.ts";
 import { emptyRow } from "../../supabase/functions/sync-emails/message.ts";
 import { headerEnd } from "../../supabase/functions/sync-emails/mime.ts";
@@ -157,6 +159,34 @@ Deno.test("addresses are read with all that was ever allowed in them", () => {
   const authors = row("From: Ann <ann@example.com>, Bob <bob@example.com>\nSender: bot@example.com\n\nx\n");
   assert.deepEqual(authors.from_addresses.map(({ name }) => name), ["Ann", "Bob"]);
   assert.equal(row("Sender: bot@example.com\n\nx\n").from_addresses[0].address, "bot@example.com");
+});
+
+Deno.test("an address reads the same in a list of its kind and beside one that needs more reading", () => {
+  const addresses = [
+    "ann@example.com",
+    " ann.b+c@mail.example.com ",
+    "Ann <ann@example.com>",
+    "Ann B. Cole <ann@example.com>",
+    "O'Hara-Smith 2nd <o_hara@example.com>",
+    "=?utf-8?q?Gr=C3=BC=C3=9Fe?= <ann@example.com>",
+    "=?utf-8?B?5bGx55Sw?= =?utf-8?B?6Iqx5a2Q?= <hanako@example.com>",
+    "=?utf-8?q?Ann?= von =?utf-8?q?K=C3=B6ln?= <ann@example.com>",
+    "=?utf-8?q?ann=40example=2Ecom?= <ann@example.com>",
+    "=?utf-8?q?evil=40example=2Eorg=2C?= <ann@example.com>",
+    "=?hz-gb-2312?q?x?= <ann@example.com>",
+    "=?utf-8?q?broken <ann@example.com>",
+    "Ann<ann@example.com>",
+    "Ann  <ann@example.com>",
+    "ann@@example.com",
+    "Ann ann@example.com",
+    "ann",
+    "",
+  ];
+  const read = (list: string) => readAddresses(new Headers(Buffer.from(`To: ${list}\n\n`)), "to", []);
+  const beside = '"by, hand" <hand@example.com>';
+  for (const address of addresses) {
+    assert.deepEqual([...read(address), ...read(beside)], read(`${address}, ${beside}`), address);
+  }
 });
 
 Deno.test("more recipients than are stored are counted", () => {

@@ -81,6 +81,13 @@ function refuseDepth(): never {
  * @throws RangeError for what is nested too deeply.
  */
 export function stringifyJson(value: unknown): string {
+  try {
+    // Several times as fast as with a replacer, and all that most values need.
+    return JSON.stringify(value);
+  } catch (error) {
+    // A bigint, or a circle, which fails again.
+    if (!(error instanceof TypeError)) throw error;
+  }
   return JSON.stringify(
     value,
     (_key, item) => typeof item === "bigint" ? nativeJson.rawJSON(item.toString()) : item,

@@ -1,6 +1,6 @@
 /** Lists of addresses in a header, with what was once allowed in them: comments and folding in every place. */
 
-import { type Address, addressParser } from "postal-mime";
+import { type Address, addressParser, decodeWords } from "postal-mime";
 import { storableText } from "../_shared/json.ts";
 import type { Headers } from "./headers.ts";
 import { inCommonCharsets } from "./headers.ts";
@@ -19,18 +19,43 @@ const MAX_NAME = 2000;
 export function readAddresses(headers: Headers, field: string, problems: string[]): NamedAddress[] {
   const raw = headers.raw(field);
   if (raw === null) return [];
-  const entries = split(inCommonCharsets(raw, field, problems));
+  const text = inCommonCharsets(raw, field, problems);
+  const found = readSimply(text) ?? readThoroughly(text);
+  if (found.length > MAX_ADDRESSES) {
+    problems.push(`${field} has ${found.length} addresses, ${MAX_ADDRESSES} are stored`);
+  }
+  return found.slice(0, MAX_ADDRESSES);
+}
+
+/** What most addresses look like: a name in words, or encoded, without anything that needs a parser. */
+const SIMPLE_ADDRESS = (() => {
+  const word = String.raw`(?:[\w'-]+|=\?[\w-]{1,40}\?[BbQq]\?[\w+/=*!-]*\?=)`;
+  const address = String.raw`[\w+-]+(?:\.[\w+-]+)*@[A-Za-z0-9.-]+`;
+  return new RegExp(`^\\s*(?:(${word}(?: ${word})*) <(${address})>|(${address}))\\s*$`);
+})();
+
+/** Reads a list in which all addresses are simple; null: some are not. */
+function readSimply(raw: string): NamedAddress[] | null {
   const found: NamedAddress[] = [];
-  for (const { text, comment } of entries) {
+  for (const entry of raw.split(",")) {
+    const match = SIMPLE_ADDRESS.exec(entry);
+    if (match === null) return null;
+    const [, name, address, bare] = match;
+    const readable = clean(name?.includes("=?") ? decodeWords(name) : name);
+    found.push({ name: readable === address ? "" : readable, address: address ?? bare });
+  }
+  return found;
+}
+
+function readThoroughly(raw: string): NamedAddress[] {
+  const found: NamedAddress[] = [];
+  for (const { text, comment } of split(raw)) {
     for (const address of flat(addressParser(text))) {
       const name = clean(address.name || comment);
       if (name !== "" || address.address !== "") found.push({ name, address: clean(address.address) });
     }
   }
-  if (found.length > MAX_ADDRESSES) {
-    problems.push(`${field} has ${found.length} addresses, ${MAX_ADDRESSES} are stored`);
-  }
-  return found.slice(0, MAX_ADDRESSES);
+  return found;
 }
 
 function flat(list: Address[]): { name: string; address: string }[] {

@@ -19,6 +19,7 @@ const ALIASES: Record<string, string> = {
 const REPLACEMENT = /^(csiso2022kr|hz-gb-2312|iso-2022-cn(-ext)?|iso-2022-kr|replacement)$/;
 
 const decoders = new Map<string, TextDecoder>();
+const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /**
  * Decodes bytes.
@@ -41,7 +42,7 @@ export function isCommon(label: string): boolean {
 /** Decodes UTF-8; null when it is something else. */
 export function decodeUtf8(bytes: Uint8Array): string | null {
   try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    return strictUtf8.decode(bytes);
   } catch {
     return null;
   }

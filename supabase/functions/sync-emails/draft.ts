@@ -92,9 +92,9 @@ export class Draft {
         whole: part.whole,
       });
     }
-    const settled = !this.body && previewOf(this.#texts).settled;
-    this.needsStructure = !whole && !settled;
-    if (!this.needsStructure) this.#makeTexts();
+    const { preview, settled } = previewOf(this.#texts);
+    this.needsStructure = !whole && (this.body || !settled);
+    if (!this.needsStructure) this.#makeTexts(preview);
   }
 
   /** Chooses the parts that have what is wanted; at most `limit` bytes of each will be fetched. */
@@ -151,12 +151,13 @@ export class Draft {
 
   #partDone(): void {
     // The second kind of text is only for a message whose first says nothing.
-    if (!this.body && previewOf(this.#texts).preview !== null) this.#parts = [];
-    if (this.#parts.length === 0) this.#makeTexts();
+    const { preview } = previewOf(this.#texts);
+    if (!this.body && preview !== null) this.#parts = [];
+    if (this.#parts.length === 0) this.#makeTexts(preview);
   }
 
-  #makeTexts(): void {
-    this.#row.preview = previewOf(this.#texts).preview;
+  #makeTexts(preview = previewOf(this.#texts).preview): void {
+    this.#row.preview = preview;
     if (this.body) {
       const of = (type: Text["type"]) =>
         this.#texts.filter((text) => text.type === type).map(({ text }) => text);

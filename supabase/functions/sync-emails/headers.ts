@@ -46,7 +46,8 @@ export class Headers {
   /** The field with its encoded words decoded. */
   text(name: string, problems: string[] = []): string | null {
     const raw = this.raw(name);
-    return raw === null ? null : decodeWords(inCommonCharsets(raw, name, problems));
+    if (raw === null || !raw.includes("=?")) return raw;
+    return decodeWords(inCommonCharsets(raw, name, problems));
   }
 
   /** A structured field: Content-Type, Content-Disposition. */
@@ -62,13 +63,18 @@ export class Headers {
       if (name !== "" && !this.#fields.has(name)) this.#fields.set(name, value.join("").trim());
       value = [];
     };
-    for (const line of text.split(/\r?\n/)) {
-      if (/^[ \t]/.test(line)) {
-        value.push(line);
+    for (let at = 0, next: number; at < text.length; at = next) {
+      const newline = text.indexOf("\n", at);
+      next = newline === -1 ? text.length : newline + 1;
+      let stop = newline === -1 ? text.length : newline;
+      if (newline > at && text[newline - 1] === "\r") stop -= 1;
+      if (text[at] === " " || text[at] === "\t") {
+        value.push(text.slice(at, stop));
         continue;
       }
-      const colon = line.indexOf(":");
       end();
+      const line = text.slice(at, stop);
+      const colon = line.indexOf(":");
       name = colon > 0 ? line.slice(0, colon).trim().toLowerCase() : "";
       if (name !== "") value.push(line.slice(colon + 1));
     }
@@ -78,6 +84,7 @@ export class Headers {
 
 /** Writes encoded words in charsets that few parsers know as UTF-8. */
 export function inCommonCharsets(raw: string, field: string, problems: string[]): string {
+  if (!raw.includes("=?")) return raw;
   return raw.replace(ENCODED_WORD, (word, charset: string, encoding: string, content: string) => {
     if (isCommon(charset)) return word;
     const bytes = /b/i.test(encoding) ? Buffer.from(content, "base64") : quotedPrintable(content);

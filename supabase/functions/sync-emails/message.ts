@@ -55,6 +55,8 @@ const MAX_PREVIEW = 200;
 /** HTML may begin with kilobytes of styles; of more than this no preview is made. */
 const MAX_HTML_FOR_PREVIEW = 256 * 1024;
 const MAX_TEXT_FOR_PREVIEW = 64 * 1024;
+/** Of most texts so much is enough. */
+const TEXT_FOR_MOST_PREVIEWS = 1024;
 /** Longer header values are cut, and said to be: no honest one comes near. */
 const MAX_HEADER = 2000;
 
@@ -137,8 +139,17 @@ export function sayProblems(row: EmailRow, problems: string[]): void {
   if (problems.length > 0) row.parse_error = cut(storableText(problems.join("; ")), 500);
 }
 
+/** The text's beginning in one line; of what is mostly fillers and white space more is looked at. */
 function inOneLine(text: string): string {
-  const plain = storableText(text.slice(0, MAX_TEXT_FOR_PREVIEW)).replace(FILLERS, "").replace(/\s+/g, " ");
+  for (let length = TEXT_FOR_MOST_PREVIEWS;; length *= 8) {
+    const line = readableLine(text.slice(0, Math.min(length, MAX_TEXT_FOR_PREVIEW)));
+    // Twice as much, so that where it is cut is not seen.
+    if (length >= text.length || length >= MAX_TEXT_FOR_PREVIEW || line.length >= 2 * MAX_PREVIEW) return line;
+  }
+}
+
+function readableLine(text: string): string {
+  const plain = storableText(text).replace(FILLERS, "").replace(/\s+/g, " ");
   const kept = plain.replace(JOINERS, (run, at: number) => {
     const beside = (plain[at - 1] ?? " ") === " " || (plain[at + run.length] ?? " ") === " ";
     return beside ? "" : run;

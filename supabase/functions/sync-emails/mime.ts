@@ -135,7 +135,7 @@ function split(
   boundary: string,
   whole: boolean,
 ): { content: Uint8Array; whole: boolean }[] {
-  const buffer = Buffer.from(content.buffer, content.byteOffset, content.byteLength);
+  const buffer = asBuffer(content);
   const marker = Buffer.from(`--${boundary}`);
   const parts: { content: Uint8Array; whole: boolean }[] = [];
   let begin = -1;
@@ -162,9 +162,14 @@ function withoutNewline(buffer: Buffer, at: number): number {
   return buffer[at - 2] === 13 ? at - 2 : at - 1;
 }
 
+/** The same bytes, not a copy. */
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
 function decodeTransfer(content: Uint8Array, encoding: string): Uint8Array {
   const name = encoding.trim().toLowerCase();
-  if (name === "base64") return Buffer.from(Buffer.from(content).toString("latin1"), "base64");
+  if (name === "base64") return Buffer.from(asBuffer(content).toString("latin1"), "base64");
   if (name === "quoted-printable") return quotedPrintable(content);
   return content;
 }
