@@ -77,6 +77,7 @@ create table if not exists public.synced_emails (
   parse_error text,
   deleted_at timestamptz,
   job_id uuid,
+  stored_at timestamptz not null default now(),
   synced_at timestamptz not null default now(),
   constraint synced_emails_account_fkey foreign key (account_id) references public.email_accounts (id) on delete cascade,
   -- Also the index of the foreign key, and of "which UIDs of this folder are here".
@@ -101,6 +102,7 @@ comment on column public.synced_emails.preview is 'The text''s beginning, in one
 comment on column public.synced_emails.body_text is 'Only when the job''s payload asked for it: {"body": true}.';
 comment on column public.synced_emails.parse_error is 'What could not be read of the message; the rest is stored.';
 comment on column public.synced_emails.deleted_at is 'When a sync found that the message, or its folder, is gone. A message that turns up in another folder is moved there.';
+comment on column public.synced_emails.stored_at is 'When the message was first stored.';
 comment on column public.synced_emails.job_id is 'The sync job that stored the message; it may have been purged since.';
 
 create table if not exists public.email_folders (
@@ -133,9 +135,12 @@ begin
   if to_regclass('public.synced_emails_newest') is null then
     create index synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last) where deleted_at is null;
   end if;
-  -- For messages that have moved: only the rows that are gone.
+  -- For messages that have moved. Of an id its hash: who writes it may make it longer than an index takes.
+  if to_regclass('public.synced_emails_message') is null then
+    create index synced_emails_message on public.synced_emails (account_id, hashtextextended(message_id, 0)) where message_id is not null;
+  end if;
   if to_regclass('public.synced_emails_gone') is null then
-    create index synced_emails_gone on public.synced_emails (account_id, message_id) where deleted_at is not null;
+    create index synced_emails_gone on public.synced_emails (account_id, deleted_at) where deleted_at is not null;
   end if;
 end
 $$;
@@ -447,7 +452,7 @@ declare
   missing jsonb;
   listed bigint;
   gone bigint := 0;
-  superseded bigint;
+  superseded bigint := 0;
 begin
   if jsonb_typeof(present) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'present', message = 'present must be an array of [first, last]';
@@ -463,11 +468,6 @@ begin
       message = format('present_count must be how many messages present lists (%s); it is %s', listed,
         coalesce(present_count::text, 'null'));
   end if;
-
-  update public.synced_emails e
-  set deleted_at = now()
-  where e.account_id = account_id and e.folder = folder and e.uidvalidity <> uidvalidity and e.deleted_at is null;
-  get diagnostics superseded = row_count;
 
   -- Neighbours in the folder keep the difference between their place there and their place among the missing.
   with in_folder as (
@@ -486,16 +486,28 @@ begin
   )
   select coalesce(jsonb_agg(jsonb_build_array(i.first, i.last, i.messages) order by i.first), '[]') into missing from islands i;
 
-  if mark_deleted then
+  if mark_deleted or exists (
+    select from public.synced_emails e
+    where e.account_id = account_id and e.folder = folder and e.uidvalidity <> uidvalidity and e.deleted_at is null
+  ) then
+    perform chunk_private.mark_emails_alone(account_id);
     update public.synced_emails e
     set deleted_at = now()
-    where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.deleted_at is null
-      and not exists (
-        select from jsonb_array_elements(present) r(range)
-        cross join lateral generate_series((r.range ->> 0)::bigint, (r.range ->> 1)::bigint) u(uid)
-        where u.uid = e.uid
-      );
-    get diagnostics gone = row_count;
+    where e.account_id = account_id and e.folder = folder and e.uidvalidity <> uidvalidity and e.deleted_at is null;
+    get diagnostics superseded = row_count;
+    superseded := superseded - chunk_private.reunite_gone_emails(account_id, folder);
+    if mark_deleted then
+      update public.synced_emails e
+      set deleted_at = now()
+      where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.deleted_at is null
+        and not exists (
+          select from jsonb_array_elements(present) r(range)
+          cross join lateral generate_series((r.range ->> 0)::bigint, (r.range ->> 1)::bigint) u(uid)
+          where u.uid = e.uid
+        );
+      get diagnostics gone = row_count;
+      gone := gone - chunk_private.reunite_gone_emails(account_id, folder);
+    end if;
   end if;
   perform chunk_private.note_email_folder(account_id, folder, uidvalidity, highestmodseq, listed::int);
   return jsonb_build_object(
@@ -517,48 +529,57 @@ as $$
 #variable_conflict use_variable
 declare
   changed int;
+  new_ids bigint[];
 begin
-  insert into public.synced_emails as e (
-    account_id, folder, uidvalidity, uid, message_id, in_reply_to, subject, from_addresses, to_addresses, cc_addresses,
-    bcc_addresses, reply_to_addresses, sent_at, received_at, size, flags, email_id, thread_id, labels, preview, body_text,
-    body_html, parse_error, job_id
-  )
-  select distinct on (m.uid)
-    account_id, folder, uidvalidity, m.uid, m.message_id, m.in_reply_to, m.subject, coalesce(m.from_addresses, '[]'),
-    coalesce(m.to_addresses, '[]'), coalesce(m.cc_addresses, '[]'), coalesce(m.bcc_addresses, '[]'),
-    coalesce(m.reply_to_addresses, '[]'), m.sent_at, m.received_at, m.size, coalesce(m.flags, '{}'), m.email_id, m.thread_id, m.labels,
-    m.preview, m.body_text, m.body_html, m.parse_error, job_id
-  from jsonb_to_recordset(emails) as m(
-    uid bigint, message_id text, in_reply_to text, subject text, from_addresses jsonb, to_addresses jsonb, cc_addresses jsonb,
-    bcc_addresses jsonb, reply_to_addresses jsonb, sent_at timestamptz, received_at timestamptz, size bigint, flags text[],
-    email_id text, thread_id text, labels text[], preview text, body_text text, body_html text, parse_error text
-  )
-  order by m.uid -- in one order, so that two workers with the same range wait and do not deadlock
-  on conflict on constraint synced_emails_one_per_uid do update
-  set message_id = excluded.message_id, in_reply_to = excluded.in_reply_to, subject = excluded.subject,
-      from_addresses = excluded.from_addresses, to_addresses = excluded.to_addresses, cc_addresses = excluded.cc_addresses,
-      bcc_addresses = excluded.bcc_addresses, reply_to_addresses = excluded.reply_to_addresses, sent_at = excluded.sent_at,
-      received_at = excluded.received_at, size = excluded.size, flags = excluded.flags,
-      email_id = excluded.email_id, thread_id = excluded.thread_id, labels = excluded.labels, preview = excluded.preview,
-      body_text = coalesce(excluded.body_text, e.body_text), body_html = coalesce(excluded.body_html, e.body_html),
-      parse_error = excluded.parse_error, deleted_at = null, job_id = excluded.job_id, synced_at = now()
-  -- A chunk that runs again writes nothing.
-  where (
-      e.message_id, e.in_reply_to, e.subject, e.from_addresses, e.to_addresses, e.cc_addresses, e.bcc_addresses,
-      e.reply_to_addresses, e.sent_at, e.received_at, e.size, e.flags, e.email_id, e.thread_id, e.labels, e.preview, e.body_text, e.body_html, e.parse_error,
-      e.deleted_at
-    ) is distinct from (
-      excluded.message_id, excluded.in_reply_to, excluded.subject, excluded.from_addresses, excluded.to_addresses,
-      excluded.cc_addresses, excluded.bcc_addresses, excluded.reply_to_addresses, excluded.sent_at, excluded.received_at,
-      excluded.size, excluded.flags, excluded.email_id, excluded.thread_id, excluded.labels, excluded.preview, coalesce(excluded.body_text, e.body_text),
-      coalesce(excluded.body_html, e.body_html), excluded.parse_error, null::timestamptz
+  -- Whoever marks messages as gone meanwhile would not see these, nor these what is marked.
+  perform pg_advisory_xact_lock_shared(uuid_hash_extended(account_id, 6));
+  with stored as (
+    insert into public.synced_emails as e (
+      account_id, folder, uidvalidity, uid, message_id, in_reply_to, subject, from_addresses, to_addresses, cc_addresses,
+      bcc_addresses, reply_to_addresses, sent_at, received_at, size, flags, email_id, thread_id, labels, preview, body_text,
+      body_html, parse_error, job_id
     )
-    -- What a server refuses to show today is no reason to forget what it showed before.
-    and not (
-      e.parse_error is null and excluded.parse_error is not null and excluded.message_id is null and excluded.subject is null
-      and excluded.sent_at is null and excluded.from_addresses = '[]' and excluded.preview is null
-    );
-  get diagnostics changed = row_count;
+    select distinct on (m.uid)
+      account_id, folder, uidvalidity, m.uid, m.message_id, m.in_reply_to, m.subject, coalesce(m.from_addresses, '[]'),
+      coalesce(m.to_addresses, '[]'), coalesce(m.cc_addresses, '[]'), coalesce(m.bcc_addresses, '[]'),
+      coalesce(m.reply_to_addresses, '[]'), m.sent_at, m.received_at, m.size, coalesce(m.flags, '{}'), m.email_id, m.thread_id, m.labels,
+      m.preview, m.body_text, m.body_html, m.parse_error, job_id
+    from jsonb_to_recordset(emails) as m(
+      uid bigint, message_id text, in_reply_to text, subject text, from_addresses jsonb, to_addresses jsonb, cc_addresses jsonb,
+      bcc_addresses jsonb, reply_to_addresses jsonb, sent_at timestamptz, received_at timestamptz, size bigint, flags text[],
+      email_id text, thread_id text, labels text[], preview text, body_text text, body_html text, parse_error text
+    )
+    order by m.uid -- in one order, so that two workers with the same range wait and do not deadlock
+    on conflict on constraint synced_emails_one_per_uid do update
+    set message_id = excluded.message_id, in_reply_to = excluded.in_reply_to, subject = excluded.subject,
+        from_addresses = excluded.from_addresses, to_addresses = excluded.to_addresses, cc_addresses = excluded.cc_addresses,
+        bcc_addresses = excluded.bcc_addresses, reply_to_addresses = excluded.reply_to_addresses, sent_at = excluded.sent_at,
+        received_at = excluded.received_at, size = excluded.size, flags = excluded.flags,
+        email_id = excluded.email_id, thread_id = excluded.thread_id, labels = excluded.labels, preview = excluded.preview,
+        body_text = coalesce(excluded.body_text, e.body_text), body_html = coalesce(excluded.body_html, e.body_html),
+        parse_error = excluded.parse_error, deleted_at = null, job_id = excluded.job_id, synced_at = now()
+    -- A chunk that runs again writes nothing.
+    where (
+        e.message_id, e.in_reply_to, e.subject, e.from_addresses, e.to_addresses, e.cc_addresses, e.bcc_addresses,
+        e.reply_to_addresses, e.sent_at, e.received_at, e.size, e.flags, e.email_id, e.thread_id, e.labels, e.preview, e.body_text, e.body_html, e.parse_error,
+        e.deleted_at
+      ) is distinct from (
+        excluded.message_id, excluded.in_reply_to, excluded.subject, excluded.from_addresses, excluded.to_addresses,
+        excluded.cc_addresses, excluded.bcc_addresses, excluded.reply_to_addresses, excluded.sent_at, excluded.received_at,
+        excluded.size, excluded.flags, excluded.email_id, excluded.thread_id, excluded.labels, excluded.preview, coalesce(excluded.body_text, e.body_text),
+        coalesce(excluded.body_html, e.body_html), excluded.parse_error, null::timestamptz
+      )
+      -- What a server refuses to show today is no reason to forget what it showed before.
+      and not (
+        e.parse_error is null and excluded.parse_error is not null and excluded.message_id is null and excluded.subject is null
+        and excluded.sent_at is null and excluded.from_addresses = '[]' and excluded.preview is null
+      )
+    returning e.id, e.xmax::text = '0' as is_new
+  )
+  select count(*), array_agg(s.id) filter (where s.is_new) into changed, new_ids from stored s;
+  if new_ids is not null and chunk_private.has_gone_emails(account_id) then
+    perform chunk_private.reunite_new_emails(account_id, new_ids);
+  end if;
   return changed;
 end
 $$;
@@ -588,7 +609,7 @@ comment on function public.save_email_flags is 'Notes the present flags of messa
 
 -- 88_email_folders.sql
 
--- The folders of an account: which there are, how far they are synced, and messages that moved between them.
+-- The folders of an account: which there are, and how far they are synced.
 
 create or replace function chunk_private.note_email_folder(
   of_account uuid, of_folder text, generation bigint, mark text, count_now int
@@ -607,20 +628,6 @@ as $$
 $$;
 comment on function chunk_private.note_email_folder is 'Notes how far a folder is synced.';
 
-create or replace function chunk_private.has_gone_emails(of_account uuid)
-returns boolean
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  -- Messages move within days; looking for them for ever would cost each new message a look.
-  select exists (
-    select from public.synced_emails e
-    where e.account_id = of_account and e.deleted_at > now() - interval '7 days' and e.message_id is not null
-  );
-$$;
-comment on function chunk_private.has_gone_emails is 'Whether messages of the account went lately, and may turn up in another folder.';
-
 create or replace function public.save_email_folders(account_id uuid, folders jsonb)
 returns jsonb
 language plpgsql
@@ -638,6 +645,7 @@ begin
     raise exception using errcode = 'SC003', detail = 'folders',
       message = 'folders must be an array of {folder, special_use} with at least one folder';
   end if;
+  perform chunk_private.mark_emails_alone(account_id);
   insert into public.email_folders as f (account_id, folder, special_use)
   select distinct on (n.folder) a.id, n.folder, n.special_use
   from jsonb_to_recordset(folders) as n(folder text, special_use text)
@@ -656,6 +664,11 @@ begin
   set deleted_at = now()
   where e.account_id = account_id and e.deleted_at is null and e.folder <> all (names);
   get diagnostics messages = row_count;
+  messages := messages - (
+    select coalesce(sum(chunk_private.reunite_gone_emails(account_id, f.folder)), 0)
+    from public.email_folders f
+    where f.account_id = account_id and f.gone_at = now()
+  );
   return jsonb_build_object('gone', gone, 'deleted', messages);
 end
 $$;
@@ -691,12 +704,18 @@ declare
   deleted int;
   flags_changed int;
 begin
+  if vanished <> '[]' then
+    perform chunk_private.mark_emails_alone(account_id);
+  end if;
   update public.synced_emails e
   set deleted_at = now()
   from jsonb_array_elements(vanished) r(range)
   where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.deleted_at is null
     and e.uid between (r.range ->> 0)::bigint and (r.range ->> 1)::bigint;
   get diagnostics deleted = row_count;
+  if deleted > 0 then
+    deleted := deleted - chunk_private.reunite_gone_emails(account_id, folder);
+  end if;
   flags_changed := public.save_email_flags(account_id, folder, uidvalidity, changed);
 
   with absent as (
@@ -747,6 +766,114 @@ $$;
 comment on function public.renumber_email_folder is
   'Notes that the server has renumbered a folder; true for the first who does, who then plans it again.';
 
+-- 88_moved_emails.sql
+
+-- Messages that move between folders keep their rows, whichever folder is looked at first.
+--
+-- A message has moved when it is gone in one folder and new in another. Who stores new ones looks for rows that are gone, and who
+-- marks rows gone for new ones; each under the account's lock (22_locks.sql), so that one of them sees the other's.
+
+create or replace function chunk_private.mark_emails_alone(account_id uuid)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 6)); $$;
+comment on function chunk_private.mark_emails_alone is
+  'Waits until nobody stores messages of the account, and keeps others from it, until the transaction''s end.';
+
+create or replace function chunk_private.has_gone_emails(of_account uuid)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  -- Messages move within days; looking for them for ever would cost each new message a look.
+  select exists (
+    select from public.synced_emails e
+    where e.account_id = of_account and e.deleted_at > now() - interval '7 days' and e.message_id is not null
+  );
+$$;
+comment on function chunk_private.has_gone_emails is 'Whether messages of the account went lately, and may turn up in another folder.';
+
+create or replace function chunk_private.reunite_emails(gone_ids bigint[], new_ids bigint[])
+returns int
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  pairs bigint[][];
+  reunited int;
+begin
+  -- One row for one message: copies of a mail have the same id, size and date, and the first goes with the first.
+  with matches as (
+    select g.id as gone_id, n.id as new_id,
+      dense_rank() over (partition by g.message_id, g.size order by g.id) as nth_gone,
+      dense_rank() over (partition by g.message_id, g.size order by n.id) as nth_new
+    from public.synced_emails g
+    join public.synced_emails n on n.message_id = g.message_id and n.size = g.size
+      and (n.received_at = g.received_at or n.email_id = g.email_id)
+    where g.id = any (gone_ids) and n.id = any (new_ids)
+  ), locked as (
+    select g.id, m.new_id
+    from public.synced_emails g
+    join matches m on m.gone_id = g.id and m.nth_gone = m.nth_new
+    where g.deleted_at is not null -- or another who stores has taken it
+    order by g.id
+    for no key update of g
+  )
+  select array_agg(array[l.id, l.new_id]) into pairs from locked l;
+
+  with removed as (
+    delete from public.synced_emails n
+    using generate_subscripts(pairs, 1) i
+    where n.id = pairs[i][2] and n.deleted_at is null
+    returning n.*, pairs[i][1] as gone_id
+  )
+  update public.synced_emails g
+  set folder = n.folder, uidvalidity = n.uidvalidity, uid = n.uid, message_id = n.message_id, in_reply_to = n.in_reply_to,
+      subject = n.subject, from_addresses = n.from_addresses, to_addresses = n.to_addresses, cc_addresses = n.cc_addresses,
+      bcc_addresses = n.bcc_addresses, reply_to_addresses = n.reply_to_addresses, sent_at = n.sent_at, received_at = n.received_at,
+      flags = n.flags, email_id = n.email_id, thread_id = n.thread_id, labels = n.labels, preview = n.preview,
+      body_text = coalesce(n.body_text, g.body_text), body_html = coalesce(n.body_html, g.body_html), parse_error = n.parse_error,
+      deleted_at = null, job_id = n.job_id, synced_at = now()
+  from removed n
+  where g.id = n.gone_id;
+  get diagnostics reunited = row_count;
+  return reunited;
+end
+$$;
+comment on function chunk_private.reunite_emails is
+  'Of these rows, which are gone, and those, which are new, moves each of the first to the place of the one that is the same message, which goes. Returns how many.';
+
+create or replace function chunk_private.reunite_new_emails(of_account uuid, new_ids bigint[])
+returns int
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  select chunk_private.reunite_emails(array_agg(g.id), new_ids)
+  from public.synced_emails n
+  join public.synced_emails g on g.account_id = of_account and hashtextextended(g.message_id, 0) = hashtextextended(n.message_id, 0)
+  where n.id = any (new_ids) and g.deleted_at is not null;
+$$;
+comment on function chunk_private.reunite_new_emails is 'Looks for rows that are gone for messages that were just stored.';
+
+create or replace function chunk_private.reunite_gone_emails(of_account uuid, of_folder text)
+returns int
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  -- What was in another folder when this one was looked at last is a copy.
+  select chunk_private.reunite_emails(array_agg(g.id), array_agg(n.id))
+  from public.synced_emails g
+  join public.synced_emails n on n.account_id = of_account and hashtextextended(n.message_id, 0) = hashtextextended(g.message_id, 0)
+  where g.account_id = of_account and g.folder = of_folder and g.deleted_at = now() and n.deleted_at is null and n.stored_at > (
+    select f.synced_at from public.email_folders f where f.account_id = of_account and f.folder = of_folder
+  );
+$$;
+comment on function chunk_private.reunite_gone_emails is
+  'Looks for messages that were stored in other folders for the rows of this folder that this transaction has marked as gone.';
+
 create or replace function public.adopt_moved_emails(
   account_id uuid, folder text, uidvalidity bigint, emails jsonb, with_body boolean default false
 )
@@ -759,15 +886,17 @@ as $$
 declare
   adopted jsonb;
 begin
+  perform pg_advisory_xact_lock_shared(uuid_hash_extended(account_id, 6));
   -- One row for one message: copies of a mail have the same id, size and date.
   with pairs as (
     select m.uid, m.flags, e.id,
-      row_number() over (partition by m.uid order by e.deleted_at desc, e.id) as nth_row,
-      row_number() over (partition by e.id order by m.uid) as nth_message
+      dense_rank() over (partition by m.message_id, m.size order by e.id) as nth_row,
+      dense_rank() over (partition by m.message_id, m.size order by m.uid) as nth_message
     from jsonb_to_recordset(emails) as m(
       uid bigint, message_id text, size bigint, received_at timestamptz, email_id text, flags text[]
     )
-    join public.synced_emails e on e.account_id = account_id and e.message_id = m.message_id and e.size = m.size
+    join public.synced_emails e on e.account_id = account_id and hashtextextended(e.message_id, 0) = hashtextextended(m.message_id, 0)
+      and e.message_id = m.message_id and e.size = m.size
       and (e.received_at = m.received_at or e.email_id = m.email_id)
     where e.deleted_at is not null and (not with_body or e.body_text is not null)
       and not exists (
@@ -779,7 +908,7 @@ begin
     set folder = adopt_moved_emails.folder, uidvalidity = adopt_moved_emails.uidvalidity, uid = p.uid,
         flags = coalesce(p.flags, '{}'), deleted_at = null, synced_at = now()
     from pairs p
-    where e.id = p.id and p.nth_row = 1 and p.nth_message = 1
+    where e.id = p.id and p.nth_row = p.nth_message and e.deleted_at is not null
     returning e.uid
   )
   select coalesce(jsonb_agg(m.uid order by m.uid), '[]') into adopted from moved m;
@@ -928,6 +1057,7 @@ revoke execute on function
   chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.check_email_port, chunk_private.forget_email_password,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
   public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails,
+  chunk_private.mark_emails_alone, chunk_private.reunite_emails, chunk_private.reunite_new_emails, chunk_private.reunite_gone_emails,
   public.begin_email_token, public.save_email_token, public.refuse_email_token, chunk_private.begin_email_token,
   chunk_private.save_email_token, chunk_private.refuse_email_token, chunk_private.email_secret,
   chunk_private.check_email_account, chunk_private.email_oauth_secret
@@ -940,6 +1070,7 @@ grant execute on function
   chunk_private.get_email_account_secret, chunk_private.check_email_port,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
   public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails,
+  chunk_private.mark_emails_alone, chunk_private.reunite_emails, chunk_private.reunite_new_emails, chunk_private.reunite_gone_emails,
   public.begin_email_token, public.save_email_token, public.refuse_email_token, chunk_private.begin_email_token,
   chunk_private.save_email_token, chunk_private.refuse_email_token
 to service_role;

@@ -70,6 +70,7 @@ create table if not exists public.synced_emails (
   parse_error text,
   deleted_at timestamptz,
   job_id uuid,
+  stored_at timestamptz not null default now(),
   synced_at timestamptz not null default now(),
   constraint synced_emails_account_fkey foreign key (account_id) references public.email_accounts (id) on delete cascade,
   -- Also the index of the foreign key, and of "which UIDs of this folder are here".
@@ -94,6 +95,7 @@ comment on column public.synced_emails.preview is 'The text''s beginning, in one
 comment on column public.synced_emails.body_text is 'Only when the job''s payload asked for it: {"body": true}.';
 comment on column public.synced_emails.parse_error is 'What could not be read of the message; the rest is stored.';
 comment on column public.synced_emails.deleted_at is 'When a sync found that the message, or its folder, is gone. A message that turns up in another folder is moved there.';
+comment on column public.synced_emails.stored_at is 'When the message was first stored.';
 comment on column public.synced_emails.job_id is 'The sync job that stored the message; it may have been purged since.';
 
 create table if not exists public.email_folders (
@@ -126,9 +128,12 @@ begin
   if to_regclass('public.synced_emails_newest') is null then
     create index synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last) where deleted_at is null;
   end if;
-  -- For messages that have moved: only the rows that are gone.
+  -- For messages that have moved. Of an id its hash: who writes it may make it longer than an index takes.
+  if to_regclass('public.synced_emails_message') is null then
+    create index synced_emails_message on public.synced_emails (account_id, hashtextextended(message_id, 0)) where message_id is not null;
+  end if;
   if to_regclass('public.synced_emails_gone') is null then
-    create index synced_emails_gone on public.synced_emails (account_id, message_id) where deleted_at is not null;
+    create index synced_emails_gone on public.synced_emails (account_id, deleted_at) where deleted_at is not null;
   end if;
 end
 $$;

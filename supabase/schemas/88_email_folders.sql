@@ -1,4 +1,4 @@
--- The folders of an account: which there are, how far they are synced, and messages that moved between them.
+-- The folders of an account: which there are, and how far they are synced.
 
 create or replace function chunk_private.note_email_folder(
   of_account uuid, of_folder text, generation bigint, mark text, count_now int
@@ -17,20 +17,6 @@ as $$
 $$;
 comment on function chunk_private.note_email_folder is 'Notes how far a folder is synced.';
 
-create or replace function chunk_private.has_gone_emails(of_account uuid)
-returns boolean
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  -- Messages move within days; looking for them for ever would cost each new message a look.
-  select exists (
-    select from public.synced_emails e
-    where e.account_id = of_account and e.deleted_at > now() - interval '7 days' and e.message_id is not null
-  );
-$$;
-comment on function chunk_private.has_gone_emails is 'Whether messages of the account went lately, and may turn up in another folder.';
-
 create or replace function public.save_email_folders(account_id uuid, folders jsonb)
 returns jsonb
 language plpgsql
@@ -48,6 +34,7 @@ begin
     raise exception using errcode = 'SC003', detail = 'folders',
       message = 'folders must be an array of {folder, special_use} with at least one folder';
   end if;
+  perform chunk_private.mark_emails_alone(account_id);
   insert into public.email_folders as f (account_id, folder, special_use)
   select distinct on (n.folder) a.id, n.folder, n.special_use
   from jsonb_to_recordset(folders) as n(folder text, special_use text)
@@ -66,6 +53,11 @@ begin
   set deleted_at = now()
   where e.account_id = account_id and e.deleted_at is null and e.folder <> all (names);
   get diagnostics messages = row_count;
+  messages := messages - (
+    select coalesce(sum(chunk_private.reunite_gone_emails(account_id, f.folder)), 0)
+    from public.email_folders f
+    where f.account_id = account_id and f.gone_at = now()
+  );
   return jsonb_build_object('gone', gone, 'deleted', messages);
 end
 $$;
@@ -101,12 +93,18 @@ declare
   deleted int;
   flags_changed int;
 begin
+  if vanished <> '[]' then
+    perform chunk_private.mark_emails_alone(account_id);
+  end if;
   update public.synced_emails e
   set deleted_at = now()
   from jsonb_array_elements(vanished) r(range)
   where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.deleted_at is null
     and e.uid between (r.range ->> 0)::bigint and (r.range ->> 1)::bigint;
   get diagnostics deleted = row_count;
+  if deleted > 0 then
+    deleted := deleted - chunk_private.reunite_gone_emails(account_id, folder);
+  end if;
   flags_changed := public.save_email_flags(account_id, folder, uidvalidity, changed);
 
   with absent as (
@@ -156,45 +154,3 @@ end
 $$;
 comment on function public.renumber_email_folder is
   'Notes that the server has renumbered a folder; true for the first who does, who then plans it again.';
-
-create or replace function public.adopt_moved_emails(
-  account_id uuid, folder text, uidvalidity bigint, emails jsonb, with_body boolean default false
-)
-returns jsonb
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set default_transaction_isolation = 'read committed'
-as $$
-#variable_conflict use_variable
-declare
-  adopted jsonb;
-begin
-  -- One row for one message: copies of a mail have the same id, size and date.
-  with pairs as (
-    select m.uid, m.flags, e.id,
-      row_number() over (partition by m.uid order by e.deleted_at desc, e.id) as nth_row,
-      row_number() over (partition by e.id order by m.uid) as nth_message
-    from jsonb_to_recordset(emails) as m(
-      uid bigint, message_id text, size bigint, received_at timestamptz, email_id text, flags text[]
-    )
-    join public.synced_emails e on e.account_id = account_id and e.message_id = m.message_id and e.size = m.size
-      and (e.received_at = m.received_at or e.email_id = m.email_id)
-    where e.deleted_at is not null and (not with_body or e.body_text is not null)
-      and not exists (
-        select from public.synced_emails o
-        where o.account_id = account_id and o.folder = folder and o.uidvalidity = uidvalidity and o.uid = m.uid
-      )
-  ), moved as (
-    update public.synced_emails e
-    set folder = adopt_moved_emails.folder, uidvalidity = adopt_moved_emails.uidvalidity, uid = p.uid,
-        flags = coalesce(p.flags, '{}'), deleted_at = null, synced_at = now()
-    from pairs p
-    where e.id = p.id and p.nth_row = 1 and p.nth_message = 1
-    returning e.uid
-  )
-  select coalesce(jsonb_agg(m.uid order by m.uid), '[]') into adopted from moved m;
-  return adopted;
-end
-$$;
-comment on function public.adopt_moved_emails is
-  'Moves the rows of messages that are gone where they were to where they are now: emails are {uid, message_id, size, received_at, email_id, flags}. Returns the UIDs that need not be fetched.';

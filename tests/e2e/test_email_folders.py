@@ -95,23 +95,44 @@ def test_a_message_that_moved_is_not_fetched_again(
         with server.session() as imap:
             imap.select("INBOX")
             imap.uid("MOVE", "2:3", "Archive")
-        # One by one: a folder that is looked at before the other has missed them knows of no move.
-        job = client.trigger_sync("email", payload={"account": account, "folders": "all"}, max_concurrency=1)
-        assert job.wait(timeout=60).status == "completed"
-        assert [
-            chunk.result["moved"]
-            for chunk in job.chunks()
-            if "moved" in chunk.result and "from" in chunk.result
-        ] == [2]
+        sync(client, account, folder="INBOX")
+        job = sync(client, account, folder="Archive")
+        assert [chunk.result["moved"] for chunk in job.chunks() if "from" in chunk.result] == [2]
         rows = stored(stack, account)
     assert {row["subject"]: row["id"] for row in rows} == ids
-    assert sorted(alive(rows)) == [
-        ("Archive", "Grüße 1"),
-        ("Archive", "Grüße 2"),
-        ("Archive", "Grüße 9"),
-        ("INBOX", "Grüße 0"),
-        ("INBOX", "Grüße 3"),
-    ]
+    assert sorted(alive(rows)) == MOVED
+
+
+MOVED = [
+    ("Archive", "Grüße 1"),
+    ("Archive", "Grüße 2"),
+    ("Archive", "Grüße 9"),
+    ("INBOX", "Grüße 0"),
+    ("INBOX", "Grüße 3"),
+]
+
+
+@pytest.mark.parametrize(
+    "syncs", [[{"folder": "Archive"}, {"folder": "INBOX"}], [{"folders": "all"}]], ids=["after", "beside"]
+)
+def test_a_message_that_moved_keeps_its_row_whichever_folder_is_looked_at_first(
+    stack: LocalStack, client: ChunksClient, server: MailServer, account: str, syncs: list[dict[str, Any]]
+) -> None:
+    server.deliver(letter(n) for n in range(4))
+    server.deliver([letter(9)], folder="Archive")
+    with saved(client, account, server):
+        sync(client, account, folders="all")
+        ids = {row["subject"]: row["id"] for row in stored(stack, account)}
+        with server.session() as imap:
+            imap.select("INBOX")
+            imap.uid("MOVE", "2:3", "Archive")
+        for payload in syncs:
+            sync(client, account, **payload)
+        rows = stored(stack, account)
+        assert {row["subject"]: row["id"] for row in rows} == ids
+        assert sorted(alive(rows)) == MOVED
+        again = sync(client, account, folders="all")
+        assert [again.progress().items_total, stored(stack, account)] == [0, rows]
 
 
 def test_a_folder_that_is_numbered_anew_keeps_its_rows_and_fetches_only_the_rest(

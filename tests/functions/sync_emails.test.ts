@@ -12,7 +12,7 @@ function task(payload: unknown, job_payload: unknown = {}): any {
 }
 
 Deno.test("a payload without a range plans, one with a range fetches", () => {
-  const common = { account: "work", folder: "INBOX", body: false, batchSize: 100, handOvers: 0 };
+  const common = { account: "work", folder: "INBOX", body: false, batchSize: 100 };
   assert.deepEqual(task({ account: "work" }), { task: "plan", full: false, ...common });
   assert.deepEqual(task({}, { account: "work", full: true, batch_size: 7 }), {
     task: "plan",

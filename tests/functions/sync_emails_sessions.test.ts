@@ -1,7 +1,8 @@
-/** Logins: how many there are, what a refusal means, and waiting where the server asks for it. */
+/** Logins: how many there are, what a refusal means, and being put off. */
 
 import assert from "node:assert/strict";
-import { PermanentFailure, RetryLater } from "../../supabase/functions/_shared/serve.ts";
+import { PermanentFailure, Throttled } from "../../supabase/functions/_shared/serve.ts";
+import { Pauses } from "../../supabase/functions/sync-emails/throttle.ts";
 import { ImapServer, letter } from "./imap_server.ts";
 import { MailSync, test, upTo } from "./mail_syncing.ts";
 import { until } from "./project.ts";
@@ -52,39 +53,79 @@ const FOR_NOW = [
   "BAD User is authenticated but not connected.",
 ];
 
-test("a login that is refused for now is waited for, and then handed to another chunk", async () => {
+/** What a chunk throws whose server asks to come back: its message, and for how many seconds. */
+async function throttled(sync: MailSync, payload = {}): Promise<Throttled> {
+  let thrown: unknown;
+  await assert.rejects(sync.run(payload), (error) => {
+    thrown = error;
+    return error instanceof Throttled;
+  });
+  return thrown as Throttled;
+}
+
+test("a login that is refused for now is put off, and not waited for here", async () => {
   for (const answer of FOR_NOW) {
     await using server = refusing(answer);
-    await using sync = new MailSync(server, { callerMs: 50 });
-    const { result, next_chunks } = await sync.run({ folder: "INBOX" });
-    assert.match((result as { waited_for: string }).waited_for, /refused the login for now: /, answer);
-    assert.deepEqual(next_chunks, [{ folder: "INBOX", hand_overs: 1 }]);
+    await using sync = new MailSync(server);
+    const { seconds, message } = await throttled(sync);
+    assert.match(message, /refused the login for now: /, answer);
+    assert.deepEqual([seconds, server.logins], [2, 1]);
   }
 });
 
-test("a login that is accepted after a while costs nothing but the while", async () => {
-  await using server = refusing("NO [LIMIT] LOGIN Rate limit hit", 1);
-  await using sync = new MailSync(server);
-  const answer = await sync.run({ uidvalidity: 7, from: 1, to: 1, count: 1 });
-  assert.deepEqual([answer.items_processed, server.logins], [1, 2]);
+test("a server that does not say how long is left alone for longer each time, until it works", async () => {
+  let now = 0;
+  const pauses = new Pauses(() => now);
+  assert.equal(pauses.secondsFor("work", null), 2);
+  now = 1.5;
+  // Whoever was at work beside it waits for the same end.
+  assert.equal(pauses.secondsFor("work", null), 0.5);
+  assert.equal(pauses.secondsFor("other", null), 2);
+  assert.equal(pauses.secondsFor("work", 40), 40);
+  const waits = [60, 600, 1600, 2600].map((at) => {
+    now = at;
+    return pauses.secondsFor("work", null);
+  });
+  assert.deepEqual(waits, [80, 160, 300, 300]);
+  pauses.end("work");
+  assert.equal(pauses.secondsFor("work", null), 2);
 });
 
-test("what has been put off for hours counts as a failure", async () => {
-  await using server = refusing("NO [LIMIT] LOGIN Rate limit hit");
-  await using sync = new MailSync(server, { callerMs: 50 });
-  await assert.rejects(sync.run({ hand_overs: 100 }), RetryLater);
-});
-
-test("a server that throttles in the middle is waited for as well", async () => {
-  let refusals = 0;
-  await using server = new ImapServer([letter(1)], async ({ name, tag }, session) => {
-    if (name !== "UID FETCH" || refusals++ > 0) return false;
-    await session.say(`${tag} NO [LIMIT] Too many commands`);
+test("a server that throttles in the middle is put off, and what came is kept", async () => {
+  let throttles = true;
+  await using server = new ImapServer([letter(1), letter(2)], async (command, session) => {
+    if (command.name !== "UID FETCH" || !throttles) return false;
+    await session.send(session.server.mails[0], command.rest);
+    await session.say(`${command.tag} NO [LIMIT] Too many commands`);
     return true;
   });
   await using sync = new MailSync(server);
-  assert.equal((await sync.run({ uidvalidity: 7, from: 1, to: 1, count: 1 })).items_processed, 1);
+  const range = { uidvalidity: 7, from: 1, to: 2, count: 2 };
+  assert.match((await throttled(sync, range)).message, /LIMIT/);
+  assert.deepEqual([...sync.rows.keys()], [1]);
+  throttles = false;
+  assert.equal((await sync.run(range)).items_processed, 2);
 });
+
+for (const name of ["LOGIN", "EXAMINE", "UID SEARCH", "UID FETCH"]) {
+  test(`the time that a server names at ${name} is not waited here, nor the command repeated`, async () => {
+    let throttles = true;
+    await using server = new ImapServer([letter(1)], async (command, session) => {
+      if (command.name !== name || !throttles) return false;
+      const suggested = "Request is throttled. Suggested Backoff Time: 92415 milliseconds";
+      await session.say(`${command.tag} BAD ${suggested}`);
+      return true;
+    });
+    await using sync = new MailSync(server);
+    const payload = name === "UID FETCH" ? { uidvalidity: 7, from: 1, to: 1, count: 1 } : {};
+    const begun = performance.now();
+    const { seconds } = await throttled(sync, payload);
+    assert.ok(performance.now() - begun < 2000);
+    assert.deepEqual([Math.round(seconds), server.of(name).length], [92, 1]);
+    throttles = false;
+    await sync.run(payload);
+  });
+}
 
 test("a greeting that says goodbye is a refusal for now", async () => {
   await using server = new ImapServer([]);
@@ -98,9 +139,8 @@ test("a greeting that says goodbye is a refusal for now", async () => {
       setTimeout(() => connection.close(), 50);
     }
   })().catch(() => {});
-  await using sync = new MailSync({ port: turningAway.addr.port } as ImapServer, { callerMs: 50 });
-  const { result } = await sync.run({});
-  assert.match((result as { waited_for: string }).waited_for, /Too many connections/);
+  await using sync = new MailSync({ port: turningAway.addr.port } as ImapServer);
+  assert.match((await throttled(sync)).message, /Too many connections/);
   assert.equal(server.logins, 0);
 });
 

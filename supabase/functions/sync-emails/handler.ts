@@ -6,7 +6,7 @@
  */
 
 import { type Rpc, RpcError, withRetries } from "../_shared/rpc.ts";
-import { type Answer, type Chunk, type Context, PermanentFailure } from "../_shared/serve.ts";
+import { type Answer, type Chunk, type Context, PermanentFailure, Throttled } from "../_shared/serve.ts";
 import { type Budget, startBudget } from "./budget.ts";
 import { fanOut } from "./folders.ts";
 import { Line, Renumbered } from "./line.ts";
@@ -16,7 +16,7 @@ import { type Range, readTask, type Task } from "./payload.ts";
 import { planFolder } from "./plan.ts";
 import type { SessionPool } from "./pool.ts";
 import { fetchFlags, fetchRange } from "./range.ts";
-import { HandOver, patiently } from "./throttle.ts";
+import { Pauses, PutOff } from "./throttle.ts";
 
 /** How long the database may be away before the chunk gives up. */
 const DATABASE_PATIENCE_MS = 20_000;
@@ -35,6 +35,7 @@ export function createSyncEmails(
   dependencies: Dependencies,
 ): (chunk: Chunk, context: Context) => Promise<Answer> {
   const { sessions, callerMs = null, env = () => undefined } = dependencies;
+  const pauses = new Pauses();
   return async (chunk, context) => {
     const task = readTask(chunk);
     const budget = startBudget(context.signal, callerMs);
@@ -42,26 +43,20 @@ export function createSyncEmails(
     const login = await lookUp(rpc, task.account, chunk.owner_id);
     const source = { accountId: login.account_id, account: task.account, rpc, budget, env };
     login.tokens = (refused) => accessToken(source, refused);
-    const once = async (): Promise<Answer> => {
-      const folder = task.task === "fan" ? null : task.folder;
-      const uidvalidity = "uidvalidity" in task ? task.uidvalidity : null;
-      const fresh = task.task === "plan";
-      const line = new Line(() => sessions.take(login, folder, fresh, context.signal), uidvalidity);
-      try {
-        return await carryOut(task, login.account_id, chunk.job_id, line, rpc, budget);
-      } catch (error) {
-        if (error instanceof Renumbered) return await planAgain(task as Range, error, login.account_id, rpc);
-        throw error;
-      } finally {
-        line.end();
-      }
-    };
+    const folder = task.task === "fan" ? null : task.folder;
+    const uidvalidity = "uidvalidity" in task ? task.uidvalidity : null;
+    const fresh = task.task === "plan";
+    const line = new Line(() => sessions.take(login, folder, fresh, context.signal), uidvalidity);
     try {
-      return await patiently(once, budget, task.handOvers);
+      const answer = await carryOut(task, login.account_id, chunk.job_id, line, rpc, budget);
+      pauses.end(login.account_id);
+      return answer;
     } catch (error) {
-      if (!(error instanceof HandOver)) throw error;
-      const next = { ...chunk.payload, hand_overs: task.handOvers + 1 };
-      return { result: { waited_for: error.message }, next_chunks: [next] };
+      if (error instanceof Renumbered) return await planAgain(task as Range, error, login.account_id, rpc);
+      if (!(error instanceof PutOff)) throw error;
+      throw new Throttled(pauses.secondsFor(login.account_id, error.seconds), error.message);
+    } finally {
+      line.end();
     }
   };
 }

@@ -4,7 +4,7 @@ import { ImapFlow, type ImapFlowError, type MailboxObject } from "imapflow";
 import { PermanentFailure, RetryLater } from "../_shared/serve.ts";
 import { type Target, targetsOf, Unreachable } from "./address.ts";
 import { isThrottle, refusal, secondsToWait, verdict } from "./refusals.ts";
-import { HandOver, Throttled } from "./throttle.ts";
+import { neverWaits, PutOff } from "./throttle.ts";
 
 /** How to log in; what `get_email_account_secret` returns. */
 export interface Login {
@@ -46,8 +46,8 @@ const MAX_LITERAL = 8 * 1024 * 1024;
  * Connects and logs in.
  *
  * @param extraCa certificates in PEM that are trusted beside the usual ones.
- * @throws PermanentFailure when the login is refused or the server's certificate is not trusted; Throttled when the
- *   server asks to come back; RetryLater when it cannot be reached now.
+ * @throws PermanentFailure when the login is refused or the server's certificate is not trusted; PutOff when the server
+ *   asks to come back; RetryLater when it cannot be reached now.
  */
 export async function connect(
   login: Login,
@@ -114,6 +114,8 @@ async function connectTo(
   });
   // Without a listener an error after connecting would end the worker.
   client.on("error", () => {});
+  neverWaits(client);
+  opensUnlisted(client);
   const abort = () => client.close();
   signal.addEventListener("abort", abort);
   try {
@@ -128,6 +130,16 @@ async function connectTo(
   } finally {
     signal.removeEventListener("abort", abort);
   }
+}
+
+/** The library would list a folder before it opens it, which says nothing that opening it does not. */
+function opensUnlisted(client: ImapFlow): void {
+  class Unasked extends Map<string, unknown> {
+    override has() {
+      return true;
+    }
+  }
+  (client as unknown as { folders: Map<string, unknown> }).folders = new Unasked();
 }
 
 /**
@@ -163,11 +175,11 @@ export function folderOf(client: ImapFlow, mailbox: MailboxObject): Folder {
 
 /** What a failure within a session means: the connection is gone, or the server is out of sorts; try again. */
 export function explainDrop(thrown: unknown): Error {
-  const known = [PermanentFailure, RetryLater, Throttled, HandOver];
+  const known = [PermanentFailure, RetryLater, PutOff];
   if (known.some((kind) => thrown instanceof kind)) return thrown as Error;
   const error = thrown as ImapFlowError;
   const message = `the mail server broke off: ${refusal(error)}`;
-  return isThrottle(error) ? new Throttled(secondsToWait(error), message) : new RetryLater(null, message);
+  return isThrottle(error) ? new PutOff(secondsToWait(error), message) : new RetryLater(null, message);
 }
 
 function explainConnect(error: ImapFlowError, login: Login): Error {
@@ -177,14 +189,14 @@ function explainConnect(error: ImapFlowError, login: Login): Error {
   if (error.authenticationFailed || error.reason) {
     const judged = verdict(error);
     if (judged === "later") {
-      return new Throttled(secondsToWait(error), `${server} refused the login for now: ${said}`);
+      return new PutOff(secondsToWait(error), `${server} refused the login for now: ${said}`);
     }
     if (judged === "never") {
       return new PermanentFailure(`${server} refused the login of ${username}: ${said}`);
     }
   }
   if (isThrottle(error)) {
-    return new Throttled(secondsToWait(error), `${server} refused the login for now: ${said}`);
+    return new PutOff(secondsToWait(error), `${server} refused the login for now: ${said}`);
   }
   if (/certificate|UnknownIssuer|self.?signed/i.test(said)) {
     return new PermanentFailure(`the certificate of ${server} is not trusted: ${said}`);

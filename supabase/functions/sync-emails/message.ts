@@ -144,7 +144,9 @@ function inOneLine(text: string): string {
   for (let length = TEXT_FOR_MOST_PREVIEWS;; length *= 8) {
     const line = readableLine(text.slice(0, Math.min(length, MAX_TEXT_FOR_PREVIEW)));
     // Twice as much, so that where it is cut is not seen.
-    if (length >= text.length || length >= MAX_TEXT_FOR_PREVIEW || line.length >= 2 * MAX_PREVIEW) return line;
+    if (length >= text.length || length >= MAX_TEXT_FOR_PREVIEW || line.length >= 2 * MAX_PREVIEW) {
+      return line;
+    }
   }
 }
 

@@ -8,6 +8,7 @@ import { RetryLater } from "../_shared/serve.ts";
 import { explainDrop } from "./mailbox.ts";
 import { compact } from "./ranges.ts";
 import { isThrottle, refusal } from "./refusals.ts";
+import { rememberThrottle } from "./throttle.ts";
 
 /** What is fetched, and who is told. */
 export interface Fetch {
@@ -64,7 +65,7 @@ export async function fetchRange(
  *
  * @param window how many are asked for at first.
  * @returns the UIDs that are left, because it was enough.
- * @throws RetryLater when the server, not a message, is the trouble; Throttled when it asks to come back.
+ * @throws RetryLater when the server, not a message, is the trouble; PutOff when it asks to come back.
  */
 export async function fetchEach(fetch: Fetch, uids: number[], window = uids.length): Promise<number[]> {
   const breaks = new Map<number, number>();
@@ -161,7 +162,9 @@ async function command(fetch: Fetch, uids: string, asked: (uid: number) => boole
     return { seen, failure: null, broke: false };
   } catch (error) {
     if (own.length > 0) throw own[0];
-    return { seen, failure: error as ImapFlowError, broke: !client.usable };
+    const failure = error as ImapFlowError;
+    rememberThrottle(client, failure);
+    return { seen, failure, broke: !client.usable };
   }
 }
 

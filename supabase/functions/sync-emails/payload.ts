@@ -10,8 +10,6 @@ interface Common {
   body: boolean;
   /** Messages a chunk. */
   batchSize: number;
-  /** How many chunks before this one waited, because the mail server asked to come back later. */
-  handOvers: number;
 }
 
 /** Several folders: each gets a planning chunk of its own, so that one that is missing does not stop the others. */
@@ -74,8 +72,7 @@ export function readTask(chunk: Chunk): Task {
     );
   }
   const batchSize = wholeNumber(fields, "batch_size", 1, MAX_BATCH_SIZE) ?? DEFAULT_BATCH_SIZE;
-  const handOvers = wholeNumber(fields, "hand_overs", 0, 1_000_000) ?? 0;
-  const common = { account, body: flag("body", body), batchSize, handOvers };
+  const common = { account, body: flag("body", body), batchSize };
   // A folder in the chunk's own payload is one of those that the job's payload lists.
   const own = (chunk.payload ?? {}) as Record<string, unknown>;
   if (folders !== undefined && own.folder === undefined) {

@@ -7,6 +7,7 @@
  */
 
 import type { ImapFlow } from "imapflow";
+import { wasThrottled } from "./throttle.ts";
 import { type Folder, folderOf, type Login, openFolder } from "./mailbox.ts";
 
 /** A session that is one chunk's alone until it gives it back. */
@@ -28,7 +29,6 @@ const IDLE_MS = 10_000;
 
 export class SessionPool {
   readonly #idle = new Map<string, Idle[]>();
-  readonly #folders = new Map<string, Map<string, unknown>>();
 
   /** @param connect makes a session that is logged in. */
   constructor(
@@ -46,14 +46,14 @@ export class SessionPool {
   async take(login: Login, folder: string | null, fresh: boolean, signal: AbortSignal): Promise<Session> {
     for (;;) {
       const idle = this.#takeIdle(login);
-      const client = idle ?? await this.#connect(login, signal);
+      const client = idle ?? await this.connect(login, signal);
       try {
         const opened = folder === null ? null : await open(client, folder, fresh);
         return this.#lend(login, client, opened, signal);
       } catch (error) {
         // One that waited may have been closed by the server meanwhile; that says nothing about the next.
         const stale = idle !== null && !client.usable && !signal.aborted;
-        if (client.usable) this.#giveBack(login, client);
+        if (client.usable && !wasThrottled(client)) this.#giveBack(login, client);
         else client.close();
         if (!stale) throw error;
       }
@@ -70,15 +70,6 @@ export class SessionPool {
     }));
   }
 
-  /** What the library asks about a folder before it opens it, one session need ask only once for all. */
-  async #connect(login: Login, signal: AbortSignal): Promise<ImapFlow> {
-    const client = await this.connect(login, signal);
-    const known = this.#folders.get(keyOf(login));
-    const own = client as unknown as { folders: Map<string, unknown> };
-    if (known !== undefined) own.folders = new Map(known);
-    return client;
-  }
-
   #lend(login: Login, client: ImapFlow, folder: Folder | null, signal: AbortSignal): Session {
     const abort = () => client.close();
     signal.addEventListener("abort", abort);
@@ -88,7 +79,7 @@ export class SessionPool {
       folder,
       release: () => {
         signal.removeEventListener("abort", abort);
-        if (client.usable) this.#giveBack(login, client);
+        if (client.usable && !wasThrottled(client)) this.#giveBack(login, client);
         else client.close();
       },
     };
@@ -109,7 +100,6 @@ export class SessionPool {
     const key = keyOf(login);
     const waiting = this.#idle.get(key) ?? [];
     this.#idle.set(key, waiting);
-    this.#folders.set(key, (client as unknown as { folders: Map<string, unknown> }).folders);
     const idle = {
       client,
       timer: setTimeout(() => {

@@ -1,58 +1,76 @@
 /**
- * Being told to come back later is no failure: the handler waits, and when its time is over hands the same work to a
- * chunk of its own, so that no attempt is spent.
+ * Being told to come back later is no failure: the chunk goes back without an attempt, and the account's limit key is
+ * blocked until then.
  */
 
-import { RetryLater } from "../_shared/serve.ts";
-import type { Budget } from "./budget.ts";
+import type { ImapFlow, ImapFlowError } from "imapflow";
 
 /** Thrown when the mail server asks to come back later. */
-export class Throttled extends Error {
-  override name = "Throttled";
+export class PutOff extends Error {
+  override name = "PutOff";
 
+  /** @param seconds how long, where the server says so. */
   constructor(readonly seconds: number | null, message: string) {
     super(message);
   }
 }
 
-/** Thrown when the time of this invocation does not suffice to wait any longer. */
-export class HandOver extends Error {
-  override name = "HandOver";
+/** Seconds for servers that do not say how long: doubling from the first to the longest. */
+const PAUSE = { first: 2, longest: 300 };
+
+/** How long accounts pause, of which this instance of the function has seen some. */
+export class Pauses {
+  readonly #last = new Map<string, { seconds: number; until: number }>();
+
+  /** @param now the time in seconds. */
+  constructor(private readonly now = () => performance.now() / 1000) {}
+
+  /** How many seconds the account pauses from now on. */
+  secondsFor(accountId: string, said: number | null): number {
+    const now = this.now();
+    const last = this.#last.get(accountId);
+    // Chunks that were at work beside the one that was put off first pause no longer than it does.
+    if (said === null && last !== undefined && now < last.until) return last.until - now;
+    const seconds = said ?? Math.min(last === undefined ? PAUSE.first : 2 * last.seconds, PAUSE.longest);
+    this.#last.set(accountId, { seconds, until: now + seconds });
+    return seconds;
+  }
+
+  /** The account's server works again. */
+  end(accountId: string): void {
+    this.#last.delete(accountId);
+  }
 }
 
-/** Seconds between two tries, doubling from the first to the longest. */
-const WAIT = { first: 2, longest: 60 };
-
-/** Chunks in a row that did nothing but wait before it counts as a failure: an hour and more. */
-const MOST_HAND_OVERS = 100;
+/** What `neverWaits` leaves on a client. */
+interface Throttling {
+  throttleWait(ms: number): Promise<boolean>;
+  suggestedPause?: number;
+}
 
 /**
- * Repeats the work while the server asks to come back later.
- *
- * @param handOvers how many chunks before this one only waited.
- * @throws HandOver when the invocation's time is over; RetryLater when that has been so for too long.
+ * Keeps the library from waiting by itself where a server names a time (Microsoft's "Suggested Backoff Time"): for
+ * minutes, within the handler. It asks twice: before it tells of the refusal, and before it repeats a FETCH.
  */
-export async function patiently<T>(
-  work: () => Promise<T>,
-  budget: Budget,
-  handOvers: number,
-): Promise<T> {
-  for (let tries = 0;; tries++) {
-    try {
-      return await work();
-    } catch (error) {
-      if (!(error instanceof Throttled)) throw error;
-      const backoff = Math.min(WAIT.first * 2 ** tries, WAIT.longest) * (0.75 + Math.random() / 2);
-      const seconds = Math.max(error.seconds ?? 0, backoff);
-      const left = budget.leftMs() / 1000;
-      if (seconds < left) {
-        await budget.wait(seconds * 1000);
-        continue;
-      }
-      if (handOvers >= MOST_HAND_OVERS) throw new RetryLater(error.seconds, error.message);
-      // The next chunk starts at once: the rest of the time is waited here, or the server would be asked more often.
-      if (left > 0) await budget.wait(left * 1000);
-      throw new HandOver(error.message);
-    }
-  }
+export function neverWaits(client: ImapFlow): void {
+  const own = client as unknown as Throttling;
+  own.throttleWait = (ms) => {
+    const again = own.suggestedPause !== undefined;
+    own.suggestedPause = (own.suggestedPause ?? 0) + ms;
+    // True: it does not repeat, and forgets why.
+    return Promise.resolve(again);
+  };
+}
+
+/** Whether the session was throttled, and is of no more use. */
+export function wasThrottled(client: ImapFlow): boolean {
+  return (client as unknown as Throttling).suggestedPause !== undefined;
+}
+
+/** Says again what a failure is that `neverWaits` has made the library forget. */
+export function rememberThrottle(client: ImapFlow, error: ImapFlowError): void {
+  const { suggestedPause } = client as unknown as Throttling;
+  if (suggestedPause === undefined) return;
+  error.code = "ETHROTTLE";
+  error.throttleReset = suggestedPause;
 }
