@@ -17,6 +17,7 @@ KEYS = {
     "webhooks": "hashtextextended(%s, 3)",
     "settings": "hashtextextended(%s, 4)",
     "limit": "hashtextextended(%s, 5)",
+    "mail": "uuid_hash_extended(%s, 6)",
 }
 # The rows of a job, and how they are locked. Foreign keys lock rows too, but only against being deleted: FOR KEY SHARE,
 # which gets along with these.
@@ -40,6 +41,7 @@ class Subject(NamedTuple):
     claim_id: str
     user: str
     limit_key: str
+    account: str
 
     def name(self, lock: str) -> str:
         """What a lock is named after, or its rows are found by."""
@@ -48,6 +50,7 @@ class Subject(NamedTuple):
             "user": self.user,
             "state": self.job_key,
             "limit": self.limit_key,
+            "mail": self.account,
         }
         return f"supabase-chunks: {lock}" if lock in ("webhooks", "settings") else named.get(lock, self.job)
 

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.documents import functions_on_the_wall
 from tests.sql.cleanup.hooks import KEY, URL, configure
@@ -31,6 +32,7 @@ class Scene:
     user: str | None = None
     claim_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     limit_key: str | None = None
+    account: str | None = None
 
     @property
     def subject(self) -> Subject:
@@ -41,7 +43,28 @@ class Scene:
             self.claim_id,
             self.user or str(uuid.uuid4()),
             self.limit_key or str(uuid.uuid4()),
+            self.account or str(uuid.uuid4()),
         )
+
+
+def with_mail(session: Session) -> Scene:
+    """An account has a message."""
+    account = session.call(
+        "save_email_account", name=f"mail-{uuid.uuid4()}", host="h", username="u", password="p"
+    )
+    scene = Scene(session, session.start("web", chunks=[{}])["id"], account=str(account))
+    save_mail(session, scene)
+    return scene
+
+
+def save_mail(session: Session, scene: Scene) -> object:
+    """Store a message."""
+    return mail(session, scene, "save_synced_emails", emails=Jsonb([{"uid": 1}]))
+
+
+def mail(session: Session, scene: Scene, function: str, **arguments: object) -> object:
+    """Call a function on a folder of the account."""
+    return session.call(function, account_id=scene.account, folder="INBOX", uidvalidity=7, **arguments)
 
 
 def fresh(session: Session) -> Scene:
@@ -285,6 +308,35 @@ TRIED: dict[str, Trial] = {
         [at_its_end],
     ),
     "save_email_account": (save_account, [of_a_user]),
+    "save_synced_emails": (save_mail, [with_mail]),
+    "plan_email_folder": (
+        lambda s, scene: mail(
+            s, scene, "plan_email_folder", present=Jsonb([]), present_count=0, mark_deleted=True
+        ),
+        [with_mail],
+    ),
+    "update_email_folder": (
+        lambda s, scene: mail(
+            s,
+            scene,
+            "update_email_folder",
+            highestmodseq="9",
+            present_count=0,
+            changed=Jsonb([]),
+            vanished=Jsonb([[1, 1]]),
+        ),
+        [with_mail],
+    ),
+    "save_email_folders": (
+        lambda s, scene: s.call(
+            "save_email_folders", account_id=scene.account, folders=Jsonb([{"folder": "Sent"}])
+        ),
+        [with_mail],
+    ),
+    "adopt_moved_emails": (
+        lambda s, scene: mail(s, scene, "adopt_moved_emails", emails=Jsonb([])),
+        [with_mail],
+    ),
     "purge_sync_jobs": (lambda s, scene: s.call("purge_sync_jobs", older_than=timedelta(0)), [ended]),
     "configure_chunk_processing": (
         lambda s, scene: s.call("configure_chunk_processing", project_url=URL, processor_key=KEY),
