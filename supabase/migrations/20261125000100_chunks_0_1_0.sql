@@ -891,6 +891,7 @@ comment on function chunk_private.remember_request is
 --      SKIP LOCKED. A claim waits for one key, and only while it has none; others it tries for, as the watchdog does for all
 --   9. of who sends webhooks for what waits: one lock for all (3), then slots with SKIP LOCKED
 --  10. of who changes settings: one lock for all (4), and nothing else
+--  11. of who stores mail: the account (6) beside others; of who marks it gone: the account alone. Before its rows, and nothing else
 -- A claim takes its slot with SKIP LOCKED, and then its chunk. One that was claimed before may be held by an outdated report: a
 -- claim waits for that if it has nothing but its slot, for which no report waits; else it passes the chunk over (hold_returned).
 -- The watchdog only tries for gates, and takes chunks with SKIP LOCKED, each with its slot, which is claimed; purge only tries

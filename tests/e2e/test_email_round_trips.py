@@ -46,9 +46,7 @@ def test_folders_without_a_change_cost_a_round_trip_each(
     server, proxy = heard
     folders = [f"Folder {number}" for number in range(FOLDERS)]
     for number, folder in enumerate(folders):
-        server.deliver(
-            (letter(IN_FOLDER * number + n) for n in range(IN_FOLDER)), folder=folder, tls=False
-        )
+        server.deliver((letter(IN_FOLDER * number + n) for n in range(IN_FOLDER)), folder=folder, tls=False)
     with saved(mail_client, account, server, port=proxy.port, tls="none"):
         sync(mail_client, account, folders=folders)
         assert len(stored(mail_stack, account)) == FOLDERS * IN_FOLDER

@@ -73,7 +73,7 @@ test("a login that is refused for now is put off, and not waited for here", asyn
   }
 });
 
-test("a server that does not say how long is left alone for longer each time, until it works", async () => {
+Deno.test("a server that does not say how long is left alone for longer each time, until it works", () => {
   let now = 0;
   const pauses = new Pauses(() => now);
   assert.equal(pauses.secondsFor("work", null), 2);

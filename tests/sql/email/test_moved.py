@@ -47,7 +47,8 @@ class Mailbox:
     def save(self, folder: str, *mails: tuple[int, str], **over: Any) -> None:
         """Store messages: a UID and what the message is."""
         rows = [
-            {"uid": uid, "message_id": f"<{name}@x>", "subject": name, "size": 100, "received_at": WHEN} | over
+            {"uid": uid, "message_id": f"<{name}@x>", "subject": name, "size": 100, "received_at": WHEN}
+            | over
             for uid, name in mails
         ]
         where = {"account_id": self.account, "folder": folder, "uidvalidity": 7}
