@@ -245,7 +245,7 @@ comment on column public.sync_states.job_no is 'The number of the job, or of the
 
 -- 11_private_tables.sql
 
--- The inside: settings, lanes, slots, counters, attempts, dispatches. Nothing of it is exposed by the Data API.
+-- The inside: settings, lanes, slots, attempts, dispatches. Nothing of it is exposed by the Data API.
 
 create table if not exists chunk_private.settings (
   only_row boolean primary key default true,
@@ -329,21 +329,6 @@ comment on column chunk_private.slots.claim_id is 'The claim''s own id, so that 
 comment on column chunk_private.slots.dispatched_at is 'When a webhook was last sent for the chunk.';
 comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since the chunk has it; the watchdog doubles its interval with each.';
 
-create table if not exists chunk_private.fresh_stripes (
-  job_id uuid not null,
-  stripe smallint not null,
-  next_index bigint not null,
-  end_index bigint not null,
-  primary key (job_id, stripe),
-  constraint fresh_stripes_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
-)
-with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
-comment on table chunk_private.fresh_stripes is
-  'Which chunks of a job are fresh, that is, never had a slot: of each stripe (chunk_index modulo sync_jobs.stripes) those from next_index on, below end_index.';
-comment on column chunk_private.fresh_stripes.stripe is 'Its chunks have this remainder: chunk_index modulo sync_jobs.stripes.';
-comment on column chunk_private.fresh_stripes.next_index is 'The first of them that is fresh.';
-comment on column chunk_private.fresh_stripes.end_index is 'The job''s number of chunks: one above its last chunk_index.';
-
 create table if not exists chunk_private.returned_chunks (
   job_id uuid not null,
   ready_at timestamptz not null,
@@ -354,30 +339,6 @@ create table if not exists chunk_private.returned_chunks (
 comment on table chunk_private.returned_chunks is
   'Pending chunks that had a slot before and wait for another: retries from ready_at on, and what a pause took back.';
 comment on column chunk_private.returned_chunks.ready_at is 'From when on it may have a slot again.';
-
-create table if not exists chunk_private.job_counters (
-  job_id uuid not null,
-  stripe smallint not null,
-  owner_id uuid,
-  open_chunks bigint not null default 0,
-  completed_chunks bigint not null default 0,
-  failed_chunks bigint not null default 0,
-  cancelled_chunks bigint not null default 0,
-  retrying_chunks bigint not null default 0,
-  items_processed bigint not null default 0,
-  last_activity_at timestamptz not null default now(),
-  last_error text,
-  last_error_at timestamptz,
-  primary key (job_id, stripe),
-  constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
-  constraint job_counters_not_negative check (least(open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks) >= 0)
-)
-with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
-comment on table chunk_private.job_counters is
-  'A job''s counts, spread over up to 16 rows so that workers finishing chunks of one job do not queue for one row. Their sum is exact at every commit.';
-comment on column chunk_private.job_counters.open_chunks is 'Pending and processing. The job row is looked at only when this reaches zero.';
-comment on column chunk_private.job_counters.retrying_chunks is 'Open chunks that have failed at least once.';
-comment on column chunk_private.job_counters.items_processed is 'Items of ended chunks; those of running ones stand in their heartbeats.';
 
 create table if not exists chunk_private.chunk_attempts (
   id bigint generated always as identity primary key,
@@ -599,6 +560,201 @@ begin
   end if;
 end
 $$;
+
+-- 14_stripe_tables.sql
+
+-- Stripes: how the chunks of a job stand, and what of it is fresh, in up to 16 rows each.
+
+create table if not exists chunk_private.job_counters (
+  job_id uuid not null,
+  stripe smallint not null,
+  owner_id uuid,
+  open_chunks bigint not null default 0,
+  completed_chunks bigint not null default 0,
+  failed_chunks bigint not null default 0,
+  cancelled_chunks bigint not null default 0,
+  retrying_chunks bigint not null default 0,
+  items_processed bigint not null default 0,
+  last_activity_at timestamptz not null default now(),
+  last_error text,
+  last_error_at timestamptz,
+  slots_from bigint not null default 0,
+  changes bigint not null default 0,
+  generation bigint not null default 0,
+  primary key (job_id, generation, stripe),
+  constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
+  constraint job_counters_not_negative check (least(open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks) >= 0)
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+comment on table chunk_private.job_counters is
+  'A job''s counts, spread over up to 16 rows so that workers finishing chunks of one job do not queue for one row. Their sum is exact at every commit.';
+comment on column chunk_private.job_counters.open_chunks is 'Pending and processing. The job row is looked at only when this reaches zero.';
+comment on column chunk_private.job_counters.retrying_chunks is 'Open chunks that have failed at least once.';
+comment on column chunk_private.job_counters.items_processed is 'Items of ended chunks; those of running ones stand in their heartbeats.';
+comment on column chunk_private.job_counters.slots_from is
+  'No slot of the job has a lower chunk_index: raised once a generation by lowest_place(), back to 0 when chunks are reopened. The highest of the stripes counts.';
+comment on column chunk_private.job_counters.changes is 'How often it was written since it joined its generation.';
+comment on column chunk_private.job_counters.generation is
+  'Part of the key, so that the newest versions are found first: while somebody holds an old snapshot, none of the outdated ones can be pruned. A stripe has one row all the same.';
+
+create table if not exists chunk_private.fresh_stripes (
+  job_id uuid not null,
+  stripe smallint not null,
+  next_index bigint not null,
+  end_index bigint not null,
+  generation bigint not null generated always as (next_index / 512) stored,
+  primary key (job_id, generation, stripe),
+  constraint fresh_stripes_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+comment on table chunk_private.fresh_stripes is
+  'Which chunks of a job are fresh, that is, never had a slot: of each stripe (chunk_index modulo sync_jobs.stripes) those from next_index on, below end_index.';
+comment on column chunk_private.fresh_stripes.stripe is 'Its chunks have this remainder: chunk_index modulo sync_jobs.stripes.';
+comment on column chunk_private.fresh_stripes.next_index is 'The first of them that is fresh.';
+comment on column chunk_private.fresh_stripes.end_index is 'The job''s number of chunks: one above its last chunk_index.';
+comment on column chunk_private.fresh_stripes.generation is 'Part of the key, as in job_counters. It follows next_index, which is about the same in all stripes.';
+
+-- 15_stripes.sql
+
+-- How the newest versions of a job's stripes are found.
+--
+-- Every report writes a row of each. While somebody's long query holds an old snapshot, PostgreSQL prunes none of their outdated versions, and whoever looks for such a
+-- row walks through all of them. So they carry a generation in their key, which rises every some changes: from the newest on,
+-- a look ends when it has seen what there is.
+--
+-- Counters are read together, so their generation is one of the job: a counter that was written 32 times in the newest begins
+-- the next, and the others join it when they are written. Who begins one brings along those that have stayed behind.
+
+create view chunk_private.wanted_view
+with (security_invoker = true)
+as
+select j.id as job_id, c.stripe, c.generation, c.open_chunks, c.completed_chunks, c.failed_chunks, c.cancelled_chunks, c.retrying_chunks,
+  c.items_processed, c.last_activity_at, c.last_error, c.last_error_at, c.slots_from, c.ctid as place
+from public.sync_jobs j
+cross join lateral (
+  select o.ctid, o.* from chunk_private.job_counters o
+  where o.job_id = j.id
+  order by o.generation desc limit least(j.stripes, j.total_chunks)
+) c;
+
+select chunk_private.replace_view('chunk_private.newest_counters');
+comment on view chunk_private.newest_counters is 'The counters of jobs, a row a stripe that has chunks, however many outdated versions there are.';
+comment on column chunk_private.newest_counters.generation is 'As in job_counters.';
+comment on column chunk_private.newest_counters.open_chunks is 'As in job_counters.';
+comment on column chunk_private.newest_counters.retrying_chunks is 'As in job_counters.';
+comment on column chunk_private.newest_counters.items_processed is 'As in job_counters.';
+comment on column chunk_private.newest_counters.slots_from is 'As in job_counters.';
+comment on column chunk_private.newest_counters.place is 'Where the row is (ctid), to change just it.';
+
+create view chunk_private.wanted_view
+with (security_invoker = true)
+as
+select j.id as job_id, f.stripe, f.next_index, f.end_index, f.ctid as place
+from public.sync_jobs j
+cross join lateral (
+  select o.ctid, o.* from chunk_private.fresh_stripes o
+  where o.job_id = j.id
+  order by o.generation desc limit j.stripes
+) f;
+
+select chunk_private.replace_view('chunk_private.newest_stripes');
+comment on view chunk_private.newest_stripes is 'What is fresh of jobs, a row a stripe, however many outdated versions there are.';
+comment on column chunk_private.newest_counters.generation is 'As in job_counters.';
+comment on column chunk_private.newest_counters.open_chunks is 'As in job_counters.';
+comment on column chunk_private.newest_counters.retrying_chunks is 'As in job_counters.';
+comment on column chunk_private.newest_counters.items_processed is 'As in job_counters.';
+comment on column chunk_private.newest_counters.slots_from is 'As in job_counters.';
+comment on column chunk_private.newest_counters.place is 'Where the row is (ctid), to change just it.';
+comment on column chunk_private.newest_stripes.next_index is 'As in fresh_stripes.';
+comment on column chunk_private.newest_stripes.end_index is 'As in fresh_stripes.';
+comment on column chunk_private.newest_stripes.place is 'Where the row is (ctid), to lock just it.';
+
+create or replace function chunk_private.slots_from(job_id uuid)
+returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  return coalesce((select max(n.slots_from) from chunk_private.newest_counters n where n.job_id = job_id), 0);
+end
+$$;
+comment on function chunk_private.slots_from is 'A chunk_index below which no slot of a job is: from there on its slots are read, past those that are outdated.';
+
+create or replace function chunk_private.bring_along(job_id uuid, to_generation bigint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  update chunk_private.job_counters c
+  set generation = to_generation, changes = 0
+  where c.ctid = any (array(
+    select l.ctid from chunk_private.job_counters l
+    where l.ctid = any (array(
+      select n.place from chunk_private.newest_counters n where n.job_id = job_id and n.generation < to_generation - 1
+    ))
+    for no key update skip locked
+  ));
+end
+$$;
+comment on function chunk_private.bring_along is 'Brings the counters of a job that have stayed behind into a generation that the caller has begun.';
+
+-- A statement that waits for a row whose generation has risen meanwhile passes it over, though it then has its lock. So who
+-- changes a counter holds it first.
+create or replace function chunk_private.hold_counter(job_id uuid, stripe bigint, out held bigint, out joins bigint)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  written bigint;
+begin
+  select c.generation, c.changes into held, written from chunk_private.job_counters c
+  where c.job_id = job_id and c.stripe = stripe
+  order by c.generation desc limit 1 for no key update;
+  joins := (select c.generation from chunk_private.job_counters c where c.job_id = job_id order by c.generation desc limit 1);
+  if held = joins and written >= 31 then
+    joins := held + 1;
+    perform chunk_private.bring_along(job_id, joins);
+  end if;
+end
+$$;
+comment on function chunk_private.hold_counter is 'Locks the counter of a stripe: which generation it has, and which one it joins when it is written.';
+
+create or replace function chunk_private.hold_stripe(job_id uuid, stripe bigint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  perform 1 from chunk_private.fresh_stripes s
+  where s.job_id = job_id and s.stripe = stripe
+  order by s.generation desc limit 1 for no key update;
+end
+$$;
+comment on function chunk_private.hold_stripe is 'Locks the row of a stripe''s fresh chunks.';
+
+-- Whatever has a slot later is fresh now, or returned, or has one.
+create or replace function chunk_private.lowest_place(job_id uuid, above bigint)
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  return coalesce(least(
+    (select s.chunk_index from chunk_private.slots s where s.job_id = job_id and s.chunk_index >= above order by s.chunk_index limit 1),
+    (select min(r.chunk_index) from chunk_private.returned_chunks r where r.job_id = job_id),
+    (select min(n.next_index) from chunk_private.newest_stripes n where n.job_id = job_id and n.next_index < n.end_index)
+  ), above);
+end
+$$;
+comment on function chunk_private.lowest_place is
+  'The lowest chunk_index that a slot of a job has or will have, unless chunks are reopened. The caller is in the job''s gate, and knows of none below.';
 
 -- 20_checks.sql
 
@@ -1181,23 +1337,37 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-  insert into chunk_private.job_counters as n (job_id, stripe, owner_id, open_chunks)
-  select job.id, s.stripe, job.owner_id, (past_last - f.first + job.stripes - 1) / job.stripes
-  from generate_series(0, job.stripes - 1) s (stripe)
-  cross join lateral (select first_index + (s.stripe - first_index % job.stripes + job.stripes) % job.stripes as first) f
-  where f.first < past_last
-  order by s.stripe
-  on conflict on constraint job_counters_pkey
-  do update set open_chunks = n.open_chunks + excluded.open_chunks, last_activity_at = now();
-  insert into chunk_private.fresh_stripes as n (job_id, stripe, next_index, end_index)
+  with added as materialized (
+    select s.stripe, (past_last - f.first + job.stripes - 1) / job.stripes as chunks
+    from generate_series(0, job.stripes - 1) s (stripe)
+    cross join lateral (select first_index + (s.stripe - first_index % job.stripes + job.stripes) % job.stripes as first) f
+    where f.first < past_last
+  ),
+  counted as (
+    update chunk_private.job_counters c
+    set open_chunks = c.open_chunks + a.chunks, last_activity_at = now()
+    from added a
+    join chunk_private.newest_counters n on n.job_id = job.id and n.stripe = a.stripe
+    where c.ctid = n.place
+    returning c.stripe
+  )
+  insert into chunk_private.job_counters (job_id, stripe, owner_id, open_chunks)
+  select job.id, a.stripe, job.owner_id, a.chunks from added a where a.stripe not in (select c.stripe from counted c);
+  with prolonged as (
+    update chunk_private.fresh_stripes f
+    set end_index = past_last
+    from chunk_private.newest_stripes n
+    where n.job_id = job.id and f.ctid = n.place
+    returning f.stripe
+  )
+  insert into chunk_private.fresh_stripes (job_id, stripe, next_index, end_index)
   select job.id, s.stripe, first_index + (s.stripe - first_index % job.stripes + job.stripes) % job.stripes, past_last
   from generate_series(0, job.stripes - 1) s (stripe)
-  where first_index < past_last
-  order by s.stripe
-  on conflict on constraint fresh_stripes_pkey do update set end_index = excluded.end_index;
+  where first_index < past_last and s.stripe not in (select p.stripe from prolonged p);
 end
 $$;
-comment on function chunk_private.line_up is 'Counts new chunks of a job, from first_index on and below past_last, as open, and lines them up as fresh.';
+comment on function chunk_private.line_up is
+  'Counts new chunks of a job, from first_index on and below past_last, as open, and lines them up as fresh. The caller is alone in the job''s gate, or has just made the job.';
 
 -- What a free slot goes to, in this order: a returned chunk that is due, a fresh one, else the returned one that is due
 -- soonest, which then keeps the slot.
@@ -1228,7 +1398,6 @@ $$;
 comment on function chunk_private.take_returned is
   'Takes up to how_many returned chunks of a job that are due by then, the longest due first: their indexes, and from when on each may be claimed.';
 
--- Locks the stripes in order: two that each held some of them would wait for each other's once their own are empty.
 create or replace function chunk_private.take_lowest(job public.sync_jobs, how_many int)
 returns bigint[]
 language plpgsql
@@ -1238,32 +1407,56 @@ as $$
 declare
   chunk_indexes bigint[];
 begin
-  with held as (
-    select s.stripe, s.next_index, s.end_index from chunk_private.fresh_stripes s
-    where s.job_id = job.id and s.next_index < s.end_index
-    order by s.stripe for no key update
-  ),
-  lowest as (
-    select o.stripe, c.chunk_index from held o
+  with lowest as (
+    select n.place, c.chunk_index from chunk_private.newest_stripes n
     cross join lateral generate_series(
-      o.next_index, least(o.end_index - 1, o.next_index + job.stripes * (how_many - 1)::bigint), job.stripes
+      n.next_index, least(n.end_index - 1, n.next_index + job.stripes * (how_many - 1)::bigint), job.stripes
     ) c (chunk_index)
+    where n.job_id = job.id
     order by c.chunk_index limit how_many
   ),
   moved as (
     update chunk_private.fresh_stripes f
     set next_index = l.last_index + job.stripes
-    from (select w.stripe, max(w.chunk_index) as last_index from lowest w group by w.stripe) l
-    where f.job_id = job.id and f.stripe = l.stripe
+    from (select w.place, max(w.chunk_index) as last_index from lowest w group by w.place) l
+    where f.ctid = l.place
   )
   select array_agg(l.chunk_index) into chunk_indexes from lowest l;
   return coalesce(chunk_indexes, '{}');
 end
 $$;
-comment on function chunk_private.take_lowest is 'Takes the up to how_many lowest fresh chunks of a job, and returns their indexes.';
+comment on function chunk_private.take_lowest is 'Takes the up to how_many lowest fresh chunks of a job, and returns their indexes. The caller is alone in the job''s gate.';
+
+create or replace function chunk_private.take_of_stripe(job public.sync_jobs, place tid, how_many int)
+returns bigint[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  held record;
+  past_last bigint;
+begin
+  select f.ctid as place, f.next_index, f.end_index into held from chunk_private.fresh_stripes f
+  where f.ctid = place and f.next_index < f.end_index for no key update skip locked;
+  if not found then
+    return array[]::bigint[];
+  end if;
+  past_last := least(held.next_index + how_many * job.stripes::bigint, held.end_index);
+  update chunk_private.fresh_stripes f
+  set next_index = held.next_index + (past_last - held.next_index + job.stripes - 1) / job.stripes * job.stripes
+  where f.ctid = held.place;
+  return array(select generate_series(held.next_index, past_last - 1, job.stripes));
+end
+$$;
+comment on function chunk_private.take_of_stripe is 'Takes up to how_many fresh chunks of the stripe whose row is there, unless somebody holds it, and returns their indexes.';
 
 -- For reports, of which many come at once: from one stripe, that nobody holds, so that they do not wait for each other; and
 -- the chunks of one batch then share a counter when they are reported.
+--
+-- No slot may be lost, so when others hold all that have some, it waits for one; and only then, for a row that has just moved may be held by
+-- ourselves. While it waits, the stripes that it holds are empty, and have been since before it looked for one that is not: so no two
+-- wait for each other.
 create or replace function chunk_private.take_fresh(job public.sync_jobs, how_many int)
 returns bigint[]
 language plpgsql
@@ -1271,32 +1464,29 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  span constant bigint := job.stripes * how_many::bigint;
-  first_index bigint;
+  taken bigint[] := array[]::bigint[];
+  places tid[];
+  tried tid[];
+  place tid;
 begin
   loop
-    update chunk_private.fresh_stripes f
-    set next_index = f.next_index + span
-    where f.job_id = job.id and f.stripe = (
-      select s.stripe from chunk_private.fresh_stripes s
-      where s.job_id = job.id and s.next_index + span < s.end_index + job.stripes
-      order by s.next_index limit 1 for no key update skip locked
-    )
-    returning f.next_index - span into first_index;
-    exit when found;
-    -- Others hold those that have enough, or none has. No slot may be lost, so this waits, and always in order of stripes:
-    -- one that turns out to be empty stays locked.
-    if how_many > 1 then
-      return chunk_private.take_lowest(job, how_many);
+    places := array(
+      select n.place from chunk_private.newest_stripes n
+      where n.job_id = job.id and n.next_index < n.end_index
+      order by n.next_index + (how_many - 1) * job.stripes >= n.end_index, n.next_index
+    );
+    exit when places = '{}';
+    if places = tried then
+      perform chunk_private.hold_stripe(job.id, (select f.stripe from chunk_private.fresh_stripes f where f.ctid = places[1]));
     end if;
-    perform 1 from chunk_private.fresh_stripes s
-    where s.job_id = job.id and s.next_index < s.end_index
-    order by s.stripe limit 1 for no key update;
-    if not found then
-      return array[]::bigint[];
-    end if;
+    tried := places;
+    foreach place in array places loop
+      taken := taken || chunk_private.take_of_stripe(job, place, how_many - cardinality(taken));
+      exit when cardinality(taken) = how_many;
+    end loop;
+    exit when cardinality(taken) = how_many;
   end loop;
-  return array(select generate_series(first_index, first_index + span - 1, job.stripes));
+  return taken;
 end
 $$;
 comment on function chunk_private.take_fresh is 'Takes up to how_many fresh chunks of a job, and returns their indexes.';
@@ -1489,6 +1679,7 @@ as $$
 declare
   job public.sync_jobs;
   shared record;
+  slots_from bigint;
   free int;
   next record;
   later record;
@@ -1498,10 +1689,11 @@ begin
     return 0;
   end if;
   shared := chunk_private.limit_of(job.limit_key);
+  slots_from := chunk_private.slots_from(job_id);
   -- A chunk in backoff that kept its slot for want of others gives it to those that have come since.
   with later as materialized (
     select w.chunk_index from chunk_private.slots w
-    where w.job_id = job_id and not w.claimed and w.ready_at > now()
+    where w.job_id = job_id and w.chunk_index >= slots_from and not w.claimed and w.ready_at > now()
       and (w.limit_key is null or w.ready_at <> shared.opens_at) -- which waits for the end of a block
     for update skip locked
   ),
@@ -1512,7 +1704,9 @@ begin
   )
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
   select job_id, g.ready_at, g.chunk_index from given_up g;
-  free := greatest(0, least(job.max_concurrency, shared.most) - (select count(*)::int from chunk_private.slots s where s.job_id = job_id));
+  free := greatest(0, least(job.max_concurrency, shared.most) - (
+    select count(*)::int from chunk_private.slots s where s.job_id = job_id and s.chunk_index >= slots_from
+  ));
   next := chunk_private.take_claimable(job, free, true);
   later := chunk_private.take_returned(job_id, 'infinity', free - cardinality(next.chunk_indexes));
   next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
@@ -1707,13 +1901,17 @@ comment on function chunk_private.lanes_to_search is
 
 -- While somebody's long query holds an old snapshot, dead index entries of finished chunks pile up before the first live
 -- one. Each session therefore remembers, a lane, from which time on it last found chunks, and starts there; it
--- looks from the very beginning when it finds too few, and at times in between, for chunks committed late. A twentieth of a
--- second is near enough, and spares most claims the write.
+-- looks from the very beginning when it finds too few, and once a second, for chunks committed late; or, when such a look takes
+-- long, less often, so that looking never takes more than a hundredth of the time. A twentieth of a second is near enough
+-- for the floor, and spares most claims the write.
 create view chunk_private.wanted_view
 with (security_invoker = true)
 as
 select l.id, l.kind, l.priority, k.handler, k.lease_seconds,
-  coalesce(to_timestamp(nullif(current_setting('chunk_private.floor_' || l.id, true), '')::float8), '-infinity') as floor
+  coalesce(case
+    when now() < to_timestamp(nullif(current_setting('chunk_private.look_' || l.id, true), '')::float8)
+    then to_timestamp(nullif(current_setting('chunk_private.floor_' || l.id, true), '')::float8)
+  end, '-infinity') as floor
 from chunk_private.lanes l
 join public.sync_kinds k on k.kind = l.kind;
 
@@ -1721,18 +1919,23 @@ select chunk_private.replace_view('chunk_private.claim_lanes');
 comment on view chunk_private.claim_lanes is 'Where a claim looks, with what it needs to know of the kind.';
 comment on column chunk_private.claim_lanes.handler is 'The kind''s.';
 comment on column chunk_private.claim_lanes.lease_seconds is 'The kind''s.';
-comment on column chunk_private.claim_lanes.floor is 'The ready_at from which on this session last found chunks there.';
+comment on column chunk_private.claim_lanes.floor is 'The ready_at from which on this session last found chunks there; -infinity when it is time to look at all.';
 
-create or replace function chunk_private.remember_floor(lane bigint, found_at timestamptz)
+create or replace function chunk_private.remember_floor(lane bigint, found_at timestamptz, looked_at_all boolean)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform set_config('chunk_private.floor_' || lane, (extract(epoch from found_at) - 0.001)::text, false);
+  if looked_at_all then
+    perform set_config('chunk_private.look_' || lane, (
+      extract(epoch from now()) + least(60, greatest(1, 100 * extract(epoch from clock_timestamp() - statement_timestamp())))
+    )::text, false);
+  end if;
 end
 $$;
-comment on function chunk_private.remember_floor is 'Remembers for this session at which ready_at a claim has found chunks of a lane.';
+comment on function chunk_private.remember_floor is 'Remembers for this session at which ready_at a claim has found chunks of a lane, and when to look at all of it again.';
 
 -- 33_limits.sql
 
@@ -2147,10 +2350,9 @@ begin
   for lane in
     select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
     from chunk_private.claim_lanes l
-    where l.kind = any (kinds) and (lanes is null or l.id = any (lanes))
-    order by l.priority desc, random()
+    where l.kind = any (kinds) and (lanes is null or l.id = any (lanes)) order by l.priority desc, random()
   loop
-    floor := case when parent_sync_job_id is null and random() > 0.02 then lane.floor else '-infinity' end;
+    floor := case when parent_sync_job_id is null then lane.floor else '-infinity' end;
     loop
       if parent_sync_job_id is null then
         update chunk_private.slots s
@@ -2166,14 +2368,15 @@ begin
         set claimed = true, claim_id = claim_next_chunk_job_safe.claim_id
         where s.ctid = (
           select p.ctid from chunk_private.slots p
-          where p.job_id = parent_sync_job_id and p.lane = lane.id and not p.claimed and not p.parked and p.ready_at <= now()
+          where p.job_id = parent_sync_job_id and p.chunk_index >= chunk_private.slots_from(parent_sync_job_id) and p.ready_at <= now()
+            and p.lane + 0 = lane.id and not p.claimed and not p.parked -- + 0: by the job, not by its lane
           order by p.ready_at, p.chunk_index limit 1 for no key update skip locked
         )
         returning s.job_id, s.chunk_index, s.ready_at, s.limit_key into slot;
       end if;
       if found then
         if slot.ready_at > floor + interval '50 milliseconds' and parent_sync_job_id is null then
-          perform chunk_private.remember_floor(lane.id, slot.ready_at);
+          perform chunk_private.remember_floor(lane.id, slot.ready_at, floor = '-infinity');
         end if;
         if slot.limit_key is not null then -- who claims many asks whether there is room
           perform chunk_private.unclaim(array[slot.job_id], array[slot.chunk_index]);
@@ -2247,7 +2450,7 @@ as $$
 declare
   taken record;
 begin
-  floor := case when parent_sync_job_id is null and random() > 0.02 then floor else '-infinity' end;
+  floor := case when parent_sync_job_id is null then floor else '-infinity' end;
   limited := false;
   loop
     with slot as (
@@ -2259,7 +2462,8 @@ begin
           order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
         ) else array(
           select p.ctid from chunk_private.slots p
-          where p.job_id = parent_sync_job_id and p.lane = lane and not p.claimed and not p.parked and p.ready_at <= now()
+          where p.job_id = parent_sync_job_id and p.chunk_index >= chunk_private.slots_from(parent_sync_job_id) and p.lane + 0 = lane and not p.claimed and not p.parked
+            and p.ready_at <= now()
           order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
         ) end)
       returning s.job_id, s.chunk_index, s.ready_at, s.limit_key
@@ -2273,7 +2477,7 @@ begin
     limited := limited or taken.limited;
     how_many := how_many - taken.slots;
     if taken.newest > floor + interval '50 milliseconds' and parent_sync_job_id is null then
-      perform chunk_private.remember_floor(lane, taken.newest);
+      perform chunk_private.remember_floor(lane, taken.newest, floor = '-infinity');
     end if;
     exit when how_many = 0 or floor = '-infinity';
     floor := '-infinity';
@@ -2719,7 +2923,7 @@ begin
   select j.status, j.sealed, j.next_state is not null as leaves_state into job from public.sync_jobs j where j.id = job_id for no key update;
   if job.status in ('pending', 'running', 'paused') and job.sealed then
     select coalesce(sum(c.open_chunks), 0) as open, sum(c.failed_chunks) as failed into counts
-    from chunk_private.job_counters c where c.job_id = job_id;
+    from chunk_private.newest_counters c where c.job_id = job_id;
     if counts.open = 0 then
       job.status := case when counts.failed > 0 then 'failed' else 'completed' end;
       update public.sync_jobs j
@@ -2741,10 +2945,10 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if exists (select from chunk_private.job_counters c where c.job_id = new.id and c.open_chunks > 0) then
+  if exists (select from chunk_private.newest_counters c where c.job_id = new.id and c.open_chunks > 0) then
     raise exception using errcode = 'SC005',
       message = format('the sync job %s has %s open chunks: it cannot be %s', new.id,
-        (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = new.id), new.status),
+        (select sum(c.open_chunks) from chunk_private.newest_counters c where c.job_id = new.id), new.status),
       hint = 'cancel_sync_job() ends a job and its open chunks.';
   end if;
   return null;
@@ -2787,6 +2991,8 @@ as $$
 declare
   retry constant boolean := coalesce(retryable, true) and chunk.attempts <= chunk.max_retries;
   delay interval;
+  stripe bigint;
+  own record;
 begin
   insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
   values (chunk.id, chunk.attempts,
@@ -2806,17 +3012,18 @@ begin
     set status = 'failed', error = reason, locked_until = null, items_counted = q.checkpoint_items, completed_at = now(), updated_at = now()
     where q.id = chunk.id;
   end if;
+  stripe := chunk.chunk_index % (select j.stripes from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
+  own := chunk_private.hold_counter(chunk.parent_sync_job_id, stripe);
   update chunk_private.job_counters c
   set open_chunks = c.open_chunks - (not retry)::int,
       failed_chunks = c.failed_chunks + (not retry)::int,
       retrying_chunks = c.retrying_chunks + (retry and not chunk.has_failed)::int - (not retry and chunk.has_failed)::int,
       items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-      last_activity_at = now(),
+      last_activity_at = now(), changes = case when own.joins > own.held then 0 else c.changes + 1 end, generation = own.joins,
       -- Why chunks failed for good says more than a retry that came later.
       last_error = case when retry and c.failed_chunks > 0 then c.last_error else reason end,
       last_error_at = case when retry and c.failed_chunks > 0 then c.last_error_at else now() end
-  where c.job_id = chunk.parent_sync_job_id
-    and c.stripe = chunk.chunk_index % (select j.stripes from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
+  where c.job_id = chunk.parent_sync_job_id and c.stripe = stripe and c.generation = own.held;
   return case when retry then 'retrying' else 'failed' end;
 end
 $$;
@@ -2838,7 +3045,7 @@ as $$
     end,
     'chunk_status', q.status,
     'job_status', j.status,
-    'remaining', (select coalesce(sum(c.open_chunks), 0) from chunk_private.job_counters c where c.job_id = j.id),
+    'remaining', (select coalesce(sum(c.open_chunks), 0) from chunk_private.newest_counters c where c.job_id = j.id),
     'next', to_jsonb(chunk_private.claimed_by($2)) -> 0
   )
   from public.chunk_processing_queue q
@@ -2888,7 +3095,7 @@ begin
   cross join lateral (
     select sum(c.open_chunks)::bigint as remaining,
       min(c.open_chunks) filter (where c.stripe = chunk.chunk_index % j.stripes) as open_here
-    from chunk_private.job_counters c where c.job_id = j.id
+    from chunk_private.newest_counters c where c.job_id = j.id
   ) o
   where j.id = chunk.parent_sync_job_id;
 end
@@ -2964,20 +3171,43 @@ begin
     return chunk_private.answer_again_or_refuse(chunk_id, claim_token);
   end if;
 
-  -- Counters
+  -- Counters. One whose generation has risen while we waited for it is passed over, locked: the second time finds it.
   if success then
-    update chunk_private.job_counters c
-    set open_chunks = c.open_chunks - 1,
-        completed_chunks = c.completed_chunks + 1,
-        retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
-        items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-        last_activity_at = now()
-    from public.sync_jobs j
-    join public.sync_kinds k on k.kind = j.kind
-    where j.id = chunk.job_id and c.job_id = j.id and c.stripe = chunk.chunk_index % j.stripes
-    returning j.id, j.status, j.stripes, k.handler, j.limit_key, c.open_chunks as open_here,
-      (select sum(o.open_chunks)::bigint - 1 from chunk_private.job_counters o where o.job_id = j.id) as remaining
-    into job;
+    for time in 1 .. 2 loop
+      update chunk_private.job_counters c
+      set open_chunks = c.open_chunks - 1,
+          completed_chunks = c.completed_chunks + 1,
+          retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
+          items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
+          slots_from = case when c.generation < j.newest or c.changes >= 31 then chunk_private.lowest_place(j.id, c.slots_from) else c.slots_from end,
+          changes = case when c.generation < j.newest or c.changes >= 31 then 0 else c.changes + 1 end,
+          generation = case when c.generation < j.newest then j.newest else c.generation + (c.changes >= 31)::int end,
+          last_activity_at = now()
+      from (
+        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.*
+        from public.sync_jobs j
+        join public.sync_kinds k on k.kind = j.kind
+        cross join lateral (
+          select min(o.generation) filter (where o.stripe = chunk.chunk_index % j.stripes) as own, max(o.generation) as newest,
+            sum(o.open_chunks)::bigint as open_chunks
+          from (
+            select o.stripe, o.generation, o.open_chunks from chunk_private.job_counters o
+            where o.job_id = j.id
+            order by o.generation desc limit least(j.stripes, j.total_chunks)
+          ) o
+        ) n
+        where j.id = chunk.job_id
+        offset 0 -- before the counter, which is then found by its whole key
+      ) j
+      where c.job_id = j.id and c.generation = j.own and c.stripe = chunk.chunk_index % j.stripes
+      returning j.id, j.status, j.stripes, j.handler, j.limit_key, c.open_chunks as open_here, j.open_chunks - 1 as remaining,
+        case when c.generation > j.newest then c.generation end as begun
+      into job;
+      exit when found;
+    end loop;
+    if job.begun is not null then
+      perform chunk_private.bring_along(job.id, job.begun);
+    end if;
     if appends then
       perform chunk_private.add_chunks(job.id, next_chunks, items_total);
       job.remaining := job.remaining + jsonb_array_length(next_chunks);
@@ -3009,9 +3239,12 @@ begin
   elsif job.status in ('pending', 'running') and job.limit_key is null then
     update chunk_private.fresh_stripes f
     set next_index = f.next_index + job.stripes
-    where f.job_id = job.id and f.stripe = (
-      select s.stripe from chunk_private.fresh_stripes s
-      where s.job_id = job.id and s.next_index < s.end_index
+    where f.ctid = (
+      select s.ctid from chunk_private.fresh_stripes s
+      where s.ctid = any (array(
+          select o.ctid from chunk_private.fresh_stripes o where o.job_id = job.id order by o.generation desc limit job.stripes
+        ))
+        and s.next_index < s.end_index
         and not exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.ready_at <= now())
       order by s.next_index limit 1 for no key update skip locked
     )
@@ -3257,11 +3490,9 @@ begin
     group by j.id
     order by j.id
   loop
+    perform chunk_private.hold_counter(job.id, s.stripe)
+    from (select a.chunk_index % job.stripes as stripe from unnest(accepted) a where a.job_id = job.id group by 1 order by 1) s;
     if job.fails then
-      perform 1 from chunk_private.job_counters c
-      where c.job_id = job.id and c.stripe in (select a.chunk_index % job.stripes from unnest(accepted) a where a.job_id = job.id)
-      order by c.stripe
-      for no key update;
       for item in
         select a.place, q as chunk, r.error, r.retryable, r.retry_after_seconds, r.throttled_seconds
         from unnest(accepted) a
@@ -3278,27 +3509,34 @@ begin
         end;
       end loop;
     end if;
-    with counted as (
+    with newest as materialized (
+      select n.job_id, n.stripe, n.generation, max(n.generation) over () as newest
+      from chunk_private.newest_counters n where n.job_id = job.id
+    ),
+    counted as (
       update chunk_private.job_counters c
       set open_chunks = c.open_chunks - d.done,
           completed_chunks = c.completed_chunks + d.done,
           retrying_chunks = c.retrying_chunks - d.retried,
           items_processed = least(greatest(c.items_processed + d.items, 0), chunk_private.most_items()),
+          slots_from = case when c.generation < d.newest or c.changes >= 31 then chunk_private.lowest_place(c.job_id, c.slots_from) else c.slots_from end,
+          changes = case when c.generation < d.newest or c.changes >= 31 then 0 else c.changes + 1 end,
+          generation = case when c.generation < d.newest then d.newest else c.generation + (c.changes >= 31)::int end,
           last_activity_at = now()
       from (
-        select a.chunk_index % job.stripes as stripe, count(*) as done, count(*) filter (where a.had_failed) as retried,
-          sum(a.items)::bigint as items
+        select n.*, count(*) as done, count(*) filter (where a.had_failed) as retried, sum(a.items)::bigint as items
         from unnest(accepted) a
+        join newest n on n.stripe = a.chunk_index % job.stripes
         where a.job_id = job.id and a.success
-        group by 1
-        order by 1
+        group by n.job_id, n.stripe, n.generation, n.newest
+        offset 0 -- before the counters, which are then found by their whole key
       ) d
-      where c.job_id = job.id and c.stripe = d.stripe
+      where c.job_id = d.job_id and c.stripe = d.stripe and c.generation = d.generation
       returning c.open_chunks
     )
     select min(n.open_chunks) into open_here from counted n;
     if job.fails then
-      open_here := (select min(c.open_chunks) from chunk_private.job_counters c where c.job_id = job.id);
+      open_here := (select min(c.open_chunks) from chunk_private.newest_counters c where c.job_id = job.id);
     end if;
     if job.changes or open_here = 0 then
       changing := changing || job.id;
@@ -3391,7 +3629,7 @@ begin
   -- Slots, and the answers of what was accepted
   for job in
     select j as row, d.freed, d.appends,
-      (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = j.id)::bigint as remaining
+      (select sum(c.open_chunks) from chunk_private.newest_counters c where c.job_id = j.id)::bigint as remaining
     from (
       select a.job_id, array_agg(a.chunk_index) as freed, bool_or(a.appends) as appends
       from unnest(accepted) a group by a.job_id
@@ -3552,6 +3790,7 @@ declare
   chunk public.chunk_processing_queue;
   job public.sync_jobs;
   progress boolean;
+  own record;
   explanation constant text := coalesce(reason, 'given back by its worker');
 begin
   perform chunk_private.check_isolation('release_chunk_job');
@@ -3584,9 +3823,11 @@ begin
   where q.id = chunk.id;
   select j.* into job from public.sync_jobs j where j.id = chunk.parent_sync_job_id;
   if chunk.checkpoint_items is distinct from chunk.items_counted then
+    own := chunk_private.hold_counter(job.id, chunk.chunk_index % job.stripes);
     update chunk_private.job_counters c
-    set items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items())
-    where c.job_id = job.id and c.stripe = chunk.chunk_index % job.stripes;
+    set items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
+        changes = case when own.joins > own.held then 0 else c.changes + 1 end, generation = own.joins
+    where c.job_id = job.id and c.stripe = chunk.chunk_index % job.stripes and c.generation = own.held;
   end if;
   -- It keeps its slot, unless the job was paused meanwhile.
   delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
@@ -3614,6 +3855,8 @@ as $$
 #variable_conflict use_variable
 declare
   delay constant interval := make_interval(secs => seconds);
+  stripe bigint;
+  own record;
 begin
   if coalesce(chunk.throttled, 0) >= (select s.max_throttled from chunk_private.settings s) then
     return chunk_private.end_attempt(chunk, 'error', reason || ' (throttled too often: counted as an attempt)', true, seconds);
@@ -3626,11 +3869,12 @@ begin
   where q.id = chunk.id;
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
   values (chunk.parent_sync_job_id, now() + delay, chunk.chunk_index);
+  stripe := chunk.chunk_index % (select j.stripes from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
+  own := chunk_private.hold_counter(chunk.parent_sync_job_id, stripe);
   update chunk_private.job_counters c
   set items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-      last_activity_at = now()
-  where c.job_id = chunk.parent_sync_job_id
-    and c.stripe = chunk.chunk_index % (select j.stripes from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
+      last_activity_at = now(), changes = case when own.joins > own.held then 0 else c.changes + 1 end, generation = own.joins
+  where c.job_id = chunk.parent_sync_job_id and c.stripe = stripe and c.generation = own.held;
   return 'throttled';
 end
 $$;
@@ -3959,8 +4203,9 @@ cross join lateral (
     coalesce(sum(c.retrying_chunks), 0)::bigint as retrying_chunks,
     coalesce(sum(c.items_processed), 0)::bigint as items_processed,
     max(c.last_activity_at) as last_activity_at,
-    (array_agg(c.last_error order by c.failed_chunks > 0 desc, c.last_error_at desc nulls last))[1] as last_error
-  from chunk_private.job_counters c
+    (array_agg(c.last_error order by c.failed_chunks > 0 desc, c.last_error_at desc nulls last))[1] as last_error,
+    coalesce(max(c.slots_from), 0) as slots_from
+  from chunk_private.newest_counters c
   where c.job_id = j.id
 ) n
 cross join lateral (
@@ -3971,7 +4216,7 @@ cross join lateral (
     count(*) filter (where q.locked_until < now() - interval '1 minute') as overdue_chunks
   from chunk_private.slots s
   join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
-  where s.job_id = j.id and s.claimed
+  where s.job_id = j.id and s.chunk_index >= n.slots_from and s.claimed
 ) p
 left join lateral (
   select case
@@ -3989,7 +4234,7 @@ left join lateral (
   from public.sync_kinds k
   left join lateral (
     select min(s.ready_at) as ready_at from chunk_private.slots s
-    where s.job_id = j.id and not s.claimed and not s.parked and s.ready_at <= now()
+    where s.job_id = j.id and s.chunk_index >= n.slots_from and not s.claimed and not s.parked and s.ready_at <= now()
   ) o on true
   left join lateral (
     select d.error from chunk_private.dispatches d
@@ -4574,7 +4819,7 @@ begin
   end if;
   if from_start then
     update chunk_private.job_counters c
-    set items_processed = greatest(c.items_processed - f.items, 0)
+    set items_processed = greatest(c.items_processed - f.items, 0), changes = c.changes + 1
     from (
       select q.chunk_index % job.stripes as stripe, sum(q.items_counted)::bigint as items
       from public.chunk_processing_queue q
@@ -4595,11 +4840,11 @@ begin
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
   select job.id, now(), c.chunk_index from chunk c;
   get diagnostics reopened = row_count;
-  if reopened <> (select coalesce(sum(c.failed_chunks), 0) from chunk_private.job_counters c where c.job_id = job.id) then
+  if reopened <> (select coalesce(sum(c.failed_chunks), 0) from chunk_private.newest_counters c where c.job_id = job.id) then
     perform chunk_private.refuse(job, 'retried any more: purge_sync_jobs() has begun to delete its chunks');
   end if;
   update chunk_private.job_counters c
-  set open_chunks = c.open_chunks + c.failed_chunks, failed_chunks = 0, last_activity_at = now()
+  set open_chunks = c.open_chunks + c.failed_chunks, failed_chunks = 0, slots_from = 0, changes = c.changes + 1, last_activity_at = now()
   where c.job_id = job.id;
   if job.status = 'failed' then
     begin
@@ -5157,27 +5402,37 @@ as $$
 declare
   times bigint;
 begin
-  insert into chunk_private.job_counters as c
-    (job_id, stripe, owner_id, open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks, items_processed)
-  select job.id, t.stripe, job.owner_id, count(q.id) filter (where q.completed_at is null),
-    count(q.id) filter (where q.status = 'completed'), count(q.id) filter (where q.status = 'failed'),
-    count(q.id) filter (where q.status = 'cancelled'),
-    count(q.id) filter (where q.completed_at is null and q.has_failed),
-    least(chunk_private.most_items(), coalesce(sum(case when q.status = 'completed' or q.status = 'cancelled' and q.claim_token is not null
-      then q.items_processed else q.items_counted end), 0))::bigint
-  from generate_series(0, job.stripes - 1) t (stripe)
-  left join public.chunk_processing_queue q on q.parent_sync_job_id = job.id and q.chunk_index % job.stripes = t.stripe
-  group by t.stripe
-  having count(q.id) > 0 or exists (select from chunk_private.job_counters o where o.job_id = job.id and o.stripe = t.stripe)
-  order by t.stripe
-  on conflict on constraint job_counters_pkey do update
-  set open_chunks = excluded.open_chunks, completed_chunks = excluded.completed_chunks, failed_chunks = excluded.failed_chunks,
-      cancelled_chunks = excluded.cancelled_chunks, retrying_chunks = excluded.retrying_chunks,
-      items_processed = excluded.items_processed
-  where (c.open_chunks, c.completed_chunks, c.failed_chunks, c.cancelled_chunks, c.retrying_chunks, c.items_processed)
-    is distinct from (excluded.open_chunks, excluded.completed_chunks, excluded.failed_chunks, excluded.cancelled_chunks,
-      excluded.retrying_chunks, excluded.items_processed);
-  get diagnostics times = row_count;
+  -- Before they are counted: chunks may have been given slots that stood nowhere
+  update chunk_private.job_counters c set slots_from = 0 where c.job_id = job.id and c.slots_from > 0;
+  with counted as materialized (
+    select t.stripe, count(q.id) as total, count(q.id) filter (where q.completed_at is null) as open,
+      count(q.id) filter (where q.status = 'completed') as completed, count(q.id) filter (where q.status = 'failed') as failed,
+      count(q.id) filter (where q.status = 'cancelled') as cancelled,
+      count(q.id) filter (where q.completed_at is null and q.has_failed) as retrying,
+      least(chunk_private.most_items(), coalesce(sum(case when q.status = 'completed' or q.status = 'cancelled' and q.claim_token is not null
+        then q.items_processed else q.items_counted end), 0))::bigint as items
+    from generate_series(0, job.stripes - 1) t (stripe)
+    left join public.chunk_processing_queue q on q.parent_sync_job_id = job.id and q.chunk_index % job.stripes = t.stripe
+    group by t.stripe
+  ),
+  corrected as (
+    update chunk_private.job_counters c
+    set open_chunks = n.open, completed_chunks = n.completed, failed_chunks = n.failed, cancelled_chunks = n.cancelled,
+        retrying_chunks = n.retrying, items_processed = n.items, changes = c.changes + 1
+    from counted n
+    where c.job_id = job.id and c.stripe = n.stripe
+      and (c.open_chunks, c.completed_chunks, c.failed_chunks, c.cancelled_chunks, c.retrying_chunks, c.items_processed)
+        is distinct from (n.open, n.completed, n.failed, n.cancelled, n.retrying, n.items)
+    returning c.stripe
+  ),
+  missing as (
+    insert into chunk_private.job_counters
+      (job_id, stripe, owner_id, open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks, items_processed)
+    select job.id, n.stripe, job.owner_id, n.open, n.completed, n.failed, n.cancelled, n.retrying, n.items from counted n
+    where n.total > 0 and not exists (select from chunk_private.job_counters o where o.job_id = job.id and o.stripe = n.stripe)
+    returning stripe
+  )
+  select (select count(*) from corrected) + (select count(*) from missing) into times;
   return chunk_private.times_wrong(times, 'counters that were wrong');
 end
 $$;
@@ -5255,7 +5510,7 @@ begin
     select c.job_id, sum(c.open_chunks) as open_chunks, sum(c.retrying_chunks) as retrying_chunks, max(c.last_activity_at) as last_activity_at,
       sum(c.open_chunks + c.completed_chunks + c.failed_chunks + c.cancelled_chunks) as total_chunks
     from public.sync_jobs a
-    join chunk_private.job_counters c on c.job_id = a.id
+    join chunk_private.newest_counters c on c.job_id = a.id
     where a.status in ('pending', 'running', 'paused')
     group by c.job_id
   )
@@ -5408,7 +5663,7 @@ begin
   -- Jobs
   for job in select distinct f.id from unnest(freed_of) f (id) order by f.id loop
     begin
-      if exists (select from chunk_private.job_counters c where c.job_id = job.id and c.open_chunks = 0) then
+      if exists (select from chunk_private.newest_counters c where c.job_id = job.id and c.open_chunks = 0) then
         perform chunk_private.finish_if_done(job.id);
       end if;
     exception when others then
@@ -6214,11 +6469,11 @@ grant select on public.chunk_processing_status to service_role;
 revoke all on schema chunk_private from public, anon;
 grant usage on schema chunk_private to authenticated, service_role;
 revoke all on all tables in schema chunk_private from public, anon, authenticated, service_role;
-grant select on chunk_private.job_counters, chunk_private.slots, chunk_private.dispatches to authenticated; -- what the view reads
+grant select on chunk_private.job_counters, chunk_private.newest_counters, chunk_private.slots, chunk_private.dispatches to authenticated; -- what the view reads
 -- What list_chunk_attempts reads: all but the tokens.
 grant select (id, chunk_id, attempt, outcome, error, worker_id, claimed_at, ended_at) on chunk_private.chunk_attempts to authenticated;
 grant select, insert, update, delete on all tables in schema chunk_private to service_role;
-revoke insert, update, delete on chunk_private.claim_lanes from service_role;
+revoke insert, update, delete on chunk_private.claim_lanes, chunk_private.newest_counters, chunk_private.newest_stripes from service_role;
 
 -- Sequences of identity columns need no grant to insert.
 revoke all on all sequences in schema chunk_private from public, anon, authenticated, service_role;

@@ -1,4 +1,4 @@
--- The inside: settings, lanes, slots, counters, attempts, dispatches. Nothing of it is exposed by the Data API.
+-- The inside: settings, lanes, slots, attempts, dispatches. Nothing of it is exposed by the Data API.
 
 create table if not exists chunk_private.settings (
   only_row boolean primary key default true,
@@ -82,21 +82,6 @@ comment on column chunk_private.slots.claim_id is 'The claim''s own id, so that 
 comment on column chunk_private.slots.dispatched_at is 'When a webhook was last sent for the chunk.';
 comment on column chunk_private.slots.dispatch_count is 'Webhooks sent since the chunk has it; the watchdog doubles its interval with each.';
 
-create table if not exists chunk_private.fresh_stripes (
-  job_id uuid not null,
-  stripe smallint not null,
-  next_index bigint not null,
-  end_index bigint not null,
-  primary key (job_id, stripe),
-  constraint fresh_stripes_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
-)
-with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
-comment on table chunk_private.fresh_stripes is
-  'Which chunks of a job are fresh, that is, never had a slot: of each stripe (chunk_index modulo sync_jobs.stripes) those from next_index on, below end_index.';
-comment on column chunk_private.fresh_stripes.stripe is 'Its chunks have this remainder: chunk_index modulo sync_jobs.stripes.';
-comment on column chunk_private.fresh_stripes.next_index is 'The first of them that is fresh.';
-comment on column chunk_private.fresh_stripes.end_index is 'The job''s number of chunks: one above its last chunk_index.';
-
 create table if not exists chunk_private.returned_chunks (
   job_id uuid not null,
   ready_at timestamptz not null,
@@ -107,30 +92,6 @@ create table if not exists chunk_private.returned_chunks (
 comment on table chunk_private.returned_chunks is
   'Pending chunks that had a slot before and wait for another: retries from ready_at on, and what a pause took back.';
 comment on column chunk_private.returned_chunks.ready_at is 'From when on it may have a slot again.';
-
-create table if not exists chunk_private.job_counters (
-  job_id uuid not null,
-  stripe smallint not null,
-  owner_id uuid,
-  open_chunks bigint not null default 0,
-  completed_chunks bigint not null default 0,
-  failed_chunks bigint not null default 0,
-  cancelled_chunks bigint not null default 0,
-  retrying_chunks bigint not null default 0,
-  items_processed bigint not null default 0,
-  last_activity_at timestamptz not null default now(),
-  last_error text,
-  last_error_at timestamptz,
-  primary key (job_id, stripe),
-  constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
-  constraint job_counters_not_negative check (least(open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks) >= 0)
-)
-with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
-comment on table chunk_private.job_counters is
-  'A job''s counts, spread over up to 16 rows so that workers finishing chunks of one job do not queue for one row. Their sum is exact at every commit.';
-comment on column chunk_private.job_counters.open_chunks is 'Pending and processing. The job row is looked at only when this reaches zero.';
-comment on column chunk_private.job_counters.retrying_chunks is 'Open chunks that have failed at least once.';
-comment on column chunk_private.job_counters.items_processed is 'Items of ended chunks; those of running ones stand in their heartbeats.';
 
 create table if not exists chunk_private.chunk_attempts (
   id bigint generated always as identity primary key,

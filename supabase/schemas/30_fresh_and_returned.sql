@@ -7,23 +7,37 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-  insert into chunk_private.job_counters as n (job_id, stripe, owner_id, open_chunks)
-  select job.id, s.stripe, job.owner_id, (past_last - f.first + job.stripes - 1) / job.stripes
-  from generate_series(0, job.stripes - 1) s (stripe)
-  cross join lateral (select first_index + (s.stripe - first_index % job.stripes + job.stripes) % job.stripes as first) f
-  where f.first < past_last
-  order by s.stripe
-  on conflict on constraint job_counters_pkey
-  do update set open_chunks = n.open_chunks + excluded.open_chunks, last_activity_at = now();
-  insert into chunk_private.fresh_stripes as n (job_id, stripe, next_index, end_index)
+  with added as materialized (
+    select s.stripe, (past_last - f.first + job.stripes - 1) / job.stripes as chunks
+    from generate_series(0, job.stripes - 1) s (stripe)
+    cross join lateral (select first_index + (s.stripe - first_index % job.stripes + job.stripes) % job.stripes as first) f
+    where f.first < past_last
+  ),
+  counted as (
+    update chunk_private.job_counters c
+    set open_chunks = c.open_chunks + a.chunks, last_activity_at = now()
+    from added a
+    join chunk_private.newest_counters n on n.job_id = job.id and n.stripe = a.stripe
+    where c.ctid = n.place
+    returning c.stripe
+  )
+  insert into chunk_private.job_counters (job_id, stripe, owner_id, open_chunks)
+  select job.id, a.stripe, job.owner_id, a.chunks from added a where a.stripe not in (select c.stripe from counted c);
+  with prolonged as (
+    update chunk_private.fresh_stripes f
+    set end_index = past_last
+    from chunk_private.newest_stripes n
+    where n.job_id = job.id and f.ctid = n.place
+    returning f.stripe
+  )
+  insert into chunk_private.fresh_stripes (job_id, stripe, next_index, end_index)
   select job.id, s.stripe, first_index + (s.stripe - first_index % job.stripes + job.stripes) % job.stripes, past_last
   from generate_series(0, job.stripes - 1) s (stripe)
-  where first_index < past_last
-  order by s.stripe
-  on conflict on constraint fresh_stripes_pkey do update set end_index = excluded.end_index;
+  where first_index < past_last and s.stripe not in (select p.stripe from prolonged p);
 end
 $$;
-comment on function chunk_private.line_up is 'Counts new chunks of a job, from first_index on and below past_last, as open, and lines them up as fresh.';
+comment on function chunk_private.line_up is
+  'Counts new chunks of a job, from first_index on and below past_last, as open, and lines them up as fresh. The caller is alone in the job''s gate, or has just made the job.';
 
 -- What a free slot goes to, in this order: a returned chunk that is due, a fresh one, else the returned one that is due
 -- soonest, which then keeps the slot.
@@ -54,7 +68,6 @@ $$;
 comment on function chunk_private.take_returned is
   'Takes up to how_many returned chunks of a job that are due by then, the longest due first: their indexes, and from when on each may be claimed.';
 
--- Locks the stripes in order: two that each held some of them would wait for each other's once their own are empty.
 create or replace function chunk_private.take_lowest(job public.sync_jobs, how_many int)
 returns bigint[]
 language plpgsql
@@ -64,32 +77,56 @@ as $$
 declare
   chunk_indexes bigint[];
 begin
-  with held as (
-    select s.stripe, s.next_index, s.end_index from chunk_private.fresh_stripes s
-    where s.job_id = job.id and s.next_index < s.end_index
-    order by s.stripe for no key update
-  ),
-  lowest as (
-    select o.stripe, c.chunk_index from held o
+  with lowest as (
+    select n.place, c.chunk_index from chunk_private.newest_stripes n
     cross join lateral generate_series(
-      o.next_index, least(o.end_index - 1, o.next_index + job.stripes * (how_many - 1)::bigint), job.stripes
+      n.next_index, least(n.end_index - 1, n.next_index + job.stripes * (how_many - 1)::bigint), job.stripes
     ) c (chunk_index)
+    where n.job_id = job.id
     order by c.chunk_index limit how_many
   ),
   moved as (
     update chunk_private.fresh_stripes f
     set next_index = l.last_index + job.stripes
-    from (select w.stripe, max(w.chunk_index) as last_index from lowest w group by w.stripe) l
-    where f.job_id = job.id and f.stripe = l.stripe
+    from (select w.place, max(w.chunk_index) as last_index from lowest w group by w.place) l
+    where f.ctid = l.place
   )
   select array_agg(l.chunk_index) into chunk_indexes from lowest l;
   return coalesce(chunk_indexes, '{}');
 end
 $$;
-comment on function chunk_private.take_lowest is 'Takes the up to how_many lowest fresh chunks of a job, and returns their indexes.';
+comment on function chunk_private.take_lowest is 'Takes the up to how_many lowest fresh chunks of a job, and returns their indexes. The caller is alone in the job''s gate.';
+
+create or replace function chunk_private.take_of_stripe(job public.sync_jobs, place tid, how_many int)
+returns bigint[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  held record;
+  past_last bigint;
+begin
+  select f.ctid as place, f.next_index, f.end_index into held from chunk_private.fresh_stripes f
+  where f.ctid = place and f.next_index < f.end_index for no key update skip locked;
+  if not found then
+    return array[]::bigint[];
+  end if;
+  past_last := least(held.next_index + how_many * job.stripes::bigint, held.end_index);
+  update chunk_private.fresh_stripes f
+  set next_index = held.next_index + (past_last - held.next_index + job.stripes - 1) / job.stripes * job.stripes
+  where f.ctid = held.place;
+  return array(select generate_series(held.next_index, past_last - 1, job.stripes));
+end
+$$;
+comment on function chunk_private.take_of_stripe is 'Takes up to how_many fresh chunks of the stripe whose row is there, unless somebody holds it, and returns their indexes.';
 
 -- For reports, of which many come at once: from one stripe, that nobody holds, so that they do not wait for each other; and
 -- the chunks of one batch then share a counter when they are reported.
+--
+-- No slot may be lost, so when others hold all that have some, it waits for one; and only then, for a row that has just moved may be held by
+-- ourselves. While it waits, the stripes that it holds are empty, and have been since before it looked for one that is not: so no two
+-- wait for each other.
 create or replace function chunk_private.take_fresh(job public.sync_jobs, how_many int)
 returns bigint[]
 language plpgsql
@@ -97,32 +134,29 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  span constant bigint := job.stripes * how_many::bigint;
-  first_index bigint;
+  taken bigint[] := array[]::bigint[];
+  places tid[];
+  tried tid[];
+  place tid;
 begin
   loop
-    update chunk_private.fresh_stripes f
-    set next_index = f.next_index + span
-    where f.job_id = job.id and f.stripe = (
-      select s.stripe from chunk_private.fresh_stripes s
-      where s.job_id = job.id and s.next_index + span < s.end_index + job.stripes
-      order by s.next_index limit 1 for no key update skip locked
-    )
-    returning f.next_index - span into first_index;
-    exit when found;
-    -- Others hold those that have enough, or none has. No slot may be lost, so this waits, and always in order of stripes:
-    -- one that turns out to be empty stays locked.
-    if how_many > 1 then
-      return chunk_private.take_lowest(job, how_many);
+    places := array(
+      select n.place from chunk_private.newest_stripes n
+      where n.job_id = job.id and n.next_index < n.end_index
+      order by n.next_index + (how_many - 1) * job.stripes >= n.end_index, n.next_index
+    );
+    exit when places = '{}';
+    if places = tried then
+      perform chunk_private.hold_stripe(job.id, (select f.stripe from chunk_private.fresh_stripes f where f.ctid = places[1]));
     end if;
-    perform 1 from chunk_private.fresh_stripes s
-    where s.job_id = job.id and s.next_index < s.end_index
-    order by s.stripe limit 1 for no key update;
-    if not found then
-      return array[]::bigint[];
-    end if;
+    tried := places;
+    foreach place in array places loop
+      taken := taken || chunk_private.take_of_stripe(job, place, how_many - cardinality(taken));
+      exit when cardinality(taken) = how_many;
+    end loop;
+    exit when cardinality(taken) = how_many;
   end loop;
-  return array(select generate_series(first_index, first_index + span - 1, job.stripes));
+  return taken;
 end
 $$;
 comment on function chunk_private.take_fresh is 'Takes up to how_many fresh chunks of a job, and returns their indexes.';

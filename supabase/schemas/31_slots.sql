@@ -160,6 +160,7 @@ as $$
 declare
   job public.sync_jobs;
   shared record;
+  slots_from bigint;
   free int;
   next record;
   later record;
@@ -169,10 +170,11 @@ begin
     return 0;
   end if;
   shared := chunk_private.limit_of(job.limit_key);
+  slots_from := chunk_private.slots_from(job_id);
   -- A chunk in backoff that kept its slot for want of others gives it to those that have come since.
   with later as materialized (
     select w.chunk_index from chunk_private.slots w
-    where w.job_id = job_id and not w.claimed and w.ready_at > now()
+    where w.job_id = job_id and w.chunk_index >= slots_from and not w.claimed and w.ready_at > now()
       and (w.limit_key is null or w.ready_at <> shared.opens_at) -- which waits for the end of a block
     for update skip locked
   ),
@@ -183,7 +185,9 @@ begin
   )
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
   select job_id, g.ready_at, g.chunk_index from given_up g;
-  free := greatest(0, least(job.max_concurrency, shared.most) - (select count(*)::int from chunk_private.slots s where s.job_id = job_id));
+  free := greatest(0, least(job.max_concurrency, shared.most) - (
+    select count(*)::int from chunk_private.slots s where s.job_id = job_id and s.chunk_index >= slots_from
+  ));
   next := chunk_private.take_claimable(job, free, true);
   later := chunk_private.take_returned(job_id, 'infinity', free - cardinality(next.chunk_indexes));
   next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;

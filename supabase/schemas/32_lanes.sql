@@ -156,13 +156,17 @@ comment on function chunk_private.lanes_to_search is
 
 -- While somebody's long query holds an old snapshot, dead index entries of finished chunks pile up before the first live
 -- one. Each session therefore remembers, a lane, from which time on it last found chunks, and starts there; it
--- looks from the very beginning when it finds too few, and at times in between, for chunks committed late. A twentieth of a
--- second is near enough, and spares most claims the write.
+-- looks from the very beginning when it finds too few, and once a second, for chunks committed late; or, when such a look takes
+-- long, less often, so that looking never takes more than a hundredth of the time. A twentieth of a second is near enough
+-- for the floor, and spares most claims the write.
 create view chunk_private.wanted_view
 with (security_invoker = true)
 as
 select l.id, l.kind, l.priority, k.handler, k.lease_seconds,
-  coalesce(to_timestamp(nullif(current_setting('chunk_private.floor_' || l.id, true), '')::float8), '-infinity') as floor
+  coalesce(case
+    when now() < to_timestamp(nullif(current_setting('chunk_private.look_' || l.id, true), '')::float8)
+    then to_timestamp(nullif(current_setting('chunk_private.floor_' || l.id, true), '')::float8)
+  end, '-infinity') as floor
 from chunk_private.lanes l
 join public.sync_kinds k on k.kind = l.kind;
 
@@ -170,15 +174,20 @@ select chunk_private.replace_view('chunk_private.claim_lanes');
 comment on view chunk_private.claim_lanes is 'Where a claim looks, with what it needs to know of the kind.';
 comment on column chunk_private.claim_lanes.handler is 'The kind''s.';
 comment on column chunk_private.claim_lanes.lease_seconds is 'The kind''s.';
-comment on column chunk_private.claim_lanes.floor is 'The ready_at from which on this session last found chunks there.';
+comment on column chunk_private.claim_lanes.floor is 'The ready_at from which on this session last found chunks there; -infinity when it is time to look at all.';
 
-create or replace function chunk_private.remember_floor(lane bigint, found_at timestamptz)
+create or replace function chunk_private.remember_floor(lane bigint, found_at timestamptz, looked_at_all boolean)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform set_config('chunk_private.floor_' || lane, (extract(epoch from found_at) - 0.001)::text, false);
+  if looked_at_all then
+    perform set_config('chunk_private.look_' || lane, (
+      extract(epoch from now()) + least(60, greatest(1, 100 * extract(epoch from clock_timestamp() - statement_timestamp())))
+    )::text, false);
+  end if;
 end
 $$;
-comment on function chunk_private.remember_floor is 'Remembers for this session at which ready_at a claim has found chunks of a lane.';
+comment on function chunk_private.remember_floor is 'Remembers for this session at which ready_at a claim has found chunks of a lane, and when to look at all of it again.';

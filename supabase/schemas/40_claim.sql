@@ -170,10 +170,9 @@ begin
   for lane in
     select l.id, l.handler, coalesce(lease_seconds, l.lease_seconds) as lease_seconds, l.floor
     from chunk_private.claim_lanes l
-    where l.kind = any (kinds) and (lanes is null or l.id = any (lanes))
-    order by l.priority desc, random()
+    where l.kind = any (kinds) and (lanes is null or l.id = any (lanes)) order by l.priority desc, random()
   loop
-    floor := case when parent_sync_job_id is null and random() > 0.02 then lane.floor else '-infinity' end;
+    floor := case when parent_sync_job_id is null then lane.floor else '-infinity' end;
     loop
       if parent_sync_job_id is null then
         update chunk_private.slots s
@@ -189,14 +188,15 @@ begin
         set claimed = true, claim_id = claim_next_chunk_job_safe.claim_id
         where s.ctid = (
           select p.ctid from chunk_private.slots p
-          where p.job_id = parent_sync_job_id and p.lane = lane.id and not p.claimed and not p.parked and p.ready_at <= now()
+          where p.job_id = parent_sync_job_id and p.chunk_index >= chunk_private.slots_from(parent_sync_job_id) and p.ready_at <= now()
+            and p.lane + 0 = lane.id and not p.claimed and not p.parked -- + 0: by the job, not by its lane
           order by p.ready_at, p.chunk_index limit 1 for no key update skip locked
         )
         returning s.job_id, s.chunk_index, s.ready_at, s.limit_key into slot;
       end if;
       if found then
         if slot.ready_at > floor + interval '50 milliseconds' and parent_sync_job_id is null then
-          perform chunk_private.remember_floor(lane.id, slot.ready_at);
+          perform chunk_private.remember_floor(lane.id, slot.ready_at, floor = '-infinity');
         end if;
         if slot.limit_key is not null then -- who claims many asks whether there is room
           perform chunk_private.unclaim(array[slot.job_id], array[slot.chunk_index]);

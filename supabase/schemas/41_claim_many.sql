@@ -44,7 +44,7 @@ as $$
 declare
   taken record;
 begin
-  floor := case when parent_sync_job_id is null and random() > 0.02 then floor else '-infinity' end;
+  floor := case when parent_sync_job_id is null then floor else '-infinity' end;
   limited := false;
   loop
     with slot as (
@@ -56,7 +56,8 @@ begin
           order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
         ) else array(
           select p.ctid from chunk_private.slots p
-          where p.job_id = parent_sync_job_id and p.lane = lane and not p.claimed and not p.parked and p.ready_at <= now()
+          where p.job_id = parent_sync_job_id and p.chunk_index >= chunk_private.slots_from(parent_sync_job_id) and p.lane + 0 = lane and not p.claimed and not p.parked
+            and p.ready_at <= now()
           order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
         ) end)
       returning s.job_id, s.chunk_index, s.ready_at, s.limit_key
@@ -70,7 +71,7 @@ begin
     limited := limited or taken.limited;
     how_many := how_many - taken.slots;
     if taken.newest > floor + interval '50 milliseconds' and parent_sync_job_id is null then
-      perform chunk_private.remember_floor(lane, taken.newest);
+      perform chunk_private.remember_floor(lane, taken.newest, floor = '-infinity');
     end if;
     exit when how_many = 0 or floor = '-infinity';
     floor := '-infinity';

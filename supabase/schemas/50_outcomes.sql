@@ -15,7 +15,7 @@ begin
   select j.status, j.sealed, j.next_state is not null as leaves_state into job from public.sync_jobs j where j.id = job_id for no key update;
   if job.status in ('pending', 'running', 'paused') and job.sealed then
     select coalesce(sum(c.open_chunks), 0) as open, sum(c.failed_chunks) as failed into counts
-    from chunk_private.job_counters c where c.job_id = job_id;
+    from chunk_private.newest_counters c where c.job_id = job_id;
     if counts.open = 0 then
       job.status := case when counts.failed > 0 then 'failed' else 'completed' end;
       update public.sync_jobs j
@@ -37,10 +37,10 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if exists (select from chunk_private.job_counters c where c.job_id = new.id and c.open_chunks > 0) then
+  if exists (select from chunk_private.newest_counters c where c.job_id = new.id and c.open_chunks > 0) then
     raise exception using errcode = 'SC005',
       message = format('the sync job %s has %s open chunks: it cannot be %s', new.id,
-        (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = new.id), new.status),
+        (select sum(c.open_chunks) from chunk_private.newest_counters c where c.job_id = new.id), new.status),
       hint = 'cancel_sync_job() ends a job and its open chunks.';
   end if;
   return null;
@@ -83,6 +83,8 @@ as $$
 declare
   retry constant boolean := coalesce(retryable, true) and chunk.attempts <= chunk.max_retries;
   delay interval;
+  stripe bigint;
+  own record;
 begin
   insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
   values (chunk.id, chunk.attempts,
@@ -102,17 +104,18 @@ begin
     set status = 'failed', error = reason, locked_until = null, items_counted = q.checkpoint_items, completed_at = now(), updated_at = now()
     where q.id = chunk.id;
   end if;
+  stripe := chunk.chunk_index % (select j.stripes from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
+  own := chunk_private.hold_counter(chunk.parent_sync_job_id, stripe);
   update chunk_private.job_counters c
   set open_chunks = c.open_chunks - (not retry)::int,
       failed_chunks = c.failed_chunks + (not retry)::int,
       retrying_chunks = c.retrying_chunks + (retry and not chunk.has_failed)::int - (not retry and chunk.has_failed)::int,
       items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-      last_activity_at = now(),
+      last_activity_at = now(), changes = case when own.joins > own.held then 0 else c.changes + 1 end, generation = own.joins,
       -- Why chunks failed for good says more than a retry that came later.
       last_error = case when retry and c.failed_chunks > 0 then c.last_error else reason end,
       last_error_at = case when retry and c.failed_chunks > 0 then c.last_error_at else now() end
-  where c.job_id = chunk.parent_sync_job_id
-    and c.stripe = chunk.chunk_index % (select j.stripes from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
+  where c.job_id = chunk.parent_sync_job_id and c.stripe = stripe and c.generation = own.held;
   return case when retry then 'retrying' else 'failed' end;
 end
 $$;
@@ -134,7 +137,7 @@ as $$
     end,
     'chunk_status', q.status,
     'job_status', j.status,
-    'remaining', (select coalesce(sum(c.open_chunks), 0) from chunk_private.job_counters c where c.job_id = j.id),
+    'remaining', (select coalesce(sum(c.open_chunks), 0) from chunk_private.newest_counters c where c.job_id = j.id),
     'next', to_jsonb(chunk_private.claimed_by($2)) -> 0
   )
   from public.chunk_processing_queue q

@@ -20,7 +20,7 @@ begin
   cross join lateral (
     select sum(c.open_chunks)::bigint as remaining,
       min(c.open_chunks) filter (where c.stripe = chunk.chunk_index % j.stripes) as open_here
-    from chunk_private.job_counters c where c.job_id = j.id
+    from chunk_private.newest_counters c where c.job_id = j.id
   ) o
   where j.id = chunk.parent_sync_job_id;
 end
@@ -96,20 +96,43 @@ begin
     return chunk_private.answer_again_or_refuse(chunk_id, claim_token);
   end if;
 
-  -- Counters
+  -- Counters. One whose generation has risen while we waited for it is passed over, locked: the second time finds it.
   if success then
-    update chunk_private.job_counters c
-    set open_chunks = c.open_chunks - 1,
-        completed_chunks = c.completed_chunks + 1,
-        retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
-        items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-        last_activity_at = now()
-    from public.sync_jobs j
-    join public.sync_kinds k on k.kind = j.kind
-    where j.id = chunk.job_id and c.job_id = j.id and c.stripe = chunk.chunk_index % j.stripes
-    returning j.id, j.status, j.stripes, k.handler, j.limit_key, c.open_chunks as open_here,
-      (select sum(o.open_chunks)::bigint - 1 from chunk_private.job_counters o where o.job_id = j.id) as remaining
-    into job;
+    for time in 1 .. 2 loop
+      update chunk_private.job_counters c
+      set open_chunks = c.open_chunks - 1,
+          completed_chunks = c.completed_chunks + 1,
+          retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
+          items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
+          slots_from = case when c.generation < j.newest or c.changes >= 31 then chunk_private.lowest_place(j.id, c.slots_from) else c.slots_from end,
+          changes = case when c.generation < j.newest or c.changes >= 31 then 0 else c.changes + 1 end,
+          generation = case when c.generation < j.newest then j.newest else c.generation + (c.changes >= 31)::int end,
+          last_activity_at = now()
+      from (
+        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.*
+        from public.sync_jobs j
+        join public.sync_kinds k on k.kind = j.kind
+        cross join lateral (
+          select min(o.generation) filter (where o.stripe = chunk.chunk_index % j.stripes) as own, max(o.generation) as newest,
+            sum(o.open_chunks)::bigint as open_chunks
+          from (
+            select o.stripe, o.generation, o.open_chunks from chunk_private.job_counters o
+            where o.job_id = j.id
+            order by o.generation desc limit least(j.stripes, j.total_chunks)
+          ) o
+        ) n
+        where j.id = chunk.job_id
+        offset 0 -- before the counter, which is then found by its whole key
+      ) j
+      where c.job_id = j.id and c.generation = j.own and c.stripe = chunk.chunk_index % j.stripes
+      returning j.id, j.status, j.stripes, j.handler, j.limit_key, c.open_chunks as open_here, j.open_chunks - 1 as remaining,
+        case when c.generation > j.newest then c.generation end as begun
+      into job;
+      exit when found;
+    end loop;
+    if job.begun is not null then
+      perform chunk_private.bring_along(job.id, job.begun);
+    end if;
     if appends then
       perform chunk_private.add_chunks(job.id, next_chunks, items_total);
       job.remaining := job.remaining + jsonb_array_length(next_chunks);
@@ -141,9 +164,12 @@ begin
   elsif job.status in ('pending', 'running') and job.limit_key is null then
     update chunk_private.fresh_stripes f
     set next_index = f.next_index + job.stripes
-    where f.job_id = job.id and f.stripe = (
-      select s.stripe from chunk_private.fresh_stripes s
-      where s.job_id = job.id and s.next_index < s.end_index
+    where f.ctid = (
+      select s.ctid from chunk_private.fresh_stripes s
+      where s.ctid = any (array(
+          select o.ctid from chunk_private.fresh_stripes o where o.job_id = job.id order by o.generation desc limit job.stripes
+        ))
+        and s.next_index < s.end_index
         and not exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.ready_at <= now())
       order by s.next_index limit 1 for no key update skip locked
     )

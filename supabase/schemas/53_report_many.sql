@@ -50,11 +50,9 @@ begin
     group by j.id
     order by j.id
   loop
+    perform chunk_private.hold_counter(job.id, s.stripe)
+    from (select a.chunk_index % job.stripes as stripe from unnest(accepted) a where a.job_id = job.id group by 1 order by 1) s;
     if job.fails then
-      perform 1 from chunk_private.job_counters c
-      where c.job_id = job.id and c.stripe in (select a.chunk_index % job.stripes from unnest(accepted) a where a.job_id = job.id)
-      order by c.stripe
-      for no key update;
       for item in
         select a.place, q as chunk, r.error, r.retryable, r.retry_after_seconds, r.throttled_seconds
         from unnest(accepted) a
@@ -71,27 +69,34 @@ begin
         end;
       end loop;
     end if;
-    with counted as (
+    with newest as materialized (
+      select n.job_id, n.stripe, n.generation, max(n.generation) over () as newest
+      from chunk_private.newest_counters n where n.job_id = job.id
+    ),
+    counted as (
       update chunk_private.job_counters c
       set open_chunks = c.open_chunks - d.done,
           completed_chunks = c.completed_chunks + d.done,
           retrying_chunks = c.retrying_chunks - d.retried,
           items_processed = least(greatest(c.items_processed + d.items, 0), chunk_private.most_items()),
+          slots_from = case when c.generation < d.newest or c.changes >= 31 then chunk_private.lowest_place(c.job_id, c.slots_from) else c.slots_from end,
+          changes = case when c.generation < d.newest or c.changes >= 31 then 0 else c.changes + 1 end,
+          generation = case when c.generation < d.newest then d.newest else c.generation + (c.changes >= 31)::int end,
           last_activity_at = now()
       from (
-        select a.chunk_index % job.stripes as stripe, count(*) as done, count(*) filter (where a.had_failed) as retried,
-          sum(a.items)::bigint as items
+        select n.*, count(*) as done, count(*) filter (where a.had_failed) as retried, sum(a.items)::bigint as items
         from unnest(accepted) a
+        join newest n on n.stripe = a.chunk_index % job.stripes
         where a.job_id = job.id and a.success
-        group by 1
-        order by 1
+        group by n.job_id, n.stripe, n.generation, n.newest
+        offset 0 -- before the counters, which are then found by their whole key
       ) d
-      where c.job_id = job.id and c.stripe = d.stripe
+      where c.job_id = d.job_id and c.stripe = d.stripe and c.generation = d.generation
       returning c.open_chunks
     )
     select min(n.open_chunks) into open_here from counted n;
     if job.fails then
-      open_here := (select min(c.open_chunks) from chunk_private.job_counters c where c.job_id = job.id);
+      open_here := (select min(c.open_chunks) from chunk_private.newest_counters c where c.job_id = job.id);
     end if;
     if job.changes or open_here = 0 then
       changing := changing || job.id;
@@ -184,7 +189,7 @@ begin
   -- Slots, and the answers of what was accepted
   for job in
     select j as row, d.freed, d.appends,
-      (select sum(c.open_chunks) from chunk_private.job_counters c where c.job_id = j.id)::bigint as remaining
+      (select sum(c.open_chunks) from chunk_private.newest_counters c where c.job_id = j.id)::bigint as remaining
     from (
       select a.job_id, array_agg(a.chunk_index) as freed, bool_or(a.appends) as appends
       from unnest(accepted) a group by a.job_id

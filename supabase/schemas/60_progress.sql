@@ -55,8 +55,9 @@ cross join lateral (
     coalesce(sum(c.retrying_chunks), 0)::bigint as retrying_chunks,
     coalesce(sum(c.items_processed), 0)::bigint as items_processed,
     max(c.last_activity_at) as last_activity_at,
-    (array_agg(c.last_error order by c.failed_chunks > 0 desc, c.last_error_at desc nulls last))[1] as last_error
-  from chunk_private.job_counters c
+    (array_agg(c.last_error order by c.failed_chunks > 0 desc, c.last_error_at desc nulls last))[1] as last_error,
+    coalesce(max(c.slots_from), 0) as slots_from
+  from chunk_private.newest_counters c
   where c.job_id = j.id
 ) n
 cross join lateral (
@@ -67,7 +68,7 @@ cross join lateral (
     count(*) filter (where q.locked_until < now() - interval '1 minute') as overdue_chunks
   from chunk_private.slots s
   join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
-  where s.job_id = j.id and s.claimed
+  where s.job_id = j.id and s.chunk_index >= n.slots_from and s.claimed
 ) p
 left join lateral (
   select case
@@ -85,7 +86,7 @@ left join lateral (
   from public.sync_kinds k
   left join lateral (
     select min(s.ready_at) as ready_at from chunk_private.slots s
-    where s.job_id = j.id and not s.claimed and not s.parked and s.ready_at <= now()
+    where s.job_id = j.id and s.chunk_index >= n.slots_from and not s.claimed and not s.parked and s.ready_at <= now()
   ) o on true
   left join lateral (
     select d.error from chunk_private.dispatches d

@@ -120,7 +120,7 @@ begin
   end if;
   if from_start then
     update chunk_private.job_counters c
-    set items_processed = greatest(c.items_processed - f.items, 0)
+    set items_processed = greatest(c.items_processed - f.items, 0), changes = c.changes + 1
     from (
       select q.chunk_index % job.stripes as stripe, sum(q.items_counted)::bigint as items
       from public.chunk_processing_queue q
@@ -141,11 +141,11 @@ begin
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
   select job.id, now(), c.chunk_index from chunk c;
   get diagnostics reopened = row_count;
-  if reopened <> (select coalesce(sum(c.failed_chunks), 0) from chunk_private.job_counters c where c.job_id = job.id) then
+  if reopened <> (select coalesce(sum(c.failed_chunks), 0) from chunk_private.newest_counters c where c.job_id = job.id) then
     perform chunk_private.refuse(job, 'retried any more: purge_sync_jobs() has begun to delete its chunks');
   end if;
   update chunk_private.job_counters c
-  set open_chunks = c.open_chunks + c.failed_chunks, failed_chunks = 0, last_activity_at = now()
+  set open_chunks = c.open_chunks + c.failed_chunks, failed_chunks = 0, slots_from = 0, changes = c.changes + 1, last_activity_at = now()
   where c.job_id = job.id;
   if job.status = 'failed' then
     begin

@@ -197,27 +197,37 @@ as $$
 declare
   times bigint;
 begin
-  insert into chunk_private.job_counters as c
-    (job_id, stripe, owner_id, open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks, items_processed)
-  select job.id, t.stripe, job.owner_id, count(q.id) filter (where q.completed_at is null),
-    count(q.id) filter (where q.status = 'completed'), count(q.id) filter (where q.status = 'failed'),
-    count(q.id) filter (where q.status = 'cancelled'),
-    count(q.id) filter (where q.completed_at is null and q.has_failed),
-    least(chunk_private.most_items(), coalesce(sum(case when q.status = 'completed' or q.status = 'cancelled' and q.claim_token is not null
-      then q.items_processed else q.items_counted end), 0))::bigint
-  from generate_series(0, job.stripes - 1) t (stripe)
-  left join public.chunk_processing_queue q on q.parent_sync_job_id = job.id and q.chunk_index % job.stripes = t.stripe
-  group by t.stripe
-  having count(q.id) > 0 or exists (select from chunk_private.job_counters o where o.job_id = job.id and o.stripe = t.stripe)
-  order by t.stripe
-  on conflict on constraint job_counters_pkey do update
-  set open_chunks = excluded.open_chunks, completed_chunks = excluded.completed_chunks, failed_chunks = excluded.failed_chunks,
-      cancelled_chunks = excluded.cancelled_chunks, retrying_chunks = excluded.retrying_chunks,
-      items_processed = excluded.items_processed
-  where (c.open_chunks, c.completed_chunks, c.failed_chunks, c.cancelled_chunks, c.retrying_chunks, c.items_processed)
-    is distinct from (excluded.open_chunks, excluded.completed_chunks, excluded.failed_chunks, excluded.cancelled_chunks,
-      excluded.retrying_chunks, excluded.items_processed);
-  get diagnostics times = row_count;
+  -- Before they are counted: chunks may have been given slots that stood nowhere
+  update chunk_private.job_counters c set slots_from = 0 where c.job_id = job.id and c.slots_from > 0;
+  with counted as materialized (
+    select t.stripe, count(q.id) as total, count(q.id) filter (where q.completed_at is null) as open,
+      count(q.id) filter (where q.status = 'completed') as completed, count(q.id) filter (where q.status = 'failed') as failed,
+      count(q.id) filter (where q.status = 'cancelled') as cancelled,
+      count(q.id) filter (where q.completed_at is null and q.has_failed) as retrying,
+      least(chunk_private.most_items(), coalesce(sum(case when q.status = 'completed' or q.status = 'cancelled' and q.claim_token is not null
+        then q.items_processed else q.items_counted end), 0))::bigint as items
+    from generate_series(0, job.stripes - 1) t (stripe)
+    left join public.chunk_processing_queue q on q.parent_sync_job_id = job.id and q.chunk_index % job.stripes = t.stripe
+    group by t.stripe
+  ),
+  corrected as (
+    update chunk_private.job_counters c
+    set open_chunks = n.open, completed_chunks = n.completed, failed_chunks = n.failed, cancelled_chunks = n.cancelled,
+        retrying_chunks = n.retrying, items_processed = n.items, changes = c.changes + 1
+    from counted n
+    where c.job_id = job.id and c.stripe = n.stripe
+      and (c.open_chunks, c.completed_chunks, c.failed_chunks, c.cancelled_chunks, c.retrying_chunks, c.items_processed)
+        is distinct from (n.open, n.completed, n.failed, n.cancelled, n.retrying, n.items)
+    returning c.stripe
+  ),
+  missing as (
+    insert into chunk_private.job_counters
+      (job_id, stripe, owner_id, open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks, items_processed)
+    select job.id, n.stripe, job.owner_id, n.open, n.completed, n.failed, n.cancelled, n.retrying, n.items from counted n
+    where n.total > 0 and not exists (select from chunk_private.job_counters o where o.job_id = job.id and o.stripe = n.stripe)
+    returning stripe
+  )
+  select (select count(*) from corrected) + (select count(*) from missing) into times;
   return chunk_private.times_wrong(times, 'counters that were wrong');
 end
 $$;

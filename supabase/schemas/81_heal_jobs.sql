@@ -68,7 +68,7 @@ begin
     select c.job_id, sum(c.open_chunks) as open_chunks, sum(c.retrying_chunks) as retrying_chunks, max(c.last_activity_at) as last_activity_at,
       sum(c.open_chunks + c.completed_chunks + c.failed_chunks + c.cancelled_chunks) as total_chunks
     from public.sync_jobs a
-    join chunk_private.job_counters c on c.job_id = a.id
+    join chunk_private.newest_counters c on c.job_id = a.id
     where a.status in ('pending', 'running', 'paused')
     group by c.job_id
   )

@@ -79,7 +79,7 @@ begin
   -- Jobs
   for job in select distinct f.id from unnest(freed_of) f (id) order by f.id loop
     begin
-      if exists (select from chunk_private.job_counters c where c.job_id = job.id and c.open_chunks = 0) then
+      if exists (select from chunk_private.newest_counters c where c.job_id = job.id and c.open_chunks = 0) then
         perform chunk_private.finish_if_done(job.id);
       end if;
     exception when others then

@@ -1,6 +1,6 @@
 """`make bench`: run the measurements named on the command line, or all, and print the table.
 
-make bench ARGS="cycles growth progress idle sdk import worker webhooks mail"
+make bench ARGS="cycles growth progress idle pinned sdk import worker webhooks mail"
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 from supabase_chunks.local.postgres import PostgresServer
-from tests.benchmarks import end_to_end, mail, sdk, sql
+from tests.benchmarks import end_to_end, mail, pinned, sdk, sql
 from tests.benchmarks.ground import Report, server
 
 ON_A_SERVER: dict[str, Callable[[PostgresServer, Report], None]] = {
@@ -17,6 +17,7 @@ ON_A_SERVER: dict[str, Callable[[PostgresServer, Report], None]] = {
     "growth": sql.growth,
     "progress": sql.progress_and_start,
     "idle": sql.nothing_to_do,
+    "pinned": pinned.pinned,
 }
 ON_A_STACK: dict[str, Callable[[Report], None]] = {
     "import": sdk.imports,

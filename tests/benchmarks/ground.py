@@ -112,6 +112,24 @@ def pgbench(dsn: str, script: str, *, seconds: int) -> tuple[float, float]:
     Returns:
         Transactions a second: over all that time, and in its first FRESH_SECONDS.
     """
+    done = _run_pgbench(dsn, script, "-T", str(seconds), "-P", str(FRESH_SECONDS))
+    sustained = re.search(r"tps = ([\d.]+)", done.stdout)
+    fresh = re.search(r"progress: [\d.]+ s, ([\d.]+) tps", done.stderr)
+    if sustained is None or fresh is None:
+        raise RuntimeError(done.stdout + done.stderr)
+    return float(sustained[1]), float(fresh[1])
+
+
+def pgbench_transactions(dsn: str, script: str, transactions: int) -> float:
+    """Run a script so many times, shared between CLIENTS connections; returns transactions a second."""
+    done = _run_pgbench(dsn, script, "-t", str(transactions // CLIENTS))
+    speed = re.search(r"tps = ([\d.]+)", done.stdout)
+    if speed is None:
+        raise RuntimeError(done.stdout + done.stderr)
+    return float(speed[1])
+
+
+def _run_pgbench(dsn: str, script: str, *options: str) -> subprocess.CompletedProcess[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(script)
         file.flush()
@@ -121,20 +139,15 @@ def pgbench(dsn: str, script: str, *, seconds: int) -> tuple[float, float]:
             *("-M", "prepared"),
             *("-c", str(CLIENTS)),
             *("-j", "2"),
-            *("-T", str(seconds)),
-            *("-P", str(FRESH_SECONDS)),
             *("-D", "chunk_id=0"),
             *("-f", file.name),
+            *options,
             dsn,
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0 or "aborted" in done.stderr:
         raise RuntimeError(f"pgbench failed:\n{done.stderr[-2000:]}")
-    sustained = re.search(r"tps = ([\d.]+)", done.stdout)
-    fresh = re.search(r"progress: [\d.]+ s, ([\d.]+) tps", done.stderr)
-    if sustained is None or fresh is None:
-        raise RuntimeError(done.stdout + done.stderr)
-    return float(sustained[1]), float(fresh[1])
+    return done
 
 
 def median_ratio(ours: list[float], theirs: list[float]) -> float:

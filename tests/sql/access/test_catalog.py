@@ -77,6 +77,8 @@ RELATIONS = {
     "chunk_private.settings": (set(), ALL),
     "chunk_private.lanes": (set(), ALL),
     "chunk_private.claim_lanes": (set(), READ),
+    "chunk_private.newest_counters": (READ, READ),
+    "chunk_private.newest_stripes": (set(), READ),
     "chunk_private.slots": (READ, ALL),
     "chunk_private.fresh_stripes": (set(), ALL),
     "chunk_private.returned_chunks": (set(), ALL),

@@ -1,0 +1,158 @@
+"""`make bench ARGS=pinned`: does the queue stay as fast as it began while somebody's transaction holds an old snapshot?
+
+PostgreSQL then prunes none of the outdated versions that a queue leaves behind. Every contender does CYCLES chunks under such a
+snapshot, with CLIENTS connections, a tenth after the other: the last is compared with the first. Of ours the time of each
+call is taken at the start and at the end, by one connection. What a chunk costs stands beside it: WAL, commits, CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from supabase_chunks.local.postgres import PostgresServer
+from tests.benchmarks.contenders import (
+    Contender,
+    bulk,
+    draining,
+    one_job,
+    pgmq,
+    pgmq_bulk,
+    procrastinate,
+)
+from tests.benchmarks.ground import CLIENTS, Report, pgbench_transactions
+
+CYCLES = 100_000
+PROBES = 400
+FIELD: tuple[tuple[Contender, int], ...] = (
+    (one_job, 1),
+    (draining, 1),
+    (bulk, 50),
+    (pgmq, 1),
+    (pgmq_bulk, 50),
+    (procrastinate, 1),
+)
+
+
+@contextmanager
+def old_snapshot(dsn: str) -> Iterator[None]:
+    """Hold a snapshot, as a long report or a backup does."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("set transaction isolation level repeatable read")
+        connection.execute("select count(*) from pg_class")
+        yield
+
+
+def pinned(postgres: PostgresServer, report: Report) -> None:
+    """All contenders in turn; then the calls of ours."""
+    for contender, batch in FIELD:
+        dsn = contender.create(postgres)
+        contender.fill(dsn, CYCLES + 20 * PROBES + CLIENTS * batch)
+        with old_snapshot(dsn):
+            ours = contender in (one_job, draining, bulk)
+            before = _call_times(dsn) if contender is one_job else {}
+            costs = _Costs(postgres, dsn)
+            tenths = [
+                batch * pgbench_transactions(dsn, contender.script, CYCLES // 10 // batch) for _ in range(10)
+            ]
+            costs.show(report, contender.name, CYCLES)
+            after = _call_times(dsn) if contender is one_job else {}
+        report.add(
+            f"{contender.name}: last tenth / first, old snapshot",
+            f"{tenths[-1]:.0f} / {tenths[0]:.0f} a second",
+            ratio=tenths[-1] / tenths[0],
+            at_least=0.8 if ours else None,
+        )
+        for call, start in before.items():
+            report.add(
+                f"{call} p95 after {CYCLES // 1000}k cycles / at the start, old snapshot",
+                f"{after[call]:.2f} / {start:.2f} ms",
+                ratio=after[call] / start,
+                at_most=1.5,
+            )
+
+
+def _call_times(dsn: str) -> dict[str, float]:
+    """p95 of each call in milliseconds, on a connection that has warmed up."""
+    times: dict[str, list[float]] = defaultdict(list)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+
+        def timed(call: str, statement: str, *arguments: object) -> Any:
+            start = time.perf_counter()
+            row = connection.execute(statement, arguments, prepare=True).fetchone()
+            times[call].append((time.perf_counter() - start) * 1000)
+            if row is None:
+                raise RuntimeError(f"{call}: nothing to claim")
+            return row
+
+        (job,) = timed("job", "select id from public.sync_jobs")
+        for _ in range(PROBES):
+            claim = "select chunk_id, claim_token from public.claim_next_chunk_job_safe('bench', {} => %s)"
+            chunk = timed("claim", claim.format("kinds"), ["bench"])
+            timed("report", "select public.complete_chunk_job_safe(%s, %s)", *chunk)
+            chunk = timed("claim by job", claim.format("kinds => '{bench}', parent_sync_job_id"), job)
+            (answer,) = timed(
+                "claim_next", "select public.complete_chunk_job_safe(%s, %s, claim_next => true)", *chunk
+            )
+            following = answer["next"]
+            timed(
+                "report",
+                "select public.complete_chunk_job_safe(%s, %s)",
+                following["chunk_id"],
+                following["claim_token"],
+            )
+            timed("progress", "select public.get_sync_job_progress_safe(%s)", job)
+        for _ in range(PROBES // 10):
+            (claimed,) = timed(
+                "claim of 50", "select public.claim_chunk_jobs_safe('bench', 50, kinds => '{bench}')"
+            )
+            timed("report of 50", "select public.complete_chunk_jobs_safe(%s::jsonb)", json.dumps(claimed))
+    del times["job"]
+    return {call: statistics.quantiles(taken[len(taken) // 10 :], n=20)[-1] for call, taken in times.items()}
+
+
+class _Costs:
+    """What the server has spent since."""
+
+    def __init__(self, postgres: PostgresServer, dsn: str) -> None:
+        self._postgres, self._dsn = postgres, dsn
+        self._before = self._read()
+
+    def _read(self) -> tuple[float, float, float]:
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            connection.execute("select pg_stat_force_next_flush()")
+            row = connection.execute(
+                "select pg_current_wal_insert_lsn() - '0/0', (select xact_commit from pg_stat_database"
+                " where datname = current_database())"
+            ).fetchone()
+            pid = connection.execute(
+                "select pid from pg_stat_activity where backend_type = 'checkpointer'"
+            ).fetchone()
+        if row is None or pid is None:
+            raise RuntimeError("the server said nothing")
+        # Of all its children that have ended: pgbench's connections.
+        postmaster = Path(f"/proc/{pid[0]}/stat").read_text().rsplit(")", 1)[1].split()[1]
+        fields = Path(f"/proc/{postmaster}/stat").read_text().rsplit(")", 1)[1].split()
+        cpu = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+        return float(row[0]), float(row[1]), cpu
+
+    def show(self, report: Report, name: str, chunks: int) -> None:
+        """Rows of what a chunk has cost, and what is left behind."""
+        wal, commits, cpu = (
+            (after - before) / chunks for after, before in zip(self._read(), self._before, strict=True)
+        )
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            row = connection.execute("select sum(n_dead_tup) from pg_stat_user_tables").fetchone()
+        report.add(f"{name}: WAL a chunk", f"{wal:.0f} bytes")
+        report.add(f"{name}: commits a chunk", f"{commits:.2f}")
+        report.add(f"{name}: CPU of the server a chunk", f"{cpu * 1e6:.0f} us")
+        report.add(f"{name}: dead rows after, a chunk", f"{float(row[0] if row else 0) / chunks:.2f}")
