@@ -33,7 +33,7 @@ def main() -> int:
             if project is None:
                 project = stacks.enter_context(running())
                 if options.mutate is not None:
-                    MUTATIONS[options.mutate].apply(project.stack.db_url)
+                    stacks.enter_context(MUTATIONS[options.mutate].made(project.stack.db_url))
             if options.seed:
                 print("\n".join(map(str, plan(seed, options.seconds))), flush=True)
             began = time.monotonic()

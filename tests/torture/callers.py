@@ -1,4 +1,4 @@
-"""The callers: by SQL, and by both clients of the SDK; three of each, in a process of its own."""
+"""The callers: by SQL, and by both clients of the SDK; some of each, in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +18,24 @@ from supabase_chunks import AsyncChunksClient, ChunksClient, Retry, operations
 from supabase_chunks.errors import ChunksError
 from tests.torture.recorder import AsyncRecordingTransport, Recorder, RecordingTransport
 from tests.torture.settings import PATIENCE, Settings
-from tests.torture.workload import Call, Caller, CallError
+from tests.torture.steps import AT_ONCE, Call, CallError, Steps, Together
+from tests.torture.workload import Caller
 
 _RETRY = Retry(attempts=4, max_delay=0.5)
-_CALLERS = 3
+# The SDK takes much of a processor, SQL little.
+_CALLERS = {"sql": 6, "sdk": 2, "async-sdk": 2}
+# A connection lives for so many calls: what the database defaults to reaches new ones only.
+_CALLS_A_CONNECTION = 25
+_JSON = {"chunks", "completions", "leases", "next_chunks"}
 
 
 def by_sql(name: str, settings: Settings, until: float) -> None:
-    """Three callers with connections of their own to PostgreSQL."""
+    """Callers with connections of their own to PostgreSQL."""
     recorder = Recorder(Path(settings.folder), name)
-    callers = _callers(name, settings, until)
-    _together(*(lambda caller=caller: _call_by_sql(recorder, caller, settings.db_url) for caller in callers))
-
-
-def _call_by_sql(recorder: Recorder, caller: Caller, db_url: str) -> None:
-    connection: psycopg.Connection | None = None
-    calls = 0
+    connections = threading.local()
 
     def call(step: Call) -> Any:
-        nonlocal connection, calls
-        calls += 1
-        if connection is None or connection.closed or calls % 25 == 0:
-            if connection is not None:
-                connection.close()
-            connection = None
-            try:
-                options = "-c role=service_role -c statement_timeout=1500"
-                connection = psycopg.connect(
-                    db_url, autocommit=True, options=options, application_name="torture", connect_timeout=2
-                )
-            except psycopg.Error as error:
-                raise CallError from error
+        connection = _connection(connections, settings.db_url)
         operation = recorder.begin(step.function, step.arguments)
         try:
             (answer,) = connection.execute(*_statement(step)).fetchone()  # type: ignore[misc]
@@ -57,27 +45,40 @@ def _call_by_sql(recorder: Recorder, caller: Caller, db_url: str) -> None:
         recorder.ok(operation, answer)
         return answer
 
-    _drive(caller, call)
+    _drive_all(_callers(name, settings, until), call)
 
 
-def _statement(step: Call) -> tuple[Any, dict[str, Any]]:
-    named = ", ".join(f"{name} => %({name})s" for name in step.arguments)
-    returns_rows = step.function == "claim_next_chunk_job_safe"
-    shape = (
-        "coalesce(jsonb_agg(to_jsonb(r)), '[]') from public.{f}({n}) r" if returns_rows else "public.{f}({n})"
-    )
-    return "select " + shape.format(f=step.function, n=named), {
-        name: _adapted(name, value) for name, value in step.arguments.items()
+def _connection(connections: threading.local, db_url: str) -> psycopg.Connection[Any]:
+    """The thread's own."""
+    open_ = getattr(connections, "open", None)
+    connections.calls = getattr(connections, "calls", 0) + 1
+    if open_ is not None and not open_.closed and connections.calls % _CALLS_A_CONNECTION:
+        return open_
+    if open_ is not None:
+        open_.close()
+    options = f"-c role=service_role -c statement_timeout={PATIENCE}s"
+    try:
+        connections.open = psycopg.connect(
+            db_url, autocommit=True, options=options, application_name="torture", connect_timeout=2
+        )
+    except psycopg.Error as error:
+        raise CallError from error
+    return connections.open
+
+
+def _statement(step: Call) -> tuple[bytes, dict[str, Any]]:
+    function = f"public.{step.function}({', '.join(f'{name} => %({name})s' for name in step.arguments)})"
+    if step.function == "claim_next_chunk_job_safe":  # returns rows
+        function = f"coalesce(jsonb_agg(to_jsonb(r)), '[]') from {function} r"
+    adapted = {
+        name: Jsonb(value) if name in _JSON or isinstance(value, dict) else value
+        for name, value in step.arguments.items()
     }
-
-
-def _adapted(name: str, value: Any) -> Any:
-    is_json = isinstance(value, dict) or name in {"chunks", "completions", "leases", "next_chunks"}
-    return Jsonb(value) if is_json else value
+    return f"select {function}".encode(), adapted
 
 
 def by_sdk(name: str, settings: Settings, until: float) -> None:
-    """Three callers that share a `ChunksClient`."""
+    """Callers that share a `ChunksClient`."""
     recorder = Recorder(Path(settings.folder), name)
     http = httpx.Client(transport=RecordingTransport(recorder), timeout=PATIENCE)
     client = ChunksClient(settings.url, settings.key, http_client=http, retry=_RETRY)
@@ -88,33 +89,42 @@ def by_sdk(name: str, settings: Settings, until: float) -> None:
         except ChunksError as error:
             raise CallError from error
 
-    callers = _callers(name, settings, until)
-    _together(*(lambda caller=caller: _drive(caller, call) for caller in callers))
+    _drive_all(_callers(name, settings, until), call)
 
 
 def by_async_sdk(name: str, settings: Settings, until: float) -> None:
-    """Three callers that share an `AsyncChunksClient`."""
+    """Callers that share an `AsyncChunksClient`."""
     recorder = Recorder(Path(settings.folder), name)
-
-    async def drive(client: AsyncChunksClient, caller: Caller) -> None:
-        steps = caller.run()
-        step = next(steps, None)
-        while step is not None:
-            try:
-                if isinstance(step, Call):
-                    answer = _plain(await client._driver.run(_flow(step)))
-                else:
-                    answer = await asyncio.sleep(step)
-            except ChunksError as error:
-                step = _next(lambda error=error: steps.throw(CallError(str(error))))
-            else:
-                step = _next(lambda answer=answer: steps.send(answer))
 
     async def run() -> None:
         http = httpx.AsyncClient(transport=AsyncRecordingTransport(recorder), timeout=PATIENCE)
         client = AsyncChunksClient(settings.url, settings.key, http_client=http, retry=_RETRY)
-        callers = _callers(name, settings, until)
-        await asyncio.gather(*(drive(client, caller) for caller in callers))
+
+        async def call(step: Call) -> Any:
+            try:
+                return _plain(await client._driver.run(_flow(step)))
+            except ChunksError as error:
+                raise CallError from error
+
+        async def do(step: Call | Together | float) -> Any:
+            if isinstance(step, Call):
+                return await call(step)
+            if isinstance(step, Together):
+                answers = await asyncio.gather(*map(call, step.calls), return_exceptions=True)
+                return [None if isinstance(answer, CallError) else answer for answer in answers]
+            return await asyncio.sleep(step)
+
+        async def drive(steps: Steps) -> None:
+            step = next(steps, None)
+            while step is not None:
+                try:
+                    answer = await do(step)
+                except CallError as error:
+                    step = _next(lambda error=error: steps.throw(error))
+                else:
+                    step = _next(lambda answer=answer: steps.send(answer))
+
+        await asyncio.gather(*(drive(caller.run()) for caller in _callers(name, settings, until)))
 
     asyncio.run(run())
 
@@ -131,19 +141,40 @@ def _plain(answer: Any) -> Any:
 
 
 def _callers(name: str, settings: Settings, until: float) -> list[Caller]:
-    return [Caller(f"{name}-{n}", settings.seed, until=until, jobs=settings.jobs) for n in range(_CALLERS)]
+    return [
+        Caller(f"{name}-{n}", settings.seed, until=until, jobs=settings.jobs)
+        for n in range(_CALLERS[name.rpartition("-")[0]])
+    ]
 
 
-def _drive(caller: Caller, call: Callable[[Call], Any]) -> None:
-    steps = caller.run()
-    step = next(steps, None)
-    while step is not None:
+def _drive_all(callers: list[Caller], call: Callable[[Call], Any]) -> None:
+    """Drive callers, each in a thread, and what each does together in more of them."""
+
+    def quietly(step: Call) -> Any:
         try:
-            answer = call(step) if isinstance(step, Call) else time.sleep(step)
-        except CallError as error:
-            step = _next(lambda error=error: steps.throw(error))
-        else:
-            step = _next(lambda answer=answer: steps.send(answer))
+            return call(step)
+        except CallError:
+            return None
+
+    def drive(steps: Steps) -> None:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            step = next(steps, None)
+            while step is not None:
+                try:
+                    if isinstance(step, Together):
+                        answer: Any = list(pool.map(quietly, step.calls))
+                    else:
+                        answer = call(step) if isinstance(step, Call) else time.sleep(step)
+                except CallError as error:
+                    step = _next(lambda error=error: steps.throw(error))
+                else:
+                    step = _next(lambda answer=answer: steps.send(answer))
+
+    threads = [threading.Thread(target=drive, args=(caller.run(),)) for caller in callers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def _next(go_on: Callable[[], Any]) -> Any:
@@ -151,11 +182,3 @@ def _next(go_on: Callable[[], Any]) -> Any:
         return go_on()
     except StopIteration:
         return None
-
-
-def _together(*work: Callable[[], None]) -> None:
-    threads = [threading.Thread(target=each) for each in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +26,8 @@ from (select s.id from public.sync_jobs s where s.completed_at is null order by 
 """
 _BACKENDS = """
 select a.pid from pg_stat_activity a
-where a.backend_type = 'client backend' and (a.usename = 'authenticator' or a.application_name = 'torture') order by a.pid
+where a.backend_type = 'client backend' and (a.usename = 'authenticator' or a.application_name = 'torture')
+order by a.state = 'active' desc, a.pid
 """
 
 
@@ -45,9 +48,10 @@ class Field:
             return []
 
     def backends(self, draw: random.Random, share: float) -> list[int]:
-        """Some of the server's processes that work for callers, at least one."""
+        """Some of the server's processes that work for callers, at least one; more often those that are at work."""
         pids = [pid for (pid,) in self.sql(_BACKENDS)]
-        return draw.sample(pids, max(1, round(len(pids) * share))) if pids else []
+        chosen = draw.sample(pids, max(1, round(len(pids) * share))) if pids else []
+        return sorted({*pids[: len(chosen) // 2], *chosen})
 
     def pids(self, part: str) -> list[int]:
         """The processes of a part of the stack."""
@@ -93,6 +97,27 @@ def _frozen(pids: list[int | None] | list[int]) -> Iterator[None]:
 
 
 @contextmanager
+def stutter(field: Field, draw: random.Random) -> Iterator[None]:
+    """Backends stop for moments, at any point of what they do: so they meet where they seldom would."""
+    over = threading.Event()
+
+    def run() -> None:
+        pids = field.backends(draw, 1.0)
+        while pids and not over.is_set():
+            with _frozen(draw.sample(pids, max(1, len(pids) // 3))):
+                time.sleep(draw.uniform(0.002, 0.03))
+            time.sleep(draw.uniform(0.0, 0.01))
+
+    stuttering = threading.Thread(target=run)
+    stuttering.start()
+    try:
+        yield
+    finally:
+        over.set()
+        stuttering.join()
+
+
+@contextmanager
 def kill_backend(field: Field, draw: random.Random) -> Iterator[None]:
     """SIGKILL of one: the postmaster then ends all others and recovers from the log."""
     send(field.backends(draw, 0.0), signal.SIGKILL)
@@ -107,13 +132,9 @@ def end_backends(field: Field, draw: random.Random) -> Iterator[None]:
 
 
 @contextmanager
-def stop_statements(field: Field, draw: random.Random) -> Iterator[None]:
-    for _ in range(20):
-        field.sql(
-            _BACKENDS.replace("select a.pid", "select pg_cancel_backend(a.pid)").replace(
-                "order by", "and a.state = 'active' order by"
-            )
-        )
+def stop_statements(field: Field, _: random.Random) -> Iterator[None]:
+    for _again in range(20):
+        field.sql(f"select pg_cancel_backend(b.pid) from ({_BACKENDS}) b")
     yield
 
 

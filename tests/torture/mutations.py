@@ -1,10 +1,13 @@
-"""Ways to break the queue that the checks must find: each puts a function of another meaning before one of the queue's.
+"""Ways to break the queue that the checks must find.
 
-The original goes on under another name, so that a mutation does not depend on how it is written inside.
+Most put a function of another meaning before one of the queue's, which goes on in another schema: they do not depend on how it
+is written inside. Some take words out of a function, where only that shows what they were there for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -32,8 +35,9 @@ class Mutation:
     body: str
     found_by: frozenset[str]
 
-    def apply(self, db_url: str) -> None:
-        """Break a database that `project.running` has set up."""
+    @contextmanager
+    def made(self, db_url: str) -> Iterator[None]:
+        """Break a database that `project.running` has set up, for the block."""
         with psycopg.connect(db_url, autocommit=True) as admin:
             row = admin.execute(_FUNCTION, (self.function,)).fetchone()
             assert row is not None, self.function
@@ -50,13 +54,13 @@ class Mutation:
                 "notify pgrst, 'reload schema'",
             ):
                 admin.execute(statement.encode())
-
-    def restore(self, db_url: str) -> None:
-        """Make it whole again."""
-        with psycopg.connect(db_url, autocommit=True) as admin:
-            admin.execute(f"drop function public.{self.function}".encode())
-            admin.execute(f"alter function torture.{self.function} set schema public".encode())
-            admin.execute("notify pgrst, 'reload schema'")
+        try:
+            yield
+        finally:
+            with psycopg.connect(db_url, autocommit=True) as admin:
+                admin.execute(f"drop function public.{self.function}".encode())
+                admin.execute(f"alter function torture.{self.function} set schema public".encode())
+                admin.execute("notify pgrst, 'reload schema'")
 
     def _query(self, count: int) -> str:
         given = [f"${n}" for n in range(1, count + 1)]
@@ -70,7 +74,42 @@ class Mutation:
         return query
 
 
-MUTATIONS = {
+@dataclass(frozen=True)
+class Cut:
+    """Words that are taken out of a function.
+
+    Attributes:
+        what: What is broken, in words.
+        function: The function, with its schema.
+        words: What it says.
+        instead: What it says then.
+        found_by: The checks of which at least one must find it.
+    """
+
+    what: str
+    function: str
+    words: str
+    instead: str
+    found_by: frozenset[str]
+
+    @contextmanager
+    def made(self, db_url: str) -> Iterator[None]:
+        """Break a database for the block."""
+        with psycopg.connect(db_url, autocommit=True) as admin:
+            row = admin.execute("select pg_get_functiondef(%s::regproc)", (self.function,)).fetchone()
+            assert row is not None
+            assert self.words in row[0], (
+                f"{self.function} does not say {self.words!r} any more: mend this mutation"
+            )
+            admin.execute(row[0].replace(self.words, self.instead).encode())
+        try:
+            yield
+        finally:
+            with psycopg.connect(db_url, autocommit=True) as admin:
+                admin.execute(row[0].encode())
+
+
+MUTATIONS: dict[str, Mutation | Cut] = {
     "no-fence": Mutation(
         "a report counts whatever its token",
         "complete_chunk_job_safe",
@@ -156,5 +195,19 @@ MUTATIONS = {
         "complete_chunk_job_safe",
         "select {original:6=$6 and random() < 0.7}",
         frozenset({"attempts"}),
+    ),
+    "two-last-finishers": Cut(
+        "who may be the last does not lock the job before it asks",
+        "chunk_private.finish_if_done",
+        "where j.id = job_id for no key update",
+        "where j.id = job_id",
+        frozenset({"ended_in_time", "invariants_hold"}),
+    ),
+    "open-gate": Cut(
+        "reports enter no gate, and meet those who steer the job",
+        "public.complete_chunk_job_safe",
+        "pg_advisory_xact_lock_shared(uuid_hash_extended(q.parent_sync_job_id, 0))::text",
+        "clock_timestamp()::text",
+        frozenset({"ended_in_time", "invariants_hold", "rows_agree"}),
     ),
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tests.torture import faults
 from tests.torture.faults import Apply, Field
 from tests.torture.recorder import Recorder
-from tests.torture.workload import LEASE
+from tests.torture.steps import LEASE
 
 _BRIEF, _BEYOND_THE_LEASE = (0.1, 0.3), (LEASE + 0.3, LEASE + 0.8)
 _SNAPSHOT = "select count(*) from public.sync_jobs"
@@ -50,6 +50,7 @@ LANES: dict[str, tuple[Fault, ...]] = {
         Fault("a client is killed", _BRIEF, faults.kill_client),
         Fault("two clients are frozen beyond their leases", _BEYOND_THE_LEASE, faults.freeze_clients),
     ),
+    "pace": (Fault("backends stutter", (0.6, 1.5), faults.stutter),),
     "conditions": (
         Fault("answers to clients are lost", (0.6, 1.2), faults.misbehave("clients", lose_answers=0.4)),
         Fault(

@@ -16,7 +16,7 @@ from supabase_chunks.assets import functions_dir
 from supabase_chunks.local import LocalStack
 from tests.torture.connection import connect
 from tests.torture.proxy import Proxy
-from tests.torture.workload import EDGE_KIND, KIND, LEASE
+from tests.torture.steps import EDGE_KIND, KIND, LEASE
 
 HANDLER = """
 import { serveHandler, Throttled } from "../_shared/serve.ts";

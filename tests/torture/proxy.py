@@ -87,7 +87,11 @@ class Proxy:
         await self._session.close()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        faults, body = self.faults, await request.read()
+        faults = self.faults
+        try:
+            body = await request.read()
+        except ConnectionError:  # who asked is gone
+            return web.Response(status=499)
         if self._draw.random() < faults.lose_requests:
             return _cut(request)
         if self._draw.random() < faults.swallow:

@@ -16,8 +16,8 @@ from tests.torture.processes import Processes
 from tests.torture.project import Project
 from tests.torture.recorder import Recorder
 from tests.torture.settings import Settings
+from tests.torture.steps import LIMITS
 from tests.torture.steward import Steward
-from tests.torture.workload import LIMITS
 
 # Seconds from the last fault until every job must have ended: leases, retries that are due, and what is left to do.
 BOUND = 30.0
@@ -81,7 +81,7 @@ def torture(project: Project, seed: str, seconds: float, folder: Path, *, bound:
         db_url=stack.db_url,
         calls_for=seconds,
         works_for=seconds + bound + 30,
-        jobs=1 + round(seconds / 4),
+        jobs=2 + round(seconds / 2.5),
     )
     processes = Processes(settings)
     steward = Steward(stack.db_url, recorder)
@@ -96,9 +96,11 @@ def torture(project: Project, seed: str, seconds: float, folder: Path, *, bound:
             nemesis.strike(Field(project, processes), strokes, recorder)
             processes.finish(*_CALLERS, seconds=seconds + _LAST_CALLS - (time.monotonic() - now))
             settled = steward.settle(bound)
+        processes.stop()
+        # Recorded until here: where not all has ended, functions are still at work.
+        (folder / TABLES).write_text(json.dumps(tables.read(stack.db_url), default=str), encoding="utf-8")
     finally:
         processes.stop()
         project.functions.recorder = None
-    (folder / TABLES).write_text(json.dumps(tables.read(stack.db_url), default=str), encoding="utf-8")
     history = load(folder)
     return Run(seed, folder, strokes, history, findings(history), settled)

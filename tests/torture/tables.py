@@ -31,6 +31,7 @@ cross join lateral (
     coalesce(jsonb_object_agg(q.id, q.claim_token) filter (where q.status = 'processing'), '{}') as held
   from public.chunk_processing_queue q where q.parent_sync_job_id = s.id
 ) r
+where s.completed_at is null or s.completed_at > now() - interval '2 seconds'
 """
 _ALL = """
 select coalesce(jsonb_agg(jsonb_build_object(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.torture.mutations import MUTATIONS
@@ -42,12 +43,26 @@ def test_a_seed_finds_nothing(project: Project, tmp_path: Path) -> None:
 
 def test_a_queue_without_the_fence_is_found(project: Project, tmp_path: Path) -> None:
     mutation = MUTATIONS["no-fence"]
-    mutation.apply(project.stack.db_url)
-    try:
+    with mutation.made(project.stack.db_url):
         run = torture(project, SEED, SECONDS, tmp_path / "history", bound=1)
-    finally:
-        mutation.restore(project.stack.db_url)
     assert {finding.check for finding in run.findings} & mutation.found_by, run.summary()
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_each_mutation_can_be_made_and_taken_back(project: Project, name: str) -> None:
+    before = _functions(project)
+    with MUTATIONS[name].made(project.stack.db_url):
+        assert _functions(project) != before
+    assert _functions(project) == before
+
+
+def _functions(project: Project) -> list[tuple[str, str]]:
+    with psycopg.connect(project.stack.db_url) as admin:
+        query = (
+            "select p.oid::regprocedure::text, p.prosrc from pg_proc p"
+            " where p.pronamespace in ('public'::regnamespace, 'chunk_private'::regnamespace, 'torture'::regnamespace) order by 1"
+        )
+        return admin.execute(query).fetchall()
 
 
 def test_a_seed_is_a_plan() -> None:

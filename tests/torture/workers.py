@@ -12,7 +12,7 @@ import httpx
 from supabase_chunks import AsyncChunksClient, AsyncWorker, Chunk, ChunksClient, Result, Throttled, Worker
 from tests.torture.recorder import AsyncRecordingTransport, Recorder, RecordingTransport
 from tests.torture.settings import PATIENCE, Settings
-from tests.torture.workload import KIND, next_chunks
+from tests.torture.steps import KIND, next_chunks
 
 
 def worker(name: str, settings: Settings, _: float) -> None:

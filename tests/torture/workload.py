@@ -1,54 +1,26 @@
-"""What a caller does, as a generator of calls and pauses: the same over SQL and over the SDK, sync and async.
-
-Every chunk carries a mark of its own, and what shall be done with it: how long it takes, how often it fails, what follows it.
-"""
+"""What a caller does, as a generator of calls and pauses: the same over SQL and over the SDK, sync and async."""
 
 from __future__ import annotations
 
 import random
 import time
 import uuid
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-KIND = "calls"
-EDGE_KIND = "edge"
-# Seconds: short, so that lost workers are missed soon; longer than a chunk takes.
-LEASE = 2
-LIMITS = {"narrow": 2, "wide": 3}
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a function."""
-
-    function: str
-    arguments: dict[str, Any]
-
-
-class CallError(Exception):
-    """A call was refused, or nobody said whether it was done."""
-
-
-Steps = Generator[Call | float, Any, Any]
-
-
-def payload(draw: random.Random, mark: str, *, follows: bool = True) -> dict[str, Any]:
-    """A chunk: its mark, milliseconds, failures before it succeeds, whether it is throttled once, chunks that follow, items."""
-    return {
-        "m": mark,
-        "ms": draw.choice([0, 0, 5, 20, 80]),
-        "fails": draw.choice([0, 0, 0, 0, 1, 2]),
-        "throttled": draw.random() < 0.03,
-        "more": draw.choice([0, 0, 0, 0, 1, 2]) if follows else 0,
-        "items": draw.randint(1, 3),
-    }
-
-
-def next_chunks(chunk: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """What follows a chunk: marked by what it is marked with, so that each report on it adds the same."""
-    return [{"m": f"{chunk['m']}+{n}", "items": 1} for n in range(chunk.get("more", 0))] or None
+from tests.torture.steps import (
+    AT_ONCE,
+    EDGE_KIND,
+    KIND,
+    LEASE,
+    LIMITS,
+    Call,
+    CallError,
+    Steps,
+    Together,
+    next_chunks,
+    payload,
+)
 
 
 class Caller:
@@ -59,10 +31,13 @@ class Caller:
         self._draw = random.Random(f"{seed} {name}")
         self._name = name
         self._until = until
+        # What is started has time to be worked on.
+        self._last_start = until - 0.2 * (until - time.monotonic())
         self._may_start = jobs
         self._marks = 0
         self._jobs: list[str] = []
         self._unsealed: list[str] = []
+        self._taken: list[dict[str, Any]] = []
 
     def run(self) -> Steps:
         """Do one thing after the other; what is refused or lost is left at that."""
@@ -75,6 +50,8 @@ class Caller:
             (self._steer, 9),
             (self._limit, 3),
             (self._watch, 6),
+            (self._haunt, 12),
+            (self._meet, 16),
         ]
         steps, weights = [step for step, _ in choices], [weight for _, weight in choices]
         step: Callable[[], Steps] = self._start
@@ -83,7 +60,7 @@ class Caller:
                 yield from step()
             except CallError:
                 yield self._draw.uniform(0.02, 0.1)
-            yield self._draw.uniform(0.0, 0.02)
+            yield self._draw.uniform(0.0, 0.01)
             (step,) = self._draw.choices(steps, weights)
 
     def _id(self) -> str:
@@ -112,21 +89,28 @@ class Caller:
         if not self._may_start:
             return
         self._may_start -= 1
-        kind, sealed = self._draw.choice([KIND, KIND, EDGE_KIND]), self._draw.random() < 0.75
-        arguments = {
-            "kind": kind,
-            "chunks": self._payloads(self._draw.choice([1, 2, 4, 8, 16])),
-            "request_id": self._id(),
-            "max_concurrency": self._draw.randint(1, 4),
-            "max_retries": self._draw.choice([1, 3, 5]),
-            "sealed": sealed,
-        }
-        if self._draw.random() < 0.5:
-            arguments["limit_key"] = self._draw.choice(list(LIMITS))
+        sealed = self._draw.random() < 0.75
+        job = yield from self._begin(
+            self._draw.choice([1, 2, 4, 8, 16]),
+            kind=self._draw.choice([KIND, KIND, EDGE_KIND]),
+            max_concurrency=self._draw.randint(1, 4),
+            max_retries=self._draw.choice([1, 3, 5]),
+            sealed=sealed,
+            limit_key=self._draw.choice([None, *LIMITS]),
+        )
+        if job is not None and not sealed:
+            self._unsealed.append(job)
+
+    def _begin(self, chunks: int, *, kind: str = KIND, limit_key: str | None = None, **more: Any) -> Steps:
+        """Start a job, unless it is late; returns its id."""
+        if time.monotonic() > self._last_start:
+            return None
+        arguments = {"kind": kind, "chunks": self._payloads(chunks), "request_id": self._id(), **more}
+        if limit_key is not None:
+            arguments["limit_key"] = limit_key
         job = str((yield from self._insist("start_sync_job", arguments))["id"])
         self._jobs.append(job)
-        if not sealed:
-            self._unsealed.append(job)
+        return job
 
     def _append(self) -> Steps:
         if not self._unsealed:
@@ -148,12 +132,15 @@ class Caller:
             arguments["parent_sync_job_id"] = self._draw.choice(self._jobs)
             arguments["kinds"] = [KIND, EDGE_KIND]
         chunk = yield from self._insist("claim_next_chunk_job_safe", arguments)
+        if not chunk:
+            yield from self._start()
         while chunk:
             chunk = yield from self._work(chunk[0] if isinstance(chunk, list) else chunk)
 
     def _work(self, chunk: dict[str, Any]) -> Steps:
         """Work on a chunk; returns the one that came with the answer."""
         asked, fate = chunk["payload"], self._draw.random()
+        self._taken.append(chunk)
         yield asked.get("ms", 0) / 1000
         name = {"chunk_id": chunk["chunk_id"], "claim_token": str(chunk["claim_token"])}
         if fate < 0.02:
@@ -189,6 +176,7 @@ class Caller:
         chunks = yield from self._insist("claim_chunk_jobs_safe", arguments)
         if not chunks:
             return
+        self._taken += chunks
         names = [
             {"chunk_id": chunk["chunk_id"], "claim_token": str(chunk["claim_token"])} for chunk in chunks
         ]
@@ -197,6 +185,49 @@ class Caller:
         yield sum(chunk["payload"].get("ms", 0) for chunk in chunks) / 1000
         said = [name | self._said(chunk) for name, chunk in zip(names, chunks, strict=True)]
         yield from self._insist("complete_chunk_jobs_safe", {"completions": said}, again=0.2)
+
+    def _meet(self) -> Steps:
+        """End the last chunks of a small job at the same moment, or chunks of one while it is steered."""
+        job = yield from self._begin(
+            self._draw.choice([2, 2, 3]), max_concurrency=AT_ONCE, max_retries=1, sealed=True
+        )
+        if job is None:
+            return
+        named = {"worker_id": self._name, "batch_size": AT_ONCE, "kinds": [KIND], "parent_sync_job_id": job}
+        chunks = yield Call("claim_chunk_jobs_safe", named)
+        self._taken += chunks
+        calls = [
+            Call(
+                "complete_chunk_job_safe",
+                {"chunk_id": chunk["chunk_id"], "claim_token": str(chunk["claim_token"])} | self._said(chunk),
+            )
+            for chunk in chunks
+        ]
+        steering = self._draw.choice([None, None, "pause_sync_job", "cancel_sync_job", "append_sync_chunks"])
+        if steering is not None:
+            more = (
+                {"chunks": self._payloads(1), "request_id": self._id()}
+                if steering == "append_sync_chunks"
+                else {}
+            )
+            calls[-1:] = [Call(steering, {"parent_sync_job_id": job} | more)]
+        yield Together(tuple(calls))
+        if steering == "pause_sync_job":
+            yield from self._insist("resume_sync_job", {"parent_sync_job_id": job})
+
+    def _haunt(self) -> Steps:
+        """Say something of a chunk that was claimed some time ago, whoever has it now."""
+        if not self._taken:
+            return
+        chunk = self._draw.choice(self._taken[-12:])
+        name = {"chunk_id": chunk["chunk_id"], "claim_token": str(chunk["claim_token"])}
+        what = self._draw.choice(["report", "report", "release", "heartbeat"])
+        if what == "report":
+            yield Call("complete_chunk_job_safe", name | self._said(chunk) | {"claim_next": False})
+        elif what == "release":
+            yield Call("release_chunk_job", name)
+        else:
+            yield Call("extend_chunk_lease", name)
 
     def _look(self) -> Steps:
         if self._jobs:

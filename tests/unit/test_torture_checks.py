@@ -252,6 +252,15 @@ def a_chunk_of_a_blocked_key_is_claimed() -> Story:
     return story
 
 
+@wrong("blocked")
+def it_is_claimed_before_another_block_makes_the_first_shorter() -> Story:
+    story = Story(limit_key="k")
+    story.ask("block_sync_limit", (1, 1.5), {"key": "k", "seconds": 10}, {})
+    story.claim("t1", 1, (2, 3))
+    story.ask("block_sync_limit", (4, 4.5), {"key": "k", "seconds": 0}, {})
+    return story
+
+
 @wrong("paused")
 def a_chunk_of_a_paused_job_is_claimed() -> Story:
     story = Story()

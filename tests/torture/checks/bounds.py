@@ -63,25 +63,31 @@ def _most(saved: list[Operation], start: float, end: float) -> float:
 
 def blocked(history: History) -> Iterator[str]:
     """While a limit key is blocked, no chunk of it is claimed."""
-    all_blocks = history.of("block_sync_limit")
-    for block in all_blocks:
-        key, until = block.arguments["key"], block.start + block.arguments["seconds"]
-        others = [
-            each
-            for each in all_blocks
-            if each is not block
-            and each.arguments["key"] == key
-            and each.end >= block.start
-            and each.start < until
-        ]
-        if block.ok and not others:
-            for claim in claims(history).values():
-                if (
-                    claim.chunk.get("limit_key") == key
-                    and claim.first > block.end
-                    and claim.known < until - 0.01
-                ):
+    by_key: dict[str, list[Operation]] = {}
+    for operation in history.of("block_sync_limit"):
+        by_key.setdefault(operation.arguments["key"], []).append(operation)
+    for key, blocks in by_key.items():
+        of_key = [claim for claim in claims(history).values() if claim.chunk.get("limit_key") == key]
+        for block in blocks:
+            until = min(
+                _ends(block), *(_lifted(block, other) for other in blocks if other is not block), math.inf
+            )
+            for claim in of_key if block.ok else []:
+                if claim.first > block.end and claim.known < until - 0.01:
                     yield f"claimed while its key was blocked: {claim}; {block}"
+
+
+def _ends(block: Operation) -> float:
+    return block.start + float(block.arguments["seconds"])
+
+
+def _lifted(block: Operation, other: Operation) -> float:
+    """When another block of the same key may have ended this one: it counts from its own moment on, whatever was before."""
+    if other.end < block.start:
+        return math.inf
+    if other.start > block.end:
+        return other.start
+    return _ends(other) if other.ok else -math.inf
 
 
 def paused(history: History) -> Iterator[str]:
