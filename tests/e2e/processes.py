@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LISTENING = "0A"
+# Of the folders that ours make for a while.
+_PREFIXES = ("supabase-chunks-", "chunks-demo-")
 
 
 @dataclass
@@ -27,12 +29,13 @@ class Traces:
 
     def gather(self, pid: int) -> None:
         """Note everything that this process and its descendants are and have now."""
+        listening = _listening()
         for descendant in _descendants(pid):
             started = _start_time(descendant)
             if started is None:
                 continue
             self.processes.add((descendant, started))
-            self.ports |= _ports(descendant)
+            self.ports |= _ports(descendant, listening)
             self.folders |= set(_folders(descendant))
 
     def left(self) -> list[str]:
@@ -64,18 +67,22 @@ def _start_time(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def _ports(pid: int) -> set[int]:
+def _listening() -> dict[str, int]:
+    """The ports that anybody listens on, by the socket: read once for all, as it may be long."""
+    rows = (
+        line.split() for line in Path("/proc/net/tcp").read_text().splitlines() if f" {_LISTENING} " in line
+    )
+    return {row[9]: int(row[1].rpartition(":")[2], 16) for row in rows}
+
+
+def _ports(pid: int, listening: dict[str, int]) -> set[int]:
     sockets = set()
     try:
-        for descriptor in os.scandir(f"/proc/{pid}/fd"):
-            target = os.readlink(descriptor.path)
-            if target.startswith("socket:["):
-                sockets.add(target[8:-1])
-        lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            sockets.add(os.readlink(f"/proc/{pid}/fd/{descriptor}").removeprefix("socket:[").rstrip("]"))
     except OSError:
         return set()
-    rows = [line.split() for line in lines]
-    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == _LISTENING and row[9] in sockets}
+    return {listening[socket] for socket in sockets & listening.keys()}
 
 
 def _folders(pid: int) -> Iterator[Path]:
@@ -84,9 +91,11 @@ def _folders(pid: int) -> Iterator[Path]:
     except OSError:
         return
     for argument in arguments:
+        if not any(prefix in argument for prefix in _PREFIXES):
+            continue
         parts = Path(argument).parts
         for index, part in enumerate(parts):
-            if part.startswith(("supabase-chunks-", "chunks-demo-")):
+            if part.startswith(_PREFIXES):
                 yield Path(*parts[: index + 1])
 
 

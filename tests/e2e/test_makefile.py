@@ -124,8 +124,11 @@ def _installed() -> None:
 
 @pytest.mark.usefixtures("_installed")
 def test_quick_runs_tests_of_both_suites_side_by_side() -> None:
+    assert "-n auto --dist worksteal tests/unit tests/sql" in make(ROOT, "-n", "quick")[1]
+    # Of what it runs one file each: to find all tests, three times, takes half a minute.
+    few = "QUICK=tests/unit/test_local_postgres.py tests/sql/arguments/test_refused.py"
     code, text = make(
-        ROOT, "quick", "ARGS=-rp -k 'test_a_report_on_no_chunk or test_temporary_cluster_is_gone'"
+        ROOT, "quick", few, "ARGS=-rp -k 'test_a_report_on_no_chunk or test_temporary_cluster_is_gone'"
     )
     assert code == 0, text
     assert set(re.findall(r"PASSED tests/(\w+)/", text)) == {"unit", "sql"}, text
