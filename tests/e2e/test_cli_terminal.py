@@ -16,6 +16,7 @@ import pytest
 from rich.cells import cell_len
 
 from supabase_chunks import Chunk, ChunksClient, Job, PermanentFailure, Worker
+from tests.e2e import forked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,14 +48,17 @@ def short(stack: LocalStack) -> Iterator[Job]:
         yield client.trigger_sync(KIND, chunks=[{"n": number} for number in range(5)])
 
 
+def surroundings(stack: LocalStack, **environment: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}}
+    return kept | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **stack.environment(), **environment}
+
+
 def start(
     stack: LocalStack, *command: str, out: int, errors: int = subprocess.STDOUT, **environment: str
 ) -> subprocess.Popen[bytes]:
-    kept = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}}
-    kept |= {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", **stack.environment(), **environment}
     return subprocess.Popen(
         [*command[:-1], sys.executable, "-m", "supabase_chunks.cli", *command[-1].split()],
-        env=kept,
+        env=surroundings(stack, **environment),
         stdin=subprocess.DEVNULL,
         stdout=out,
         stderr=errors,
@@ -70,8 +74,7 @@ def in_terminal(stack: LocalStack, command: str, columns: int = 80, **environmen
 
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    process = start(stack, command, out=slave, **environment)
-    os.close(slave)
+    process = forked.start(command.split(), surroundings(stack, **environment), slave)
     written = b""
     try:
         while piece := os.read(master, 65536):
@@ -80,7 +83,9 @@ def in_terminal(stack: LocalStack, command: str, columns: int = 80, **environmen
         pass
     finally:
         os.close(master)
-    return process.wait(30), written.decode()
+    process.join(30)
+    assert process.exitcode is not None
+    return process.exitcode, written.decode()
 
 
 def lines_of(written: str) -> list[str]:
