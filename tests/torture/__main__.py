@@ -47,10 +47,10 @@ def main() -> int:
                 project = None
             else:
                 shutil.rmtree(run.folder)
+    broken = f" --mutate {options.mutate}" if options.mutate else ""
     for run in failed:
-        print(
-            f'Again: make torture ARGS="--seed {run.seed} --seconds {options.seconds:g}"; its history: {run.folder}'
-        )
+        again = f"--seed {run.seed} --seconds {options.seconds:g}{broken}"
+        print(f'Again: make torture ARGS="{again}"; its history: {run.folder}')
     return int(bool(failed))
 
 

@@ -20,7 +20,7 @@ from tests.torture.steps import LIMITS
 from tests.torture.steward import Steward
 
 # Seconds from the last fault until every job must have ended: leases, retries that are due, and what is left to do.
-BOUND = 30.0
+BOUND = 45.0
 # Seconds that callers may take to end what they are at.
 _LAST_CALLS = 6.0
 _CALLERS = ("sql", "sdk", "async-sdk")
@@ -81,7 +81,7 @@ def torture(project: Project, seed: str, seconds: float, folder: Path, *, bound:
         db_url=stack.db_url,
         calls_for=seconds,
         works_for=seconds + bound + 30,
-        jobs=2 + round(seconds / 2.5),
+        jobs=1 + round(seconds / 4),
     )
     processes = Processes(settings)
     steward = Steward(stack.db_url, recorder)

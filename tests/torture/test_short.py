@@ -1,7 +1,10 @@
-"""The short form of `make torture`: one seed finds nothing, and with one thing broken the same seed finds it."""
+"""The short form of `make torture`: one seed finds nothing, and the command finds what is broken."""
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +18,12 @@ from tests.torture.run import torture
 
 SEED = "1"
 SECONDS = 4.0
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
 def project() -> Iterator[Project]:
-    """A stack for both."""
+    """A stack for all."""
     with running() as project:
         yield project
 
@@ -39,13 +43,36 @@ def test_a_seed_finds_nothing(project: Project, tmp_path: Path) -> None:
         "claim_chunk_jobs_safe",
         "observe",
     } <= asked
+    assert any(each.id.startswith("functions:") for each in run.history.operations)
 
 
-def test_a_queue_without_the_fence_is_found(project: Project, tmp_path: Path) -> None:
-    mutation = MUTATIONS["no-fence"]
-    with mutation.made(project.stack.db_url):
-        run = torture(project, SEED, SECONDS, tmp_path / "history", bound=1)
-    assert {finding.check for finding in run.findings} & mutation.found_by, run.summary()
+def test_the_command_finds_a_queue_without_the_fence_and_keeps_its_history(tmp_path: Path) -> None:
+    options = ["--seed", SEED, "--seconds", "3", "--bound", "1", "--mutate", "no-fence"]
+    code, text = command(*options, "--keep", str(tmp_path))
+    assert code == 1, text
+    found = set(re.findall(r"^  (\w+): ", text, re.MULTILINE))
+    assert found & MUTATIONS["no-fence"].found_by, text
+    assert str(plan(SEED, 3)[0]) in text
+    assert (
+        f'make torture ARGS="--seed {SEED} --seconds 3 --mutate no-fence"; its history: {tmp_path / "seed-1"}'
+        in text
+    )
+    code, again = command("--check", str(tmp_path / "seed-1"))
+    assert (code, set(re.findall(r"^  (\w+): ", again, re.MULTILINE))) == (1, found)
+
+
+def command(*options: str) -> tuple[int, str]:
+    """What `make torture` runs."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.torture", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    return done.returncode, done.stdout
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
