@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from supabase_chunks.local.keys import Keys
 
 _MEMORY_MB = 256
+# With an arena a thread glibc holds on to a tenth more memory than with one, and is no faster here.
+_LESS_MEMORY = {"MALLOC_ARENA_MAX": "1"}
 _LISTEN = Path(__file__).with_name("listen.js")
 # A module without one serves by itself (Deno.serve).
 _EXPORTS_HANDLER = re.compile(r"^\s*export\s*(?:default\b|\{[^}]*\bas\s+default\b)", re.MULTILINE)
@@ -149,7 +151,7 @@ class Function:
                 [*command, self.config.entrypoint.name],
                 log=log,
                 cwd=self._folder,
-                env={**self.environment, **address},
+                env={**_LESS_MEMORY, **self.environment, **address},
             )
 
     async def fetch(self) -> None:

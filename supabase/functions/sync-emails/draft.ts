@@ -16,6 +16,8 @@ import { type DescribedPart, describedParts, findParts, textOf } from "./mime.ts
 
 /** Parts of a body that are fetched; a message for people has two. */
 const MAX_BODY_PARTS = 20;
+/** Bytes. */
+const LARGE = 64 * 1024;
 
 export class Draft {
   readonly problems: string[] = [];
@@ -117,6 +119,7 @@ export class Draft {
     const whole = bytes.length < limit;
     if (this.body && !whole) this.problems.push(`only the first ${bytes.length} bytes of a part were read`);
     this.#texts.push({ type: part.type, text: textOf(part, bytes, this.problems), whole });
+    giveBack(bytes);
     this.#partDone();
   }
 
@@ -167,6 +170,13 @@ export class Draft {
     }
     this.#texts = [];
   }
+}
+
+/** Frees large bytes that nobody needs any more: the collector would let tens of megabytes of them lie. */
+function giveBack(bytes: Uint8Array): void {
+  const { buffer } = bytes;
+  const isAlone = buffer instanceof ArrayBuffer && buffer.byteLength === bytes.byteLength;
+  if (isAlone && buffer.byteLength >= LARGE) buffer.transfer(0);
 }
 
 /** The first plain text and the first HTML. */
