@@ -24,9 +24,16 @@ export class MailSync implements AsyncDisposable {
   readonly #sessions: SessionPool;
   readonly #work: ReturnType<typeof createSyncEmails>;
 
-  constructor(readonly server: ImapServer, options: { idleMs?: number; callerMs?: number } = {}) {
+  constructor(
+    readonly server: ImapServer,
+    options: { idleMs?: number; callerMs?: number; busyMs?: number } = {},
+  ) {
     this.#sessions = new SessionPool((login, signal) => connect(login, signal), options.idleMs ?? 10_000);
-    this.#work = createSyncEmails({ sessions: this.#sessions, callerMs: options.callerMs ?? null });
+    this.#work = createSyncEmails({
+      sessions: this.#sessions,
+      callerMs: options.callerMs ?? null,
+      busyMs: options.busyMs,
+    });
   }
 
   /** Runs one chunk. */

@@ -202,6 +202,23 @@ test("what mail anyone can send costs is bounded", async () => {
   assert.equal(sync.rows.size, 100);
 });
 
+test("a chunk computes for a bounded time, and the rest of hostile mail goes to others", async () => {
+  const hostile = ["<a '\"=", "=\n", "\n", "&amp;", "--b\n"].map((piece) =>
+    plain("Hostile", piece.repeat(40_000 / piece.length)).replace(
+      "Subject",
+      "Content-Type: text/html\nSubject",
+    )
+  );
+  const mails = upTo(60).map((uid) => letter(uid, hostile[uid % hostile.length]));
+  await using server = new ImapServer(mails);
+  await using sync = new MailSync(server, { busyMs: 10 });
+  const answers = await sync.runAll({ uidvalidity: 7, from: 1, to: 60, count: 60, body: true });
+  assert.ok(answers.length > 2, `${answers.length} chunks`);
+  assert.ok(answers.every(({ items_processed }) => (items_processed ?? 0) > 0));
+  const total = answers.reduce((sum, { items_processed }) => sum + (items_processed ?? 0), 0);
+  assert.deepEqual([total, sync.rows.size], [60, 60]);
+});
+
 test("of most messages one command brings all that is needed", async () => {
   const long = plain("Long", "word ".repeat(50_000));
   await using server = new ImapServer(upTo(50).map((uid) => letter(uid, uid % 2 ? long : undefined)));

@@ -58,7 +58,6 @@ export async function fetchMessages(
   const mode = wanted.body ? "body" : "preview";
   const drafts: Draft[] = [];
   const refused = new Map<number, { why: string; broke: boolean }>();
-  const timeIsOver = () => budget.leftMs() <= 0;
   const flags = (uid: number, mentioned: Set<string>) => saver.mention(uid, mentioned);
   const messages: Fetch = {
     query: { ...ENVELOPE, bodyParts: [part("HEADER", HEADER_BYTES), part("TEXT", START_BYTES[mode])] },
@@ -66,15 +65,18 @@ export async function fetchMessages(
     answers: (message) =>
       message.size !== undefined && "headers" in message && message.bodyParts !== undefined,
     async take(message) {
-      const draft = new Draft(message, wanted.body);
-      draft.readHeader(message.headers, HEADER_BYTES);
-      draft.readStart(message.bodyParts?.get("text"), START_BYTES[mode]);
-      if (draft.isDone) await saver.add(draft.giveRow());
-      else drafts.push(draft);
+      const row = budget.work(() => {
+        const draft = new Draft(message, wanted.body);
+        draft.readHeader(message.headers, HEADER_BYTES);
+        draft.readStart(message.bodyParts?.get("text"), START_BYTES[mode]);
+        if (draft.isDone) return draft.giveRow();
+        drafts.push(draft);
+      }, bytesOf(message));
+      if (row !== undefined) await saver.add(row);
     },
     refused: (uid, why, broke) => void refused.set(uid, { why, broke }),
     flags,
-    enough: () => timeIsOver() && saver.fetched + drafts.length > 0,
+    enough: () => budget.isOver() && saver.fetched + drafts.length > 0,
   };
   const left = wanted.only === null
     ? await fetchRange(messages, [wanted.from, wanted.to], wanted.expected)
@@ -112,7 +114,7 @@ export async function fetchMessages(
   /** Fetches what the drafts still need; returns the UIDs of those for which there was no time. */
   async function finish(drafts: Draft[]): Promise<number[]> {
     const todo = new Set(drafts);
-    const enough = () => timeIsOver() && saver.fetched > 0;
+    const enough = () => budget.isOver() && saver.fetched > 0;
     const long = drafts.filter((draft) => draft.needsHeader);
     await ask(long, { uid: true, bodyParts: [part("HEADER", MAX_HEADER_BYTES)] }, enough, {
       answers: (message) => "headers" in message,
@@ -128,7 +130,8 @@ export async function fetchMessages(
     while (todo.size > 0 && !enough()) {
       for (const draft of [...todo].filter((draft) => draft.isDone)) {
         todo.delete(draft);
-        await saver.add(draft.giveRow());
+        await saver.add(budget.work(() => draft.giveRow()));
+        if (enough()) break;
       }
       const group = nextGroup([...todo]);
       if (group.length === 0) break;
@@ -161,7 +164,7 @@ export async function fetchMessages(
       query,
       client,
       answers: on.answers,
-      take: (message) => on.take(byUid.get(message.uid)!, message),
+      take: (message) => budget.work(() => on.take(byUid.get(message.uid)!, message), bytesOf(message)),
       refused: (uid, why) => on.refused(byUid.get(uid)!, why),
       flags,
       enough,
@@ -181,6 +184,12 @@ function nextGroup(drafts: Draft[]): Draft[] {
     group.push(draft);
   }
   return group;
+}
+
+function bytesOf({ headers, bodyParts }: FetchMessageObject): number {
+  let bytes = headers?.length ?? 0;
+  for (const content of bodyParts?.values() ?? []) bytes += content?.length ?? 0;
+  return bytes;
 }
 
 function part(key: string, maxLength: number) {

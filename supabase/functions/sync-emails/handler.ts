@@ -26,6 +26,8 @@ export interface Dependencies {
   sessions: SessionPool;
   /** Milliseconds that the caller waits for an answer, where that is known. */
   callerMs?: number | null;
+  /** Milliseconds of computing after which a chunk leaves the rest to another. */
+  busyMs?: number;
   /** A setting of the function. */
   env?: (name: string) => string | undefined;
 }
@@ -34,11 +36,11 @@ export interface Dependencies {
 export function createSyncEmails(
   dependencies: Dependencies,
 ): (chunk: Chunk, context: Context) => Promise<Answer> {
-  const { sessions, callerMs = null, env = () => undefined } = dependencies;
+  const { sessions, callerMs = null, busyMs, env = () => undefined } = dependencies;
   const pauses = new Pauses();
   return async (chunk, context) => {
     const task = readTask(chunk);
-    const budget = startBudget(context.signal, callerMs);
+    const budget = startBudget(context.signal, callerMs, busyMs);
     const rpc = patient(context.rpc, context.signal);
     const login = await lookUp(rpc, task.account, chunk.owner_id);
     const source = { accountId: login.account_id, account: task.account, rpc, budget, env };

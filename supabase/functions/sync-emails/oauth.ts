@@ -84,7 +84,7 @@ export async function accessToken(source: TokenSource, refused: string | null = 
         return await renew(source, begun.lease, begun);
       case "wait":
         // Its holder needs a second, or has died.
-        if (budget.leftMs() < LOOK_AGAIN) {
+        if (budget.isOver()) {
           throw new RetryLater(begun.seconds, "another chunk renews the account's token");
         }
         await budget.wait(LOOK_AGAIN);

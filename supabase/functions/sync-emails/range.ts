@@ -30,7 +30,11 @@ export async function fetchRange(
   const where = { account_id: accountId, folder, uidvalidity };
   const adopted = task.adopt ? await adoptMoved(task, where, line, rpc) : null;
   const saver = new Saver({
-    emails: async (emails) => Number(await rpc("save_synced_emails", { ...where, emails, job_id: jobId })),
+    // The call writes its JSON before it waits for anything.
+    emails: async (emails) => {
+      const saving = budget.work(() => rpc("save_synced_emails", { ...where, emails, job_id: jobId }));
+      return Number(await saving);
+    },
     flags: async (emails) => Number(await rpc("save_email_flags", { ...where, emails })),
   });
   const wanted = { from, to, body, expected: task.expected, only: adopted?.others ?? null };
