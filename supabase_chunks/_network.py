@@ -35,12 +35,16 @@ def options(url: str) -> dict[str, Any]:
 
     Nothing on this machine is asked for through a proxy: from there it could not be reached.
     """
+    from ssl import PROTOCOL_TLS_CLIENT, SSLContext
+
     import httpx
 
     if not is_loopback(url):
         return {"verify": httpx.create_ssl_context()}
-    # Without trust in the environment httpx forgets the certificates, too.
-    return {"trust_env": False} | ({"verify": httpx.create_ssl_context()} if url.startswith("https:") else {})
+    # Without trust in the environment httpx forgets the certificates, too. Without TLS none need be read,
+    # which takes as long as some requests.
+    tls = httpx.create_ssl_context() if url.startswith("https:") else SSLContext(PROTOCOL_TLS_CLIENT)
+    return {"trust_env": False, "verify": tls}
 
 
 @contextmanager
