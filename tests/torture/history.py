@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 TABLES = "tables.json"
+READ = "read_tables"
 Outcome = Literal["ok", "error", "unknown"]
 
 
@@ -122,13 +123,17 @@ def load(folder: Path) -> History:
             else:
                 asked[entry["id"]] = _answered(asked[entry["id"]], entry)
         operations += asked.values()
-    operations.sort(key=lambda operation: operation.start)
+    read = min((operation.start for operation in operations if operation.function == READ), default=math.inf)
+    # What came after the tables were read is none of their business; what was under way then may be in them or not.
+    operations = [
+        each if each.end <= read else replace(each, end=math.inf, outcome="unknown", answer=None)
+        for each in operations
+    ]
+    operations = sorted((each for each in operations if each.start < read), key=lambda each: each.start)
     tables = folder / TABLES
-    return (
-        History(operations, json.loads(tables.read_text(encoding="utf-8")), clock)
-        if tables.exists()
-        else History(operations, clock=clock)
-    )
+    if not tables.exists():
+        return History(operations, clock=clock)
+    return History(operations, json.loads(tables.read_text(encoding="utf-8")), clock)
 
 
 def _answered(operation: Operation, entry: dict[str, Any]) -> Operation:

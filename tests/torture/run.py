@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.torture import nemesis, tables
 from tests.torture.checks import Finding, findings
 from tests.torture.faults import ROLES, Field
-from tests.torture.history import TABLES, History, load
+from tests.torture.history import READ, TABLES, History, load
 from tests.torture.processes import Processes
 from tests.torture.project import Project
 from tests.torture.recorder import Recorder
@@ -97,6 +97,7 @@ def torture(project: Project, seed: str, seconds: float, folder: Path, *, bound:
             processes.finish(*_CALLERS, seconds=seconds + _LAST_CALLS - (time.monotonic() - now))
             settled = steward.settle(bound)
         processes.stop()
+        recorder.begin(READ, {})
         # Recorded until here: where not all has ended, functions are still at work.
         (folder / TABLES).write_text(json.dumps(tables.read(stack.db_url), default=str), encoding="utf-8")
     finally:

@@ -47,14 +47,14 @@ def test_a_seed_finds_nothing(project: Project, tmp_path: Path) -> None:
 
 
 def test_the_command_finds_a_queue_without_the_fence_and_keeps_its_history(tmp_path: Path) -> None:
-    options = ["--seed", SEED, "--seconds", "3", "--bound", "1", "--mutate", "no-fence"]
+    options = ["--seed", SEED, "--seconds", f"{SECONDS:g}", "--bound", "1", "--mutate", "no-fence"]
     code, text = command(*options, "--keep", str(tmp_path))
     assert code == 1, text
     found = set(re.findall(r"^  (\w+): ", text, re.MULTILINE))
     assert found & MUTATIONS["no-fence"].found_by, text
-    assert str(plan(SEED, 3)[0]) in text
+    assert str(plan(SEED, SECONDS)[0]) in text
     assert (
-        f'make torture ARGS="--seed {SEED} --seconds 3 --mutate no-fence"; its history: {tmp_path / "seed-1"}'
+        f'make torture ARGS="--seed {SEED} --seconds 4 --mutate no-fence"; its history: {tmp_path / "seed-1"}'
         in text
     )
     code, again = command("--check", str(tmp_path / "seed-1"))

@@ -37,7 +37,9 @@ class Caller:
         self._marks = 0
         self._jobs: list[str] = []
         self._unsealed: list[str] = []
+        # Chunks that were claimed, and those of them that have gone on to others.
         self._taken: list[dict[str, Any]] = []
+        self._gone: list[dict[str, Any]] = []
 
     def run(self) -> Steps:
         """Do one thing after the other; what is refused or lost is left at that."""
@@ -151,10 +153,13 @@ class Caller:
             yield Call("extend_chunk_lease", {**name, "items_processed": 1})
             yield self._draw.uniform(0, 0.1)
         if fate > 0.95:
+            self._gone.append(chunk)
             yield from self._insist("release_chunk_job", name)
             return None
         arguments = name | self._said(chunk) | {"claim_next": self._draw.random() < 0.4}
         answer = yield from self._insist("complete_chunk_job_safe", arguments, again=0.2)
+        if answer["chunk_status"] == "pending":
+            self._gone.append(chunk)
         return answer.get("next")
 
     def _said(self, chunk: dict[str, Any]) -> dict[str, Any]:
@@ -219,7 +224,7 @@ class Caller:
         """Say something of a chunk that was claimed some time ago, whoever has it now."""
         if not self._taken:
             return
-        chunk = self._draw.choice(self._taken[-12:])
+        chunk = self._draw.choice(self._gone[-6:] or self._taken[-12:])
         name = {"chunk_id": chunk["chunk_id"], "claim_token": str(chunk["claim_token"])}
         what = self._draw.choice(["report", "report", "release", "heartbeat"])
         if what == "report":
