@@ -6,7 +6,6 @@ import itertools
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,12 +49,6 @@ class Processes:
         send([self._running[role].pid], signal.SIGKILL)
         self._running[role].join(5)
         self.start(role)
-
-    def finish(self, *roles: str, seconds: float) -> None:
-        """Wait until these have ended by themselves."""
-        deadline = time.monotonic() + seconds
-        for role in roles:
-            self._running[role].join(max(0.0, deadline - time.monotonic()))
 
     def stop(self) -> None:
         """End all."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,9 +20,6 @@ from tests.torture.steward import Steward
 
 # Seconds from the last fault until every job must have ended: leases, retries that are due, and what is left to do.
 BOUND = 45.0
-# Seconds that callers may take to end what they are at.
-_LAST_CALLS = 6.0
-_CALLERS = ("sql", "sdk", "async-sdk")
 
 
 @dataclass
@@ -92,9 +88,8 @@ def torture(project: Project, seed: str, seconds: float, folder: Path, *, bound:
         with tables.Observer(stack.db_url, Recorder(folder, "observer")):
             recorder.ok(recorder.begin("begin", {"clients": ROLES}), None)
             processes.start(*ROLES)
-            now = settings.begin(len(ROLES))
+            settings.begin(len(ROLES))
             nemesis.strike(Field(project, processes), strokes, recorder)
-            processes.finish(*_CALLERS, seconds=seconds + _LAST_CALLS - (time.monotonic() - now))
             settled = steward.settle(bound)
         processes.stop()
         recorder.begin(READ, {})

@@ -33,16 +33,14 @@ class Settings:
         until(go.exists, "all clients are ready", seconds=60)
         return float(go.read_text())
 
-    def begin(self, clients: int) -> float:
-        """Wait until so many clients are ready, let them begin, and wait until each was answered; returns when they began."""
+    def begin(self, clients: int) -> None:
+        """Wait until so many clients are ready, let them begin, and wait until each was answered."""
         folder = Path(self.folder)
         until(lambda: len(list(folder.glob("*.ready"))) >= clients, "all clients are ready", seconds=60)
-        now = time.monotonic()
         written = folder / "going"
-        written.write_text(str(now))
+        written.write_text(str(time.monotonic()))
         written.rename(folder / _GO)
         until(lambda: len(self._answered()) >= clients, "all clients were answered", seconds=60)
-        return now
 
     def _answered(self) -> list[Path]:
         files = [path.with_suffix(".jsonl") for path in Path(self.folder).glob("*.ready")]

@@ -42,7 +42,7 @@ class Caller:
         self._gone: list[dict[str, Any]] = []
 
     def run(self) -> Steps:
-        """Do one thing after the other; what is refused or lost is left at that."""
+        """Do one thing after the other; what is refused or lost is left at that. In the end only work."""
         choices: list[tuple[Callable[[], Steps], int]] = [
             (self._start, 6),
             (self._append, 5),
@@ -57,13 +57,17 @@ class Caller:
         ]
         steps, weights = [step for step, _ in choices], [weight for _, weight in choices]
         step: Callable[[], Steps] = self._start
-        while time.monotonic() < self._until:
+        while True:
             try:
                 yield from step()
             except CallError:
                 yield self._draw.uniform(0.02, 0.1)
-            yield self._draw.uniform(0.0, 0.01)
-            (step,) = self._draw.choices(steps, weights)
+            if time.monotonic() < self._until:
+                yield self._draw.uniform(0.0, 0.01)
+                (step,) = self._draw.choices(steps, weights)
+            else:
+                yield self._draw.uniform(0.05, 0.2)
+                step = self._take_many
 
     def _id(self) -> str:
         return str(uuid.UUID(int=self._draw.getrandbits(128), version=4))
