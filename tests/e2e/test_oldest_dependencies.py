@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from supabase_chunks.local import LocalStack
 
 ROOT = Path(__file__).parents[2]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "supabase-chunks-tests"
 # Compiled ones come as wheels for the Pythons of their time only, so not these in their oldest version.
 _COMPILED = ["pydantic"]
 _UNIT = ["test_client.py", "test_http.py", "test_progress.py", "wire.py"]
@@ -63,24 +65,40 @@ asyncio.run(both())
 """
 
 
+def _requirements() -> list[str]:
+    """The dependencies as they are written down."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return list(project["dependencies"])
+
+
 def _oldest() -> dict[str, str]:
     """Each dependency and the lower bound that it is given."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return dict(re.split(">=", requirement, maxsplit=1) for requirement in project["dependencies"])
+    return dict(re.split(">=", requirement, maxsplit=1) for requirement in _requirements())
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment of its own, with the wheel, the oldest dependencies, and what unit tests need."""
-    folder = tmp_path_factory.mktemp("oldest")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = (folder / "dist").iterdir()
-    venv.create(folder / "environment", with_pip=False, symlinks=True)
-    found = folder / "environment" / "bin" / "python"
+    """An environment of its own, with the wheel, the oldest dependencies, and what unit tests need.
+
+    It is kept from run to run, for those packages; the wheel is new each time.
+    """
     oldest = [f"{name}=={bound}" for name, bound in _oldest().items() if name not in _COMPILED]
     tools = [f"{name}=={version(name)}" for name in ("pytest", "pytest-asyncio", "respx")]
-    _pip(found, "install", "-qq", "--no-user", "--only-binary", ":all:", str(wheel), *oldest, *tools)
+    dist = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(dist)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = dist.iterdir()
+    wanted = "\n".join([sys.executable, sys.version, *_requirements(), *tools])
+    folder = CACHE / f"oldest-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
+    found = folder / "bin" / "python"
+    install = ("install", "-qq", "--no-user", "--only-binary", ":all:")
+    if (folder / "complete").exists():
+        _pip(found, *install, "--force-reinstall", "--no-deps", str(wheel))
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        venv.create(folder, with_pip=False, symlinks=True)
+        _pip(found, *install, str(wheel), *oldest, *tools)
+        (folder / "complete").touch()
     return found
 
 
