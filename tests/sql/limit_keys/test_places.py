@@ -106,11 +106,13 @@ def test_webhooks_are_sent_for_as_many_as_there_are_places(service: Session, adm
     assert {service.progress(job)["status"] for job in jobs} == {"completed"}
 
 
-def test_a_thousand_jobs_of_one_key_finish(db: Database, service: Session) -> None:
+@pytest.mark.parametrize("jobs", [250, pytest.param(1000, marks=pytest.mark.soak)])
+def test_hundreds_of_jobs_of_one_key_finish(db: Database, service: Session, jobs: int) -> None:
     limit(service, 4)
     service.rows(
-        "select public.start_sync_job('plain', limit_key => %s, max_concurrency => 1) from generate_series(1, 1000)",
+        "select public.start_sync_job('plain', limit_key => %s, max_concurrency => 1) from generate_series(1, %s)",
         KEY,
+        jobs,
     )
     check(service)
 
@@ -125,7 +127,7 @@ def test_a_thousand_jobs_of_one_key_finish(db: Database, service: Session) -> No
                 break
         return done
 
-    assert sum(together(db, 4, work)) == 1000
+    assert sum(together(db, 4, work)) == jobs
     check(service)
 
 

@@ -9,7 +9,7 @@ from tests.sql.model.machine import play
 
 
 def test_the_queue_does_what_the_model_does(db: Database) -> None:
-    play(db, examples=120, steps=25)
+    play(db, examples=80, steps=25)
 
 
 @pytest.mark.soak
