@@ -162,22 +162,15 @@ comment on domain chunk_private.chunk_status is 'The states of a chunk.';
 create table if not exists public.chunk_processing_queue (
   id bigint generated always as identity primary key,
   parent_sync_job_id uuid not null,
-  kind text not null,
-  owner_id uuid,
   chunk_index bigint not null,
-  status chunk_private.chunk_status not null default 'pending',
-  payload jsonb default '{}',
-  result jsonb,
-  error text,
-  attempts int not null default 0,
+  created_at timestamptz not null default now(),
   max_retries int not null default 3,
   given_back int not null default 0,
   has_failed boolean not null default false,
-  items_processed bigint,
+  kind text not null,
+  owner_id uuid,
+  payload jsonb default '{}',
   items_total bigint,
-  claim_token uuid,
-  worker_id text,
-  locked_until timestamptz,
   ready_at timestamptz,
   checkpoint jsonb,
   checkpoint_at timestamptz,
@@ -185,10 +178,18 @@ create table if not exists public.chunk_processing_queue (
   checkpoints int,
   items_counted bigint,
   throttled int,
-  created_at timestamptz not null default now(),
+  -- What a claim writes stands behind what it does not, and what a report writes behind that: an update then logs its end only.
+  attempts int not null default 0,
+  claim_token uuid,
+  worker_id text,
   started_at timestamptz,
-  completed_at timestamptz,
+  status chunk_private.chunk_status not null default 'pending',
+  locked_until timestamptz,
   updated_at timestamptz not null default now(),
+  items_processed bigint,
+  error text,
+  result jsonb,
+  completed_at timestamptz,
   constraint chunk_processing_queue_parent_fkey foreign key (parent_sync_job_id) references public.sync_jobs (id) on delete cascade,
   constraint chunk_processing_queue_index_key unique (parent_sync_job_id, chunk_index),
   -- The state machine, in one short constraint, and with an array for `in`: the server reads it anew for each write.
@@ -567,20 +568,21 @@ $$;
 
 create table if not exists chunk_private.job_counters (
   job_id uuid not null,
+  generation bigint not null default 0,
   stripe smallint not null,
   owner_id uuid,
-  open_chunks bigint not null default 0,
-  completed_chunks bigint not null default 0,
   failed_chunks bigint not null default 0,
   cancelled_chunks bigint not null default 0,
   retrying_chunks bigint not null default 0,
-  items_processed bigint not null default 0,
-  last_activity_at timestamptz not null default now(),
+  slots_from bigint not null default 0,
   last_error text,
   last_error_at timestamptz,
-  slots_from bigint not null default 0,
+  -- What every report writes comes last: an update then logs no more than that.
+  items_processed bigint not null default 0,
+  open_chunks bigint not null default 0,
+  completed_chunks bigint not null default 0,
   changes bigint not null default 0,
-  generation bigint not null default 0,
+  last_activity_at timestamptz not null default now(),
   primary key (job_id, generation, stripe),
   constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
   constraint job_counters_not_negative check (least(open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks) >= 0)
@@ -592,7 +594,7 @@ comment on column chunk_private.job_counters.open_chunks is 'Pending and process
 comment on column chunk_private.job_counters.retrying_chunks is 'Open chunks that have failed at least once.';
 comment on column chunk_private.job_counters.items_processed is 'Items of ended chunks; those of running ones stand in their heartbeats.';
 comment on column chunk_private.job_counters.slots_from is
-  'No slot of the job has a lower chunk_index: raised once a generation by lowest_place(), back to 0 when chunks are reopened. The highest of the stripes counts.';
+  'No slot of the job has a lower chunk_index: raised to lowest_place() when a generation begins, back to 0 when chunks are reopened. The highest of the stripes counts.';
 comment on column chunk_private.job_counters.changes is 'How often it was written since it joined its generation.';
 comment on column chunk_private.job_counters.generation is
   'Part of the key, so that the newest versions are found first: while somebody holds an old snapshot, none of the outdated ones can be pruned. A stripe has one row all the same.';
@@ -694,7 +696,7 @@ begin
   where c.ctid = any (array(
     select l.ctid from chunk_private.job_counters l
     where l.ctid = any (array(
-      select n.place from chunk_private.newest_counters n where n.job_id = job_id and n.generation < to_generation - 1
+      select n.place from chunk_private.newest_counters n where n.job_id = job_id and n.generation < to_generation - 2
     ))
     for no key update skip locked
   ));
@@ -739,12 +741,14 @@ $$;
 comment on function chunk_private.hold_stripe is 'Locks the row of a stripe''s fresh chunks.';
 
 -- Whatever has a slot later is fresh now, or returned, or has one.
-create or replace function chunk_private.lowest_place(job_id uuid, above bigint)
+create or replace function chunk_private.lowest_place(job_id uuid)
 returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
+declare
+  above constant bigint := chunk_private.slots_from(job_id);
 begin
   return coalesce(least(
     (select s.chunk_index from chunk_private.slots s where s.job_id = job_id and s.chunk_index >= above order by s.chunk_index limit 1),
@@ -754,7 +758,7 @@ begin
 end
 $$;
 comment on function chunk_private.lowest_place is
-  'The lowest chunk_index that a slot of a job has or will have, unless chunks are reopened. The caller is in the job''s gate, and knows of none below.';
+  'The lowest chunk_index that a slot of a job has or will have, unless chunks are reopened. The caller is in the job''s gate.';
 
 -- 20_checks.sql
 
@@ -1523,7 +1527,7 @@ comment on function chunk_private.take_claimable is
 -- last retries of a job, when no report follows that could start them, would wait for the watchdog.
 create or replace function chunk_private.hand_out(
   job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], first_claim_id uuid, sent_until timestamptz,
-  on_their_way bigint[] default '{}'
+  on_their_way bigint[] default '{}', freed bigint[] default '{}'
 )
 returns void
 language plpgsql
@@ -1545,10 +1549,23 @@ begin
       where n.ready_at <= sent_until and n.place > claims and (job.limit_key is null or n.ready_at > now())
     );
   end if;
+  with slot as materialized (
+    select n.chunk_index, n.ready_at, n.freed, n.place <= claims as claimed, job.limit_key is not null and n.ready_at <= now() as parked,
+      case when n.place = 1 then first_claim_id end as claim_id, n.chunk_index = any (to_dispatch) as sends
+    from unnest(chunk_indexes, ready_ats, freed) with ordinality n (chunk_index, ready_at, freed, place)
+    where n.chunk_index is not null
+  ),
+  moved as (
+    update chunk_private.slots s
+    set chunk_index = n.chunk_index, lane = lane.id, ready_at = n.ready_at, claimed = n.claimed, parked = n.parked, limit_key = job.limit_key,
+        claim_id = n.claim_id, dispatched_at = case when n.sends then now() end, dispatch_count = n.sends::int
+    from slot n
+    where s.job_id = job.id and s.chunk_index = n.freed
+    returning n.chunk_index
+  )
   insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, parked, limit_key, claim_id, dispatched_at, dispatch_count)
-  select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, job.limit_key is not null and n.ready_at <= now(), job.limit_key, case when n.place = 1 then first_claim_id end,
-    case when n.chunk_index = any (to_dispatch) then now() end, (n.chunk_index = any (to_dispatch))::int
-  from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place);
+  select job.id, n.chunk_index, lane.id, n.ready_at, n.claimed, n.parked, job.limit_key, n.claim_id, case when n.sends then now() end, n.sends::int
+  from slot n where n.chunk_index not in (select m.chunk_index from moved m);
   if on_their_way <> '{}' then
     to_dispatch := array(select d.chunk_index from unnest(to_dispatch) d (chunk_index) where d.chunk_index <> all (on_their_way));
   end if;
@@ -1558,7 +1575,7 @@ begin
 end
 $$;
 comment on function chunk_private.hand_out is
-  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook, unless one is on its way. With first_claim_id the first one is claimed at once. Those of a job with a limit_key are parked, and their webhook waits for settle_limit().';
+  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook, unless one is on its way. With first_claim_id the first one is claimed at once. Those of a job with a limit_key are parked, and their webhook waits for settle_limit(). The slots of freed chunks become theirs.';
 
 -- What a report does with the slots it has freed, under a shared gate: each goes to at most one chunk, so the cap holds
 -- without counting.
@@ -1574,8 +1591,8 @@ declare
   later record;
   to_claim bigint;
 begin
-  delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (freed);
   if job.status not in ('pending', 'running') then
+    delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (freed);
     return null;
   end if;
   if job.limit_key is not null then
@@ -1601,9 +1618,15 @@ begin
     next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
     next.ready_ats := next.ready_ats || later.ready_ats;
   end if;
-  if cardinality(next.chunk_indexes) > 0 then
-    perform chunk_private.hand_out(job, next.chunk_indexes, next.ready_ats, next_claim_id, now() + interval '25 seconds');
+  if next.chunk_indexes && freed then -- a retry that is due at once: its slot cannot move to itself
+    delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (freed);
+    freed := '{}';
   end if;
+  if cardinality(next.chunk_indexes) > 0 then
+    perform chunk_private.hand_out(job, next.chunk_indexes, next.ready_ats, next_claim_id, now() + interval '25 seconds', freed => freed);
+  end if;
+  delete from chunk_private.slots s
+  where s.job_id = job.id and s.chunk_index = any (freed[cardinality(next.chunk_indexes) + 1 :]);
   return to_claim;
 end
 $$;
@@ -3179,7 +3202,7 @@ begin
           completed_chunks = c.completed_chunks + 1,
           retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
           items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-          slots_from = case when c.generation < j.newest or c.changes >= 31 then chunk_private.lowest_place(j.id, c.slots_from) else c.slots_from end,
+          slots_from = case when c.generation = j.newest and c.changes >= 31 then chunk_private.lowest_place(j.id) else c.slots_from end,
           changes = case when c.generation < j.newest or c.changes >= 31 then 0 else c.changes + 1 end,
           generation = case when c.generation < j.newest then j.newest else c.generation + (c.changes >= 31)::int end,
           last_activity_at = now()
@@ -3189,7 +3212,7 @@ begin
         join public.sync_kinds k on k.kind = j.kind
         cross join lateral (
           select min(o.generation) filter (where o.stripe = chunk.chunk_index % j.stripes) as own, max(o.generation) as newest,
-            sum(o.open_chunks)::bigint as open_chunks
+            min(o.generation) as oldest, sum(o.open_chunks)::bigint as open_chunks
           from (
             select o.stripe, o.generation, o.open_chunks from chunk_private.job_counters o
             where o.job_id = j.id
@@ -3201,11 +3224,11 @@ begin
       ) j
       where c.job_id = j.id and c.generation = j.own and c.stripe = chunk.chunk_index % j.stripes
       returning j.id, j.status, j.stripes, j.handler, j.limit_key, c.open_chunks as open_here, j.open_chunks - 1 as remaining,
-        case when c.generation > j.newest then c.generation end as begun
+        case when c.generation > greatest(j.newest, j.oldest + 2) then c.generation end as begun
       into job;
       exit when found;
     end loop;
-    if job.begun is not null then
+    if job.begun is not null then -- and some have stayed behind
       perform chunk_private.bring_along(job.id, job.begun);
     end if;
     if appends then
@@ -3241,10 +3264,8 @@ begin
     set next_index = f.next_index + job.stripes
     where f.ctid = (
       select s.ctid from chunk_private.fresh_stripes s
-      where s.ctid = any (array(
-          select o.ctid from chunk_private.fresh_stripes o where o.job_id = job.id order by o.generation desc limit job.stripes
-        ))
-        and s.next_index < s.end_index
+      where s.job_id = job.id and s.next_index < s.end_index
+        and s.generation >= (select max(o.generation) - 1 from chunk_private.fresh_stripes o where o.job_id = job.id)
         and not exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.ready_at <= now())
       order by s.next_index limit 1 for no key update skip locked
     )
@@ -3481,6 +3502,7 @@ as $$
 declare
   job record;
   item record;
+  begun bigint;
   open_here bigint;
 begin
   for job in
@@ -3490,8 +3512,12 @@ begin
     group by j.id
     order by j.id
   loop
-    perform chunk_private.hold_counter(job.id, s.stripe)
-    from (select a.chunk_index % job.stripes as stripe from unnest(accepted) a where a.job_id = job.id group by 1 order by 1) s;
+    perform 1 from chunk_private.job_counters c
+    where c.ctid = any (array(
+      select n.place from chunk_private.newest_counters n
+      where n.job_id = job.id and n.stripe in (select a.chunk_index % job.stripes from unnest(accepted) a where a.job_id = job.id)
+    ))
+    order by c.stripe for no key update;
     if job.fails then
       for item in
         select a.place, q as chunk, r.error, r.retryable, r.retry_after_seconds, r.throttled_seconds
@@ -3510,8 +3536,7 @@ begin
       end loop;
     end if;
     with newest as materialized (
-      select n.job_id, n.stripe, n.generation, max(n.generation) over () as newest
-      from chunk_private.newest_counters n where n.job_id = job.id
+      select n.place, n.stripe, max(n.generation) over () as newest, min(n.generation) over () as oldest from chunk_private.newest_counters n where n.job_id = job.id
     ),
     counted as (
       update chunk_private.job_counters c
@@ -3519,22 +3544,27 @@ begin
           completed_chunks = c.completed_chunks + d.done,
           retrying_chunks = c.retrying_chunks - d.retried,
           items_processed = least(greatest(c.items_processed + d.items, 0), chunk_private.most_items()),
-          slots_from = case when c.generation < d.newest or c.changes >= 31 then chunk_private.lowest_place(c.job_id, c.slots_from) else c.slots_from end,
+          slots_from = case when d.done > 8 or c.generation = d.newest and c.changes >= 31 then (select chunk_private.lowest_place(job.id)) else c.slots_from end,
           changes = case when c.generation < d.newest or c.changes >= 31 then 0 else c.changes + 1 end,
           generation = case when c.generation < d.newest then d.newest else c.generation + (c.changes >= 31)::int end,
           last_activity_at = now()
       from (
-        select n.*, count(*) as done, count(*) filter (where a.had_failed) as retried, sum(a.items)::bigint as items
-        from unnest(accepted) a
-        join newest n on n.stripe = a.chunk_index % job.stripes
-        where a.job_id = job.id and a.success
-        group by n.job_id, n.stripe, n.generation, n.newest
-        offset 0 -- before the counters, which are then found by their whole key
+        select n.place, n.newest, n.oldest, a.done, a.retried, a.items
+        from (
+          select a.chunk_index % job.stripes as stripe, count(*) as done, count(*) filter (where a.had_failed) as retried, sum(a.items)::bigint as items
+          from unnest(accepted) a
+          where a.job_id = job.id and a.success
+          group by 1
+        ) a
+        join newest n on n.stripe = a.stripe
       ) d
-      where c.job_id = d.job_id and c.stripe = d.stripe and c.generation = d.generation
-      returning c.open_chunks
+      where c.ctid = d.place
+      returning c.open_chunks, case when c.generation > greatest(d.newest, d.oldest + 2) then c.generation end as begun
     )
-    select min(n.open_chunks) into open_here from counted n;
+    select min(n.open_chunks), max(n.begun) into open_here, begun from counted n;
+    if begun is not null then
+      perform chunk_private.bring_along(job.id, begun);
+    end if;
     if job.fails then
       open_here := (select min(c.open_chunks) from chunk_private.newest_counters c where c.job_id = job.id);
     end if;

@@ -2,20 +2,21 @@
 
 create table if not exists chunk_private.job_counters (
   job_id uuid not null,
+  generation bigint not null default 0,
   stripe smallint not null,
   owner_id uuid,
-  open_chunks bigint not null default 0,
-  completed_chunks bigint not null default 0,
   failed_chunks bigint not null default 0,
   cancelled_chunks bigint not null default 0,
   retrying_chunks bigint not null default 0,
-  items_processed bigint not null default 0,
-  last_activity_at timestamptz not null default now(),
+  slots_from bigint not null default 0,
   last_error text,
   last_error_at timestamptz,
-  slots_from bigint not null default 0,
+  -- What every report writes comes last: an update then logs no more than that.
+  items_processed bigint not null default 0,
+  open_chunks bigint not null default 0,
+  completed_chunks bigint not null default 0,
   changes bigint not null default 0,
-  generation bigint not null default 0,
+  last_activity_at timestamptz not null default now(),
   primary key (job_id, generation, stripe),
   constraint job_counters_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade,
   constraint job_counters_not_negative check (least(open_chunks, completed_chunks, failed_chunks, cancelled_chunks, retrying_chunks) >= 0)
@@ -27,7 +28,7 @@ comment on column chunk_private.job_counters.open_chunks is 'Pending and process
 comment on column chunk_private.job_counters.retrying_chunks is 'Open chunks that have failed at least once.';
 comment on column chunk_private.job_counters.items_processed is 'Items of ended chunks; those of running ones stand in their heartbeats.';
 comment on column chunk_private.job_counters.slots_from is
-  'No slot of the job has a lower chunk_index: raised once a generation by lowest_place(), back to 0 when chunks are reopened. The highest of the stripes counts.';
+  'No slot of the job has a lower chunk_index: raised to lowest_place() when a generation begins, back to 0 when chunks are reopened. The highest of the stripes counts.';
 comment on column chunk_private.job_counters.changes is 'How often it was written since it joined its generation.';
 comment on column chunk_private.job_counters.generation is
   'Part of the key, so that the newest versions are found first: while somebody holds an old snapshot, none of the outdated ones can be pruned. A stripe has one row all the same.';

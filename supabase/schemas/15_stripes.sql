@@ -76,7 +76,7 @@ begin
   where c.ctid = any (array(
     select l.ctid from chunk_private.job_counters l
     where l.ctid = any (array(
-      select n.place from chunk_private.newest_counters n where n.job_id = job_id and n.generation < to_generation - 1
+      select n.place from chunk_private.newest_counters n where n.job_id = job_id and n.generation < to_generation - 2
     ))
     for no key update skip locked
   ));
@@ -121,12 +121,14 @@ $$;
 comment on function chunk_private.hold_stripe is 'Locks the row of a stripe''s fresh chunks.';
 
 -- Whatever has a slot later is fresh now, or returned, or has one.
-create or replace function chunk_private.lowest_place(job_id uuid, above bigint)
+create or replace function chunk_private.lowest_place(job_id uuid)
 returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
+declare
+  above constant bigint := chunk_private.slots_from(job_id);
 begin
   return coalesce(least(
     (select s.chunk_index from chunk_private.slots s where s.job_id = job_id and s.chunk_index >= above order by s.chunk_index limit 1),
@@ -136,4 +138,4 @@ begin
 end
 $$;
 comment on function chunk_private.lowest_place is
-  'The lowest chunk_index that a slot of a job has or will have, unless chunks are reopened. The caller is in the job''s gate, and knows of none below.';
+  'The lowest chunk_index that a slot of a job has or will have, unless chunks are reopened. The caller is in the job''s gate.';

@@ -4,7 +4,7 @@
 -- last retries of a job, when no report follows that could start them, would wait for the watchdog.
 create or replace function chunk_private.hand_out(
   job public.sync_jobs, chunk_indexes bigint[], ready_ats timestamptz[], first_claim_id uuid, sent_until timestamptz,
-  on_their_way bigint[] default '{}'
+  on_their_way bigint[] default '{}', freed bigint[] default '{}'
 )
 returns void
 language plpgsql
@@ -26,10 +26,23 @@ begin
       where n.ready_at <= sent_until and n.place > claims and (job.limit_key is null or n.ready_at > now())
     );
   end if;
+  with slot as materialized (
+    select n.chunk_index, n.ready_at, n.freed, n.place <= claims as claimed, job.limit_key is not null and n.ready_at <= now() as parked,
+      case when n.place = 1 then first_claim_id end as claim_id, n.chunk_index = any (to_dispatch) as sends
+    from unnest(chunk_indexes, ready_ats, freed) with ordinality n (chunk_index, ready_at, freed, place)
+    where n.chunk_index is not null
+  ),
+  moved as (
+    update chunk_private.slots s
+    set chunk_index = n.chunk_index, lane = lane.id, ready_at = n.ready_at, claimed = n.claimed, parked = n.parked, limit_key = job.limit_key,
+        claim_id = n.claim_id, dispatched_at = case when n.sends then now() end, dispatch_count = n.sends::int
+    from slot n
+    where s.job_id = job.id and s.chunk_index = n.freed
+    returning n.chunk_index
+  )
   insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, parked, limit_key, claim_id, dispatched_at, dispatch_count)
-  select job.id, n.chunk_index, lane.id, n.ready_at, n.place <= claims, job.limit_key is not null and n.ready_at <= now(), job.limit_key, case when n.place = 1 then first_claim_id end,
-    case when n.chunk_index = any (to_dispatch) then now() end, (n.chunk_index = any (to_dispatch))::int
-  from unnest(chunk_indexes, ready_ats) with ordinality n (chunk_index, ready_at, place);
+  select job.id, n.chunk_index, lane.id, n.ready_at, n.claimed, n.parked, job.limit_key, n.claim_id, case when n.sends then now() end, n.sends::int
+  from slot n where n.chunk_index not in (select m.chunk_index from moved m);
   if on_their_way <> '{}' then
     to_dispatch := array(select d.chunk_index from unnest(to_dispatch) d (chunk_index) where d.chunk_index <> all (on_their_way));
   end if;
@@ -39,7 +52,7 @@ begin
 end
 $$;
 comment on function chunk_private.hand_out is
-  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook, unless one is on its way. With first_claim_id the first one is claimed at once. Those of a job with a limit_key are parked, and their webhook waits for settle_limit().';
+  'Hands out slots: each chunk gets one and, if it may be claimed by sent_until, a webhook, unless one is on its way. With first_claim_id the first one is claimed at once. Those of a job with a limit_key are parked, and their webhook waits for settle_limit(). The slots of freed chunks become theirs.';
 
 -- What a report does with the slots it has freed, under a shared gate: each goes to at most one chunk, so the cap holds
 -- without counting.
@@ -55,8 +68,8 @@ declare
   later record;
   to_claim bigint;
 begin
-  delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (freed);
   if job.status not in ('pending', 'running') then
+    delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (freed);
     return null;
   end if;
   if job.limit_key is not null then
@@ -82,9 +95,15 @@ begin
     next.chunk_indexes := next.chunk_indexes || later.chunk_indexes;
     next.ready_ats := next.ready_ats || later.ready_ats;
   end if;
-  if cardinality(next.chunk_indexes) > 0 then
-    perform chunk_private.hand_out(job, next.chunk_indexes, next.ready_ats, next_claim_id, now() + interval '25 seconds');
+  if next.chunk_indexes && freed then -- a retry that is due at once: its slot cannot move to itself
+    delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = any (freed);
+    freed := '{}';
   end if;
+  if cardinality(next.chunk_indexes) > 0 then
+    perform chunk_private.hand_out(job, next.chunk_indexes, next.ready_ats, next_claim_id, now() + interval '25 seconds', freed => freed);
+  end if;
+  delete from chunk_private.slots s
+  where s.job_id = job.id and s.chunk_index = any (freed[cardinality(next.chunk_indexes) + 1 :]);
   return to_claim;
 end
 $$;

@@ -104,7 +104,7 @@ begin
           completed_chunks = c.completed_chunks + 1,
           retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
           items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-          slots_from = case when c.generation < j.newest or c.changes >= 31 then chunk_private.lowest_place(j.id, c.slots_from) else c.slots_from end,
+          slots_from = case when c.generation = j.newest and c.changes >= 31 then chunk_private.lowest_place(j.id) else c.slots_from end,
           changes = case when c.generation < j.newest or c.changes >= 31 then 0 else c.changes + 1 end,
           generation = case when c.generation < j.newest then j.newest else c.generation + (c.changes >= 31)::int end,
           last_activity_at = now()
@@ -114,7 +114,7 @@ begin
         join public.sync_kinds k on k.kind = j.kind
         cross join lateral (
           select min(o.generation) filter (where o.stripe = chunk.chunk_index % j.stripes) as own, max(o.generation) as newest,
-            sum(o.open_chunks)::bigint as open_chunks
+            min(o.generation) as oldest, sum(o.open_chunks)::bigint as open_chunks
           from (
             select o.stripe, o.generation, o.open_chunks from chunk_private.job_counters o
             where o.job_id = j.id
@@ -126,11 +126,11 @@ begin
       ) j
       where c.job_id = j.id and c.generation = j.own and c.stripe = chunk.chunk_index % j.stripes
       returning j.id, j.status, j.stripes, j.handler, j.limit_key, c.open_chunks as open_here, j.open_chunks - 1 as remaining,
-        case when c.generation > j.newest then c.generation end as begun
+        case when c.generation > greatest(j.newest, j.oldest + 2) then c.generation end as begun
       into job;
       exit when found;
     end loop;
-    if job.begun is not null then
+    if job.begun is not null then -- and some have stayed behind
       perform chunk_private.bring_along(job.id, job.begun);
     end if;
     if appends then
@@ -166,10 +166,8 @@ begin
     set next_index = f.next_index + job.stripes
     where f.ctid = (
       select s.ctid from chunk_private.fresh_stripes s
-      where s.ctid = any (array(
-          select o.ctid from chunk_private.fresh_stripes o where o.job_id = job.id order by o.generation desc limit job.stripes
-        ))
-        and s.next_index < s.end_index
+      where s.job_id = job.id and s.next_index < s.end_index
+        and s.generation >= (select max(o.generation) - 1 from chunk_private.fresh_stripes o where o.job_id = job.id)
         and not exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.ready_at <= now())
       order by s.next_index limit 1 for no key update skip locked
     )

@@ -41,6 +41,7 @@ as $$
 declare
   job record;
   item record;
+  begun bigint;
   open_here bigint;
 begin
   for job in
@@ -50,8 +51,12 @@ begin
     group by j.id
     order by j.id
   loop
-    perform chunk_private.hold_counter(job.id, s.stripe)
-    from (select a.chunk_index % job.stripes as stripe from unnest(accepted) a where a.job_id = job.id group by 1 order by 1) s;
+    perform 1 from chunk_private.job_counters c
+    where c.ctid = any (array(
+      select n.place from chunk_private.newest_counters n
+      where n.job_id = job.id and n.stripe in (select a.chunk_index % job.stripes from unnest(accepted) a where a.job_id = job.id)
+    ))
+    order by c.stripe for no key update;
     if job.fails then
       for item in
         select a.place, q as chunk, r.error, r.retryable, r.retry_after_seconds, r.throttled_seconds
@@ -70,8 +75,7 @@ begin
       end loop;
     end if;
     with newest as materialized (
-      select n.job_id, n.stripe, n.generation, max(n.generation) over () as newest
-      from chunk_private.newest_counters n where n.job_id = job.id
+      select n.place, n.stripe, max(n.generation) over () as newest, min(n.generation) over () as oldest from chunk_private.newest_counters n where n.job_id = job.id
     ),
     counted as (
       update chunk_private.job_counters c
@@ -79,22 +83,27 @@ begin
           completed_chunks = c.completed_chunks + d.done,
           retrying_chunks = c.retrying_chunks - d.retried,
           items_processed = least(greatest(c.items_processed + d.items, 0), chunk_private.most_items()),
-          slots_from = case when c.generation < d.newest or c.changes >= 31 then chunk_private.lowest_place(c.job_id, c.slots_from) else c.slots_from end,
+          slots_from = case when d.done > 8 or c.generation = d.newest and c.changes >= 31 then (select chunk_private.lowest_place(job.id)) else c.slots_from end,
           changes = case when c.generation < d.newest or c.changes >= 31 then 0 else c.changes + 1 end,
           generation = case when c.generation < d.newest then d.newest else c.generation + (c.changes >= 31)::int end,
           last_activity_at = now()
       from (
-        select n.*, count(*) as done, count(*) filter (where a.had_failed) as retried, sum(a.items)::bigint as items
-        from unnest(accepted) a
-        join newest n on n.stripe = a.chunk_index % job.stripes
-        where a.job_id = job.id and a.success
-        group by n.job_id, n.stripe, n.generation, n.newest
-        offset 0 -- before the counters, which are then found by their whole key
+        select n.place, n.newest, n.oldest, a.done, a.retried, a.items
+        from (
+          select a.chunk_index % job.stripes as stripe, count(*) as done, count(*) filter (where a.had_failed) as retried, sum(a.items)::bigint as items
+          from unnest(accepted) a
+          where a.job_id = job.id and a.success
+          group by 1
+        ) a
+        join newest n on n.stripe = a.stripe
       ) d
-      where c.job_id = d.job_id and c.stripe = d.stripe and c.generation = d.generation
-      returning c.open_chunks
+      where c.ctid = d.place
+      returning c.open_chunks, case when c.generation > greatest(d.newest, d.oldest + 2) then c.generation end as begun
     )
-    select min(n.open_chunks) into open_here from counted n;
+    select min(n.open_chunks), max(n.begun) into open_here, begun from counted n;
+    if begun is not null then
+      perform chunk_private.bring_along(job.id, begun);
+    end if;
     if job.fails then
       open_here := (select min(c.open_chunks) from chunk_private.newest_counters c where c.job_id = job.id);
     end if;
