@@ -1,6 +1,6 @@
 """`make bench`: run the measurements named on the command line, or all, and print the table.
 
-make bench ARGS="cycles growth progress idle pinned sdk import worker webhooks mail"
+make bench ARGS="cycles growth progress idle pinned many sdk import worker webhooks mail"
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ ON_A_SERVER: dict[str, Callable[[PostgresServer, Report], None]] = {
     "progress": sql.progress_and_start,
     "idle": sql.nothing_to_do,
     "pinned": pinned.pinned,
+    "many": pinned.elsewhere,
 }
 ON_A_STACK: dict[str, Callable[[Report], None]] = {
     "import": sdk.imports,

@@ -81,7 +81,7 @@ def server() -> Iterator[PostgresServer]:
         "shared_buffers": "512MB",
         "max_wal_size": "8GB",
         "checkpoint_timeout": "30min",
-        "max_connections": "60",
+        "max_connections": "90",
     }
     folder.chmod(0o755)
     try:
@@ -120,16 +120,18 @@ def pgbench(dsn: str, script: str, *, seconds: int) -> tuple[float, float]:
     return float(sustained[1]), float(fresh[1])
 
 
-def pgbench_transactions(dsn: str, script: str, transactions: int) -> float:
-    """Run a script so many times, shared between CLIENTS connections; returns transactions a second."""
-    done = _run_pgbench(dsn, script, "-t", str(transactions // CLIENTS))
+def pgbench_transactions(dsn: str, script: str, transactions: int, *, clients: int = CLIENTS) -> float:
+    """Run a script so many times, shared between the connections; returns transactions a second."""
+    done = _run_pgbench(dsn, script, "-t", str(transactions // clients), clients=clients)
     speed = re.search(r"tps = ([\d.]+)", done.stdout)
     if speed is None:
         raise RuntimeError(done.stdout + done.stderr)
     return float(speed[1])
 
 
-def _run_pgbench(dsn: str, script: str, *options: str) -> subprocess.CompletedProcess[str]:
+def _run_pgbench(
+    dsn: str, script: str, *options: str, clients: int = CLIENTS
+) -> subprocess.CompletedProcess[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(script)
         file.flush()
@@ -137,7 +139,7 @@ def _run_pgbench(dsn: str, script: str, *options: str) -> subprocess.CompletedPr
             str(embedded_bin_dir() / "pgbench"),
             "-n",
             *("-M", "prepared"),
-            *("-c", str(CLIENTS)),
+            *("-c", str(clients)),
             *("-j", "2"),
             *("-D", "chunk_id=0"),
             *("-f", file.name),

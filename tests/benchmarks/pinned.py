@@ -33,6 +33,10 @@ from tests.benchmarks.ground import CLIENTS, Report, pgbench_transactions
 
 CYCLES = 100_000
 PROBES = 400
+CLAIM_AND_REPORT = (
+    "select chunk_id, claim_token from public.claim_next_chunk_job_safe('bench', kinds => '{bench}')",
+    "select public.complete_chunk_job_safe(%s, %s)",
+)
 FIELD: tuple[tuple[Contender, int], ...] = (
     (one_job, 1),
     (draining, 1),
@@ -53,7 +57,7 @@ def old_snapshot(dsn: str) -> Iterator[None]:
 
 
 def pinned(postgres: PostgresServer, report: Report) -> None:
-    """All contenders in turn; then the calls of ours."""
+    """All contenders in turn; of ours each call; then what else may grow."""
     for contender, batch in FIELD:
         dsn = contender.create(postgres)
         contender.fill(dsn, CYCLES + 20 * PROBES + CLIENTS * batch)
@@ -79,6 +83,97 @@ def pinned(postgres: PostgresServer, report: Report) -> None:
                 ratio=after[call] / start,
                 at_most=1.5,
             )
+
+
+def elsewhere(postgres: PostgresServer, report: Report) -> None:
+    """Without an old snapshot, what a busy project has much of: kinds, jobs of one limit key, connections, ended jobs."""
+    dsn = one_job.create(postgres)
+    claims = {}
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for kinds, chunks in ((5, 200), (5_000, 2)):
+            connection.execute(
+                "select public.save_sync_kind('k' || n, handler => 'h') from generate_series(1, %s) n",
+                (kinds,),
+            )
+            connection.execute(
+                "select public.start_sync_job('k' || n, total_items => %s, chunk_size => 1)"
+                " from generate_series(1, %s) n",
+                (chunks, kinds),
+            )
+            connection.execute("vacuum analyze")
+            claims[kinds] = _p95(
+                dsn, (CLAIM_AND_REPORT[0].replace("'{bench}'", "null"), CLAIM_AND_REPORT[1]), 400
+            )
+    many, few = claims[5_000], claims[5]
+    report.add(
+        "claim+report p95, of 5,000 kinds / of 5", f"{many:.2f} / {few:.2f} ms", ratio=many / few, at_most=1.5
+    )
+
+    dsn = one_job.create(postgres)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("select public.save_sync_limit('shared', max_concurrency => 8)")
+        start = (
+            "select public.start_sync_job('bench', total_items => 20, chunk_size => 1, limit_key => 'shared')"
+        )
+        for _ in range(10):
+            connection.execute(start)
+        connection.execute("vacuum analyze")
+        ten = _p95(dsn, CLAIM_AND_REPORT, 150)
+        for _ in range(990):
+            connection.execute(start)
+        connection.execute("vacuum analyze")
+    thousand = _p95(dsn, CLAIM_AND_REPORT, 400)
+    report.add(
+        "claim+report p95, 1,000 jobs of one limit key / 10",
+        f"{thousand:.2f} / {ten:.2f} ms",
+        ratio=thousand / ten,
+        at_most=1.5,
+    )
+
+    dsn = one_job.create(postgres)
+    one_job.fill(dsn, 60_000)
+    eight, sixty_four = (pgbench_transactions(dsn, one_job.script, 16_000, clients=n) for n in (CLIENTS, 64))
+    report.add(
+        "64 connections / 8",
+        f"{sixty_four:.0f} / {eight:.0f} a second",
+        ratio=sixty_four / eight,
+        at_least=0.8,
+    )
+
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "select public.start_sync_job('bench', chunks => '[{}]') from generate_series(1, 3000) n"
+        )
+        connection.execute("update public.sync_jobs set sealed = true")
+        connection.execute("select public.cancel_sync_job(id) from public.sync_jobs")
+        connection.execute("vacuum analyze")
+        taken = []
+        for _ in range(30):
+            start_time = time.perf_counter()
+            connection.execute("select public.purge_sync_jobs(older_than => interval '0', batch_size => 100)")
+            taken.append((time.perf_counter() - start_time) * 1000)
+    first, last = (statistics.median(part) for part in (taken[1:11], taken[-10:]))
+    report.add(
+        "purge of 100 jobs, the last of 3,000 / the first",
+        f"{last:.1f} / {first:.1f} ms",
+        ratio=last / first,
+        at_most=1.5,
+    )
+
+
+def _p95(dsn: str, statements: tuple[str, str], times: int) -> float:
+    """Of a claim with its report, in milliseconds, on one connection."""
+    taken = []
+    claim, complete = statements
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for _ in range(times):
+            start = time.perf_counter()
+            chunk = connection.execute(claim, prepare=True).fetchone()
+            if chunk is None:
+                raise RuntimeError("nothing to claim")
+            connection.execute(complete, chunk, prepare=True)
+            taken.append((time.perf_counter() - start) * 1000)
+    return statistics.quantiles(taken[times // 10 :], n=20)[-1]
 
 
 def _call_times(dsn: str) -> dict[str, float]:
