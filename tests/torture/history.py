@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -123,17 +124,23 @@ def load(folder: Path) -> History:
             else:
                 asked[entry["id"]] = _answered(asked[entry["id"]], entry)
         operations += asked.values()
-    read = min((operation.start for operation in operations if operation.function == READ), default=math.inf)
-    # What came after the tables were read is none of their business; what was under way then may be in them or not.
-    operations = [
-        each if each.end <= read else replace(each, end=math.inf, outcome="unknown", answer=None)
-        for each in operations
-    ]
-    operations = sorted((each for each in operations if each.start < read), key=lambda each: each.start)
+    operations = sorted(_before_the_tables(operations), key=lambda each: each.start)
     tables = folder / TABLES
     if not tables.exists():
         return History(operations, clock=clock)
     return History(operations, json.loads(tables.read_text(encoding="utf-8")), clock)
+
+
+def _before_the_tables(operations: list[Operation]) -> Iterator[Operation]:
+    """What came after the tables were read is none of their business; what was under way then may be in them or not."""
+    reads = [operation for operation in operations if operation.function == READ]
+    began = min((read.start for read in reads), default=math.inf)
+    ended = min((read.end for read in reads), default=math.inf)
+    for operation in operations:
+        if operation.function == READ or operation.start > ended:
+            continue
+        under_way = operation.ok and operation.end > began
+        yield replace(operation, end=math.inf, outcome="unknown", answer=None) if under_way else operation
 
 
 def _answered(operation: Operation, entry: dict[str, Any]) -> Operation:

@@ -92,9 +92,10 @@ def torture(project: Project, seed: str, seconds: float, folder: Path, *, bound:
             nemesis.strike(Field(project, processes), strokes, recorder)
             settled = steward.settle(bound)
         processes.stop()
-        recorder.begin(READ, {})
-        # Recorded until here: where not all has ended, functions are still at work.
+        # Recorded until after it: where not all has ended, functions are still at work.
+        reading = recorder.begin(READ, {})
         (folder / TABLES).write_text(json.dumps(tables.read(stack.db_url), default=str), encoding="utf-8")
+        recorder.ok(reading, None)
     finally:
         processes.stop()
         project.functions.recorder = None

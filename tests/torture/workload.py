@@ -258,15 +258,22 @@ class Caller:
             yield from self._insist("resume_sync_job", job)
 
     def _limit(self) -> Steps:
-        if self._draw.random() < 0.5:
-            yield Call(
-                "block_sync_limit",
-                {"key": "narrow", "seconds": self._draw.choice([0, 1, 1, 1, 2]), "reason": "try later"},
-            )
-        else:
+        """Change a limit; or block one, and ask all the same for a chunk of it."""
+        if self._draw.random() < 0.4:
             yield Call(
                 "save_sync_limit", {"key": "wide", "max_concurrency": self._draw.randint(1, LIMITS["wide"])}
             )
+            return
+        seconds = self._draw.choice([0, *[1] * 7, 2, 2])
+        yield Call("block_sync_limit", {"key": "narrow", "seconds": seconds, "reason": "try later"})
+        job = yield from self._begin(1, limit_key="narrow", max_concurrency=1, max_retries=1, sealed=True)
+        if job is not None:
+            chunk = yield Call(
+                "claim_next_chunk_job_safe",
+                {"worker_id": self._name, "kinds": [KIND], "parent_sync_job_id": job},
+            )
+            if chunk:
+                yield from self._work(chunk[0] if isinstance(chunk, list) else chunk)
 
     def _watch(self) -> Steps:
         yield Call("cleanup_stuck_chunks", {})

@@ -424,8 +424,9 @@ def test_what_a_killed_process_had_asked_is_unknown(tmp_path: Path) -> None:
     recorder.answered(recorder.begin("claim_next_chunk_job_safe", {}), 400, b'{"code": ""}')
     recorder.answered(recorder.begin("claim_next_chunk_job_safe", {}), 503, b'{"code": "PGRST001"}')
     under_way = recorder.begin("pause_sync_job", {})
-    recorder.begin("read_tables", {})
+    reading = recorder.begin("read_tables", {})
     recorder.ok(under_way, {})
+    recorder.ok(reading, None)
     recorder.ok(recorder.begin("resume_sync_job", {}), {})
     with (tmp_path / "caller.jsonl").open("a") as file:
         file.write('{"id": "caller:9", "at": 1.')

@@ -87,7 +87,8 @@ def _lifted(block: Operation, other: Operation) -> float:
         return math.inf
     if other.start > block.end:
         return other.start
-    return _ends(other) if other.ok else -math.inf
+    # It came before this one, and is over; or after both had begun.
+    return max(block.start, other.start) + float(other.arguments["seconds"])
 
 
 def paused(history: History) -> Iterator[str]:
