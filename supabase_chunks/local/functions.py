@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from supabase_chunks.local.keys import Keys
 
 _MEMORY_MB = 256
+# Of what is new. V8's own 8 cost a function that handles megabytes twenty more, and save no time.
+_YOUNG_MB = 4
 # With an arena a thread glibc holds on to a tenth more memory than with one, and is no faster here.
 _LESS_MEMORY = {"MALLOC_ARENA_MAX": "1"}
 _LISTEN = Path(__file__).with_name("listen.js")
@@ -141,7 +143,7 @@ class Function:
             "--no-prompt",
             "--quiet",
             # As much as the platform gives; where V8 has more it lets garbage lie.
-            f"--v8-flags=--max-heap-size={_MEMORY_MB}",
+            f"--v8-flags=--max-heap-size={_MEMORY_MB},--max-semi-space-size={_YOUNG_MB}",
         ]
         # The host's name is what mail libraries greet a server with.
         command += ["--allow-net", "--allow-env", "--allow-sys=hostname", f"--allow-read={self._root}"]
