@@ -58,8 +58,22 @@ def right() -> Story:
     return story
 
 
-def test_nothing_is_found_where_all_is_right() -> None:
-    assert [str(finding) for finding in findings(right().told())] == []
+def right_though_paused() -> Story:
+    """A job that fails while it is paused, and is retried."""
+    story = Story(chunks=1)
+    story.claim("t1", 1, (2, 3), attempt=3)
+    story.steer("pause_sync_job", (4, 5), "paused", total=1, processing=1)
+    story.report("t1", 1, (6, 7), "failed")
+    story.steer("retry_failed_chunks", (8, 9), "running", total=1, pending=1)
+    story.claim("t2", 1, (10, 11))
+    story.report("t2", 1, (12, 13))
+    story.end("completed", "failed", "reopened", "completed")
+    return story
+
+
+@pytest.mark.parametrize("tell", [right, right_though_paused])
+def test_nothing_is_found_where_all_is_right(tell: Callable[[], Story]) -> None:
+    assert [str(finding) for finding in findings(tell().told())] == []
 
 
 @wrong("held_by_one")

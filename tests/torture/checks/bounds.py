@@ -93,7 +93,8 @@ def _lifted(block: Operation, other: Operation) -> float:
 
 def paused(history: History) -> Iterator[str]:
     """While a job is paused, no chunk of it is claimed."""
-    resumes = history.of("resume_sync_job")
+    # A paused job may end, with what was processing; who then retries it does not pause it again.
+    resumes = history.of("resume_sync_job", "retry_failed_chunks")
     for pause in history.of("pause_sync_job"):
         job = pause.arguments["parent_sync_job_id"]
         later = [
