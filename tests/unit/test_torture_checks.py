@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 
 from tests.torture.checks import ALL, findings
 from tests.torture.history import load
+from tests.torture.mutations import MUTATIONS
 from tests.torture.recorder import Recorder
 from tests.unit.stories import JOB, Story
 
+ROOT = Path(__file__).parents[2]
 WRONG: list[tuple[str, Callable[[], Story]]] = []
 
 
@@ -426,6 +429,14 @@ def test_what_is_wrong_is_found(check: str, tell: Callable[[], Story]) -> None:
 
 def test_every_check_has_a_history_that_it_finds_wrong() -> None:
     assert {check for check, _ in WRONG} == {check.__name__ for check in ALL}
+
+
+def test_the_page_names_every_check_and_every_mutation() -> None:
+    page = (ROOT / "docs" / "proof.md").read_text(encoding="utf-8")
+    checks, _, mutations = page.partition("## What is checked")[2].partition("## Who checks")
+    rows = [row.partition(" | ")[0] for row in re.findall(r"^\| (`.+)$", checks, re.MULTILINE)]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == {check.__name__ for check in ALL}
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", mutations, re.MULTILINE)) == set(MUTATIONS)
 
 
 def test_what_a_killed_process_had_asked_is_unknown(tmp_path: Path) -> None:
