@@ -27,16 +27,16 @@ def cluster_15() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def db(cluster: Cluster) -> Iterator[Database]:
-    """A database with the queue, for this test alone."""
-    with cluster.database() as made:
+def db(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Database]:
+    """A database with the queue, for this test alone: as if new, or new where something is measured."""
+    with cluster.database(fresh=request.node.get_closest_marker("measured") is not None) as made:
         yield made
 
 
 @pytest.fixture
-def db_15(cluster_15: Cluster) -> Iterator[Database]:
+def db_15(cluster_15: Cluster, request: pytest.FixtureRequest) -> Iterator[Database]:
     """The same on PostgreSQL 15."""
-    with cluster_15.database() as made:
+    with cluster_15.database(fresh=request.node.get_closest_marker("measured") is not None) as made:
         yield made
 
 

@@ -172,6 +172,7 @@ def test_a_report_whose_slot_was_deleted_goes_on_with_the_next_chunk(
     invariants.check(service)
 
 
+@pytest.mark.measured
 def test_nothing_to_do_costs_next_to_nothing(service: Session) -> None:
     """With a thousand active jobs that are at work, a pass takes milliseconds: the best of some, against a busy machine."""
     for _ in range(100):

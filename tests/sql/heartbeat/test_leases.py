@@ -73,6 +73,7 @@ def test_many_at_once_are_answered_in_order(service: Session) -> None:
     assert service.call("extend_chunk_leases", leases=[]) == []
 
 
+@pytest.mark.measured
 def test_heartbeats_touch_no_index(db: Database, service: Session, admin: Session) -> None:
     job = service.start(chunks=[{}] * 20)["id"]
     chunks = [service.claimed(job) for _ in range(20)]
