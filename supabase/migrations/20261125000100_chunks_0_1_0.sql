@@ -620,9 +620,9 @@ comment on column chunk_private.fresh_stripes.generation is 'Part of the key, as
 
 -- How the newest versions of a job's stripes are found.
 --
--- Every report writes a row of each. While somebody's long query holds an old snapshot, PostgreSQL prunes none of their outdated versions, and whoever looks for such a
--- row walks through all of them. So they carry a generation in their key, which rises every some changes: from the newest on,
--- a look ends when it has seen what there is.
+-- Every report writes a row of each. While somebody's long query holds an old snapshot, PostgreSQL prunes none of their outdated
+-- versions, and whoever looks for such a row walks through all of them. So they carry a generation in their key, which rises
+-- every some changes: from the newest on, a look ends when it has seen what there is.
 --
 -- Counters are read together, so their generation is one of the job: a counter that was written 32 times in the newest begins
 -- the next, and the others join it when they are written. Who begins one brings along those that have stayed behind.
@@ -661,12 +661,6 @@ cross join lateral (
 
 select chunk_private.replace_view('chunk_private.newest_stripes');
 comment on view chunk_private.newest_stripes is 'What is fresh of jobs, a row a stripe, however many outdated versions there are.';
-comment on column chunk_private.newest_counters.generation is 'As in job_counters.';
-comment on column chunk_private.newest_counters.open_chunks is 'As in job_counters.';
-comment on column chunk_private.newest_counters.retrying_chunks is 'As in job_counters.';
-comment on column chunk_private.newest_counters.items_processed is 'As in job_counters.';
-comment on column chunk_private.newest_counters.slots_from is 'As in job_counters.';
-comment on column chunk_private.newest_counters.place is 'Where the row is (ctid), to change just it.';
 comment on column chunk_private.newest_stripes.next_index is 'As in fresh_stripes.';
 comment on column chunk_private.newest_stripes.end_index is 'As in fresh_stripes.';
 comment on column chunk_private.newest_stripes.place is 'Where the row is (ctid), to lock just it.';
@@ -1441,8 +1435,9 @@ declare
   held record;
   past_last bigint;
 begin
+  -- Of this job: since the caller looked, the row may have moved, and another's have taken its place.
   select f.ctid as place, f.next_index, f.end_index into held from chunk_private.fresh_stripes f
-  where f.ctid = place and f.next_index < f.end_index for no key update skip locked;
+  where f.ctid = place and f.job_id = job.id and f.next_index < f.end_index for no key update skip locked;
   if not found then
     return array[]::bigint[];
   end if;
@@ -1481,7 +1476,9 @@ begin
     );
     exit when places = '{}';
     if places = tried then
-      perform chunk_private.hold_stripe(job.id, (select f.stripe from chunk_private.fresh_stripes f where f.ctid = places[1]));
+      perform chunk_private.hold_stripe(job.id, (
+        select f.stripe from chunk_private.fresh_stripes f where f.ctid = places[1] and f.job_id = job.id
+      ));
     end if;
     tried := places;
     foreach place in array places loop

@@ -1,8 +1,8 @@
 -- How the newest versions of a job's stripes are found.
 --
--- Every report writes a row of each. While somebody's long query holds an old snapshot, PostgreSQL prunes none of their outdated versions, and whoever looks for such a
--- row walks through all of them. So they carry a generation in their key, which rises every some changes: from the newest on,
--- a look ends when it has seen what there is.
+-- Every report writes a row of each. While somebody's long query holds an old snapshot, PostgreSQL prunes none of their outdated
+-- versions, and whoever looks for such a row walks through all of them. So they carry a generation in their key, which rises
+-- every some changes: from the newest on, a look ends when it has seen what there is.
 --
 -- Counters are read together, so their generation is one of the job: a counter that was written 32 times in the newest begins
 -- the next, and the others join it when they are written. Who begins one brings along those that have stayed behind.
@@ -41,12 +41,6 @@ cross join lateral (
 
 select chunk_private.replace_view('chunk_private.newest_stripes');
 comment on view chunk_private.newest_stripes is 'What is fresh of jobs, a row a stripe, however many outdated versions there are.';
-comment on column chunk_private.newest_counters.generation is 'As in job_counters.';
-comment on column chunk_private.newest_counters.open_chunks is 'As in job_counters.';
-comment on column chunk_private.newest_counters.retrying_chunks is 'As in job_counters.';
-comment on column chunk_private.newest_counters.items_processed is 'As in job_counters.';
-comment on column chunk_private.newest_counters.slots_from is 'As in job_counters.';
-comment on column chunk_private.newest_counters.place is 'Where the row is (ctid), to change just it.';
 comment on column chunk_private.newest_stripes.next_index is 'As in fresh_stripes.';
 comment on column chunk_private.newest_stripes.end_index is 'As in fresh_stripes.';
 comment on column chunk_private.newest_stripes.place is 'Where the row is (ctid), to lock just it.';

@@ -107,8 +107,9 @@ declare
   held record;
   past_last bigint;
 begin
+  -- Of this job: since the caller looked, the row may have moved, and another's have taken its place.
   select f.ctid as place, f.next_index, f.end_index into held from chunk_private.fresh_stripes f
-  where f.ctid = place and f.next_index < f.end_index for no key update skip locked;
+  where f.ctid = place and f.job_id = job.id and f.next_index < f.end_index for no key update skip locked;
   if not found then
     return array[]::bigint[];
   end if;
@@ -147,7 +148,9 @@ begin
     );
     exit when places = '{}';
     if places = tried then
-      perform chunk_private.hold_stripe(job.id, (select f.stripe from chunk_private.fresh_stripes f where f.ctid = places[1]));
+      perform chunk_private.hold_stripe(job.id, (
+        select f.stripe from chunk_private.fresh_stripes f where f.ctid = places[1] and f.job_id = job.id
+      ));
     end if;
     tried := places;
     foreach place in array places loop

@@ -39,20 +39,22 @@ slots as (
   select s.job_id, count(*) as taken, count(*) filter (where not s.claimed) as waiting,
     bool_and((l.kind, l.priority) is not distinct from (j.kind, j.priority)) as copied,
     count(*) filter (where not s.claimed and s.ready_at > now() + interval '8 days') as never_due,
+    min(s.chunk_index) as lowest,
     bool_and(s.limit_key is not distinct from j.limit_key and not (s.parked and (s.claimed or s.limit_key is null))) as limited
   from chunk_private.slots s join public.sync_jobs j on j.id = s.job_id left join chunk_private.lanes l on l.id = s.lane
   group by s.job_id
 ),
 counters as (
   select c.job_id, sum(c.open_chunks) as open, sum(c.completed_chunks) as completed, sum(c.failed_chunks) as failed,
-    sum(c.cancelled_chunks) as cancelled, sum(c.retrying_chunks) as retrying, sum(c.items_processed) as items, count(*) as stripes
+    sum(c.cancelled_chunks) as cancelled, sum(c.retrying_chunks) as retrying, sum(c.items_processed) as items,
+    count(*) - count(distinct c.stripe) as doubled, max(c.slots_from) as slots_from
   from chunk_private.job_counters c group by c.job_id
 ),
 jobs as (
   select j.*, coalesce(q.total, 0) as n, coalesce(q.open, 0) as open, coalesce(q.pending, 0) as pending,
     coalesce(q.processing, 0) as processing, coalesce(q.completed, 0) as completed, coalesce(q.failed, 0) as failed,
     coalesce(q.cancelled, 0) as cancelled, coalesce(q.items, 0) as items,
-    coalesce(q.retrying, 0) as retrying, coalesce(s.waiting, 0) as waiting, coalesce(s.taken, 0) as slots, coalesce(s.never_due, 0) as never_due, coalesce(q.last_index, -1) as last_index,
+    coalesce(q.retrying, 0) as retrying, coalesce(s.waiting, 0) as waiting, coalesce(s.taken, 0) as slots, coalesce(s.never_due, 0) as never_due, s.lowest, coalesce(q.last_index, -1) as last_index,
     q.attempts_bounded, q.leased, q.copied and coalesce(s.copied, true) as copied,
     coalesce(s.limited, true) as limited, coalesce(q.misplaced, 0) as misplaced,
     coalesce(q.wrongly_claimed, 0) as wrongly_claimed, c as counted
@@ -74,6 +76,8 @@ cross join lateral (values
   (not j.limited, 'a slot with another limit key than its job, or parked without one, or parked and claimed'),
   (j.waiting + j.processing > j.max_concurrency, 'more than max_concurrency chunks with a slot'),
   (j.slots <> j.waiting + j.processing, 'a slot without a chunk'),
+  (j.lowest < (j.counted).slots_from, 'a slot below slots_from, which nobody looks for'),
+  ((j.counted).doubled > 0, 'two counters of a stripe'),
   (j.wrongly_claimed > 0, 'a claimed slot whose chunk is not processing, or the reverse'),
   (j.misplaced > 0, 'an open chunk that is nowhere, or twice, or an ended one that is somewhere'),
   ((j.counted).open <> j.open or (j.counted).completed <> j.completed or (j.counted).failed <> j.failed
