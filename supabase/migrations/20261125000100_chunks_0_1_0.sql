@@ -4237,13 +4237,18 @@ cross join lateral (
 ) n
 cross join lateral (
   select
-    count(*) as processing_chunks,
+    count(q.id) as processing_chunks,
     coalesce(sum(q.items_processed - coalesce(q.items_counted, 0)), 0)::bigint as items_processed,
     max(q.updated_at) as last_activity_at,
-    count(*) filter (where q.locked_until < now() - interval '1 minute') as overdue_chunks
+    count(*) filter (where q.locked_until < now() - interval '1 minute') as overdue_chunks,
+    min(s.ready_at) filter (where not s.claimed and not s.parked and s.ready_at <= now()) as waiting_since
   from chunk_private.slots s
-  join public.chunk_processing_queue q on q.parent_sync_job_id = s.job_id and q.chunk_index = s.chunk_index
-  where s.job_id = j.id and s.chunk_index >= n.slots_from and s.claimed
+  left join lateral ( -- of a slot that waits none: null is found at once
+    select q.id, q.items_processed, q.items_counted, q.updated_at, q.locked_until from public.chunk_processing_queue q
+    where q.parent_sync_job_id = case when s.claimed then s.job_id end and q.chunk_index = s.chunk_index
+    limit 1
+  ) q on true
+  where s.job_id = j.id and s.chunk_index >= n.slots_from
 ) p
 left join lateral (
   select case
@@ -4251,18 +4256,14 @@ left join lateral (
       'waiting for more chunks: append them, or seal the job'
     when p.processing_chunks > 0 and p.overdue_chunks = p.processing_chunks then
       'lost workers: every lease has run out; is the watchdog running?'
-    when p.processing_chunks = 0 and k.handler is not null and o.ready_at is not null and d.error is not null then
+    when p.processing_chunks = 0 and k.handler is not null and p.waiting_since is not null and d.error is not null then
       'webhook failed: ' || d.error
-    when p.processing_chunks = 0 and o.ready_at < now() - interval '1 minute' and k.handler is null then
-      format('no worker has claimed a chunk of kind %s for %s s', j.kind, ceil(extract(epoch from now() - o.ready_at)))
-    when p.processing_chunks = 0 and o.ready_at < now() - interval '1 minute' then
-      format('no webhook has led to a claim for %s s', ceil(extract(epoch from now() - o.ready_at)))
+    when p.processing_chunks = 0 and p.waiting_since < now() - interval '1 minute' and k.handler is null then
+      format('no worker has claimed a chunk of kind %s for %s s', j.kind, ceil(extract(epoch from now() - p.waiting_since)))
+    when p.processing_chunks = 0 and p.waiting_since < now() - interval '1 minute' then
+      format('no webhook has led to a claim for %s s', ceil(extract(epoch from now() - p.waiting_since)))
   end as stalled_reason
   from public.sync_kinds k
-  left join lateral (
-    select min(s.ready_at) as ready_at from chunk_private.slots s
-    where s.job_id = j.id and s.chunk_index >= n.slots_from and not s.claimed and not s.parked and s.ready_at <= now()
-  ) o on true
   left join lateral (
     select d.error from chunk_private.dispatches d
     where d.job_id = j.id and (d.error is not null or d.answered_at is not null)
@@ -4291,6 +4292,8 @@ returns jsonb
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off -- which would read what an old snapshot keeps of the slots
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
