@@ -129,7 +129,7 @@ def test_a_notice_that_cannot_be_sent_keeps_no_job_from_ending(stack: LocalStack
         with psycopg.connect(stack.db_url, autocommit=True) as superuser:
             superuser.execute("delete from vault.secrets where name = 'notice_url'")
         job = client.trigger_sync("custom", chunks=[{}], max_retries=0)
-        claim = client.queue.claim("night", kinds=["custom"])
+        claim = client.queue.claim("night", kinds=["custom"], job_id=job.id)
         assert claim is not None
         assert client.queue.fail(claim, "no luck").job_status == "failed"
         assert job.progress().status == "failed"

@@ -77,10 +77,10 @@ def sizes(cluster: Cluster) -> Iterator[dict[str, Database]]:
     with ExitStack() as opened:
         made: dict[str, Database] = {}
         for name, kinds, with_handler, waiting, each in (
-            ("few", 5, 5, 5, 100),
-            ("many", 5000, 5000, 3, 100),
+            ("few", 5, 5, 5, 300),
+            ("many", 5000, 5000, 3, 200),
             ("full", 5000, 5000, 5000, 1),
-            ("others", 5000, 100, 3, 100),
+            ("others", 5000, 100, 3, 200),
         ):
             made[name] = opened.enter_context(cluster.database(fresh=True))
             session = made[name].connect()
