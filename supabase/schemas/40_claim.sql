@@ -188,8 +188,8 @@ begin
         set claimed = true, claim_id = claim_next_chunk_job_safe.claim_id
         where s.ctid = (
           select p.ctid from chunk_private.slots p
-          where p.job_id = parent_sync_job_id and p.chunk_index >= chunk_private.slots_from(parent_sync_job_id) and p.ready_at <= now()
-            and p.lane + 0 = lane.id and not p.claimed and not p.parked -- + 0: by the job, not by its lane
+          where p.job_id = parent_sync_job_id and p.chunk_index >= chunk_private.slots_from(parent_sync_job_id) and p.lane = lane.id
+            and (p.claimed or p.parked) is false and p.ready_at <= now() -- so written, it is not read by the claim index
           order by p.ready_at, p.chunk_index limit 1 for no key update skip locked
         )
         returning s.job_id, s.chunk_index, s.ready_at, s.limit_key into slot;

@@ -56,8 +56,8 @@ begin
           order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
         ) else array(
           select p.ctid from chunk_private.slots p
-          where p.job_id = parent_sync_job_id and p.chunk_index >= chunk_private.slots_from(parent_sync_job_id) and p.lane + 0 = lane and not p.claimed and not p.parked
-            and p.ready_at <= now()
+          where p.job_id = parent_sync_job_id and p.chunk_index >= chunk_private.slots_from(parent_sync_job_id) and p.lane = lane
+            and (p.claimed or p.parked) is false and p.ready_at <= now() -- so written, it is not read by the claim index
           order by p.ready_at, p.chunk_index limit how_many for no key update skip locked
         ) end)
       returning s.job_id, s.chunk_index, s.ready_at, s.limit_key
