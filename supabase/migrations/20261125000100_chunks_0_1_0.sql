@@ -624,14 +624,14 @@ comment on column chunk_private.fresh_stripes.generation is 'Part of the key, as
 -- versions, and whoever looks for such a row walks through all of them. So they carry a generation in their key, which rises
 -- every some changes: from the newest on, a look ends when it has seen what there is.
 --
--- Counters are read together, so their generation is one of the job: a counter that was written 32 times in the newest begins
+-- Counters are read together, so their generation is one of the job: a counter that was written so often in the newest begins
 -- the next, and the others join it when they are written. Who begins one brings along those that have stayed behind.
 
 create view chunk_private.wanted_view
 with (security_invoker = true)
 as
 select j.id as job_id, c.stripe, c.generation, c.open_chunks, c.completed_chunks, c.failed_chunks, c.cancelled_chunks, c.retrying_chunks,
-  c.items_processed, c.last_activity_at, c.last_error, c.last_error_at, c.slots_from, c.ctid as place
+  c.items_processed, c.last_activity_at, c.last_error, c.last_error_at, c.slots_from, c.changes, c.ctid as place
 from public.sync_jobs j
 cross join lateral (
   select o.ctid, o.* from chunk_private.job_counters o
@@ -646,6 +646,7 @@ comment on column chunk_private.newest_counters.open_chunks is 'As in job_counte
 comment on column chunk_private.newest_counters.retrying_chunks is 'As in job_counters.';
 comment on column chunk_private.newest_counters.items_processed is 'As in job_counters.';
 comment on column chunk_private.newest_counters.slots_from is 'As in job_counters.';
+comment on column chunk_private.newest_counters.changes is 'As in job_counters.';
 comment on column chunk_private.newest_counters.place is 'Where the row is (ctid), to change just it.';
 
 create view chunk_private.wanted_view
@@ -654,7 +655,7 @@ as
 select j.id as job_id, f.stripe, f.next_index, f.end_index, f.ctid as place
 from public.sync_jobs j
 cross join lateral (
-  select o.ctid, o.* from chunk_private.fresh_stripes o
+  select o.ctid, o.stripe, o.next_index, o.end_index from chunk_private.fresh_stripes o
   where o.job_id = j.id
   order by o.generation desc limit j.stripes
 ) f;
@@ -664,6 +665,14 @@ comment on view chunk_private.newest_stripes is 'What is fresh of jobs, a row a 
 comment on column chunk_private.newest_stripes.next_index is 'As in fresh_stripes.';
 comment on column chunk_private.newest_stripes.end_index is 'As in fresh_stripes.';
 comment on column chunk_private.newest_stripes.place is 'Where the row is (ctid), to lock just it.';
+
+create or replace function chunk_private.changes_a_generation()
+returns int
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select 32; $$;
+comment on function chunk_private.changes_a_generation is 'How often a counter is written in one generation, before it begins the next.';
 
 create or replace function chunk_private.slots_from(job_id uuid)
 returns bigint
@@ -700,25 +709,33 @@ comment on function chunk_private.bring_along is 'Brings the counters of a job t
 
 -- A statement that waits for a row whose generation has risen meanwhile passes it over, though it then has its lock. So who
 -- changes a counter holds it first.
-create or replace function chunk_private.hold_counter(job_id uuid, stripe bigint, out held bigint, out joins bigint)
+create or replace function chunk_private.hold_counter(job_id uuid, stripe bigint)
+returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  written bigint;
+  held record;
+  joins bigint;
 begin
-  select c.generation, c.changes into held, written from chunk_private.job_counters c
+  select c.generation, c.changes into held from chunk_private.job_counters c
   where c.job_id = job_id and c.stripe = stripe
   order by c.generation desc limit 1 for no key update;
   joins := (select c.generation from chunk_private.job_counters c where c.job_id = job_id order by c.generation desc limit 1);
-  if held = joins and written >= 31 then
-    joins := held + 1;
+  if held.generation = joins and held.changes + 1 >= chunk_private.changes_a_generation() then
+    joins := joins + 1;
     perform chunk_private.bring_along(job_id, joins);
   end if;
+  if held.generation < joins then
+    update chunk_private.job_counters c
+    set generation = joins, changes = 0
+    where c.job_id = job_id and c.generation = held.generation and c.stripe = stripe;
+  end if;
+  return joins;
 end
 $$;
-comment on function chunk_private.hold_counter is 'Locks the counter of a stripe: which generation it has, and which one it joins when it is written.';
+comment on function chunk_private.hold_counter is 'Locks the counter of a stripe, in the generation in which it is to be written next, and returns that.';
 
 create or replace function chunk_private.hold_stripe(job_id uuid, stripe bigint)
 returns void
@@ -1147,6 +1164,21 @@ exception when lock_not_available then
 end
 $$;
 comment on function chunk_private.wait_for_limit is 'Locks a limit key, until the transaction''s end; false when somebody else has it for longer than two seconds.';
+
+create or replace function chunk_private.wait_a_moment_for_limit(limit_key text)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '300ms'
+as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended(limit_key, 5));
+  return true;
+exception when lock_not_available then
+  return false;
+end
+$$;
+comment on function chunk_private.wait_a_moment_for_limit is 'The same for a claim: false after three tenths of a second.';
 
 create or replace function chunk_private.enter_own_job(job_id uuid, call text)
 returns public.sync_jobs
@@ -1841,8 +1873,7 @@ begin
   if cardinality(kinds) <= chunk_private.kinds_asked_one_by_one() then
     return array(
       select l.id
-      from unnest(kinds) k (kind)
-      cross join lateral (select n.id from chunk_private.lanes n where n.kind = k.kind and n.id >= from_lane offset 0) l
+      from (select n.id from chunk_private.lanes n where n.kind = any (kinds) and n.id >= from_lane offset 0) l
       cross join lateral (
         select from chunk_private.slots s where s.lane = l.id and not s.claimed and not s.parked and s.ready_at <= now() order by s.ready_at limit 1
       ) w
@@ -1929,11 +1960,11 @@ with (security_invoker = true)
 as
 select l.id, l.kind, l.priority, k.handler, k.lease_seconds,
   coalesce(case
-    when now() < to_timestamp(nullif(current_setting('chunk_private.look_' || l.id, true), '')::float8)
-    then to_timestamp(nullif(current_setting('chunk_private.floor_' || l.id, true), '')::float8)
+    when now() < to_timestamp(split_part(r.remembered, ' ', 2)::float8) then to_timestamp(split_part(r.remembered, ' ', 1)::float8)
   end, '-infinity') as floor
 from chunk_private.lanes l
-join public.sync_kinds k on k.kind = l.kind;
+join public.sync_kinds k on k.kind = l.kind
+cross join lateral (select nullif(current_setting('chunk_private.floor_' || l.id, true), '') as remembered) r;
 
 select chunk_private.replace_view('chunk_private.claim_lanes');
 comment on view chunk_private.claim_lanes is 'Where a claim looks, with what it needs to know of the kind.';
@@ -1946,13 +1977,15 @@ returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  setting constant text := 'chunk_private.floor_' || lane;
 begin
-  perform set_config('chunk_private.floor_' || lane, (extract(epoch from found_at) - 0.001)::text, false);
-  if looked_at_all then
-    perform set_config('chunk_private.look_' || lane, (
-      extract(epoch from now()) + least(60, greatest(1, 100 * extract(epoch from clock_timestamp() - statement_timestamp())))
-    )::text, false);
-  end if;
+  perform set_config(setting, (extract(epoch from found_at)::float8 - 0.001) || ' ' || case
+    when looked_at_all then (
+      extract(epoch from now())::float8 + least(60, greatest(1, 100 * extract(epoch from clock_timestamp() - statement_timestamp())::float8))
+    )::text
+    else split_part(current_setting(setting), ' ', 2)
+  end, false);
 end
 $$;
 comment on function chunk_private.remember_floor is 'Remembers for this session at which ready_at a claim has found chunks of a lane, and when to look at all of it again.';
@@ -2658,7 +2691,6 @@ create or replace function chunk_private.wait_for_room(
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '300ms'
 as $$
 #variable_conflict use_variable
 declare
@@ -2676,14 +2708,12 @@ begin
   join chunk_private.slots s on s.job_id = t.job_id and s.chunk_index = t.chunk_index
   where s.claimed;
   parked := false;
-  begin
-    perform pg_advisory_xact_lock(hashtextextended(first.limit_key, 5));
-  exception when lock_not_available then
+  if not chunk_private.wait_a_moment_for_limit(first.limit_key) then
     perform chunk_private.unclaim(job_ids, chunk_indexes);
     job_ids := array[]::uuid[];
     chunk_indexes := array[]::bigint[];
     return;
-  end;
+  end if;
   held := array[first.limit_key];
   kept := chunk_private.keep_within_limits(job_ids, chunk_indexes, held);
   parked := kept.parked;
@@ -2800,7 +2830,6 @@ create or replace function chunk_private.claim_by_job(
 returns chunk_private.claimed_chunk[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '300ms'
 as $$
 #variable_conflict use_variable
 declare
@@ -2817,14 +2846,9 @@ begin
   join public.sync_kinds k on k.kind = j.kind
   where j.id = job_id and j.kind = any (kinds) and j.limit_key is not null
     and exists (select from chunk_private.slots s where s.job_id = job_id and s.parked);
-  if not found then
+  if not found or not chunk_private.wait_a_moment_for_limit(job.limit_key) then
     return array[]::chunk_private.claimed_chunk[];
   end if;
-  begin
-    perform pg_advisory_xact_lock(hashtextextended(job.limit_key, 5));
-  exception when lock_not_available then
-    return array[]::chunk_private.claimed_chunk[];
-  end;
   rules := chunk_private.limit_of(job.limit_key);
   if rules.opens_at > now() then
     return array[]::chunk_private.claimed_chunk[];
@@ -3012,7 +3036,7 @@ declare
   retry constant boolean := coalesce(retryable, true) and chunk.attempts <= chunk.max_retries;
   delay interval;
   stripe bigint;
-  own record;
+  held bigint;
 begin
   insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
   values (chunk.id, chunk.attempts,
@@ -3033,17 +3057,17 @@ begin
     where q.id = chunk.id;
   end if;
   stripe := chunk.chunk_index % (select j.stripes from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
-  own := chunk_private.hold_counter(chunk.parent_sync_job_id, stripe);
+  held := chunk_private.hold_counter(chunk.parent_sync_job_id, stripe);
   update chunk_private.job_counters c
   set open_chunks = c.open_chunks - (not retry)::int,
       failed_chunks = c.failed_chunks + (not retry)::int,
       retrying_chunks = c.retrying_chunks + (retry and not chunk.has_failed)::int - (not retry and chunk.has_failed)::int,
       items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-      last_activity_at = now(), changes = case when own.joins > own.held then 0 else c.changes + 1 end, generation = own.joins,
+      last_activity_at = now(), changes = c.changes + 1,
       -- Why chunks failed for good says more than a retry that came later.
       last_error = case when retry and c.failed_chunks > 0 then c.last_error else reason end,
       last_error_at = case when retry and c.failed_chunks > 0 then c.last_error_at else now() end
-  where c.job_id = chunk.parent_sync_job_id and c.stripe = stripe and c.generation = own.held;
+  where c.job_id = chunk.parent_sync_job_id and c.stripe = stripe and c.generation = held;
   return case when retry then 'retrying' else 'failed' end;
 end
 $$;
@@ -3199,19 +3223,18 @@ begin
           completed_chunks = c.completed_chunks + 1,
           retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
           items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-          slots_from = case when c.generation = j.newest and c.changes >= 31 then chunk_private.lowest_place(j.id) else c.slots_from end,
-          changes = case when c.generation < j.newest or c.changes >= 31 then 0 else c.changes + 1 end,
-          generation = case when c.generation < j.newest then j.newest else c.generation + (c.changes >= 31)::int end,
-          last_activity_at = now()
+          slots_from = case when j.joins > j.newest then chunk_private.lowest_place(j.id) else c.slots_from end,
+          changes = case when j.joins > c.generation then 0 else c.changes + 1 end, generation = j.joins, last_activity_at = now()
       from (
-        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.*
+        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.own, n.newest, n.oldest, n.open_chunks,
+          case when n.own < n.newest then n.newest else n.own + (n.changes + 1 >= chunk_private.changes_a_generation())::int end as joins
         from public.sync_jobs j
         join public.sync_kinds k on k.kind = j.kind
         cross join lateral (
-          select min(o.generation) filter (where o.stripe = chunk.chunk_index % j.stripes) as own, max(o.generation) as newest,
-            min(o.generation) as oldest, sum(o.open_chunks)::bigint as open_chunks
-          from (
-            select o.stripe, o.generation, o.open_chunks from chunk_private.job_counters o
+          select min(o.generation) filter (where o.is_own) as own, min(o.changes) filter (where o.is_own) as changes,
+            max(o.generation) as newest, min(o.generation) as oldest, sum(o.open_chunks)::bigint as open_chunks
+          from ( -- as newest_counters has them: without another look at the job
+            select o.stripe = chunk.chunk_index % j.stripes as is_own, o.generation, o.changes, o.open_chunks from chunk_private.job_counters o
             where o.job_id = j.id
             order by o.generation desc limit least(j.stripes, j.total_chunks)
           ) o
@@ -3221,7 +3244,7 @@ begin
       ) j
       where c.job_id = j.id and c.generation = j.own and c.stripe = chunk.chunk_index % j.stripes
       returning j.id, j.status, j.stripes, j.handler, j.limit_key, c.open_chunks as open_here, j.open_chunks - 1 as remaining,
-        case when c.generation > greatest(j.newest, j.oldest + 2) then c.generation end as begun
+        case when j.joins > greatest(j.newest, j.oldest + 2) then j.joins end as begun
       into job;
       exit when found;
     end loop;
@@ -3533,7 +3556,8 @@ begin
       end loop;
     end if;
     with newest as materialized (
-      select n.place, n.stripe, max(n.generation) over () as newest, min(n.generation) over () as oldest from chunk_private.newest_counters n where n.job_id = job.id
+      select n.place, n.stripe, n.generation, n.changes, max(n.generation) over () as newest, min(n.generation) over () as oldest
+      from chunk_private.newest_counters n where n.job_id = job.id
     ),
     counted as (
       update chunk_private.job_counters c
@@ -3541,12 +3565,11 @@ begin
           completed_chunks = c.completed_chunks + d.done,
           retrying_chunks = c.retrying_chunks - d.retried,
           items_processed = least(greatest(c.items_processed + d.items, 0), chunk_private.most_items()),
-          slots_from = case when d.done > 8 or c.generation = d.newest and c.changes >= 31 then (select chunk_private.lowest_place(job.id)) else c.slots_from end,
-          changes = case when c.generation < d.newest or c.changes >= 31 then 0 else c.changes + 1 end,
-          generation = case when c.generation < d.newest then d.newest else c.generation + (c.changes >= 31)::int end,
-          last_activity_at = now()
+          slots_from = case when d.done > 8 or d.joins > d.newest then (select chunk_private.lowest_place(job.id)) else c.slots_from end,
+          changes = case when d.joins > c.generation then 0 else c.changes + 1 end, generation = d.joins, last_activity_at = now()
       from (
-        select n.place, n.newest, n.oldest, a.done, a.retried, a.items
+        select n.place, n.newest, n.oldest, a.done, a.retried, a.items,
+          case when n.generation < n.newest then n.newest else n.generation + (n.changes + 1 >= chunk_private.changes_a_generation())::int end as joins
         from (
           select a.chunk_index % job.stripes as stripe, count(*) as done, count(*) filter (where a.had_failed) as retried, sum(a.items)::bigint as items
           from unnest(accepted) a
@@ -3556,7 +3579,7 @@ begin
         join newest n on n.stripe = a.stripe
       ) d
       where c.ctid = d.place
-      returning c.open_chunks, case when c.generation > greatest(d.newest, d.oldest + 2) then c.generation end as begun
+      returning c.open_chunks, case when d.joins > greatest(d.newest, d.oldest + 2) then d.joins end as begun
     )
     select min(n.open_chunks), max(n.begun) into open_here, begun from counted n;
     if begun is not null then
@@ -3817,7 +3840,7 @@ declare
   chunk public.chunk_processing_queue;
   job public.sync_jobs;
   progress boolean;
-  own record;
+  held bigint;
   explanation constant text := coalesce(reason, 'given back by its worker');
 begin
   perform chunk_private.check_isolation('release_chunk_job');
@@ -3850,11 +3873,11 @@ begin
   where q.id = chunk.id;
   select j.* into job from public.sync_jobs j where j.id = chunk.parent_sync_job_id;
   if chunk.checkpoint_items is distinct from chunk.items_counted then
-    own := chunk_private.hold_counter(job.id, chunk.chunk_index % job.stripes);
+    held := chunk_private.hold_counter(job.id, chunk.chunk_index % job.stripes);
     update chunk_private.job_counters c
     set items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-        changes = case when own.joins > own.held then 0 else c.changes + 1 end, generation = own.joins
-    where c.job_id = job.id and c.stripe = chunk.chunk_index % job.stripes and c.generation = own.held;
+        changes = c.changes + 1
+    where c.job_id = job.id and c.stripe = chunk.chunk_index % job.stripes and c.generation = held;
   end if;
   -- It keeps its slot, unless the job was paused meanwhile.
   delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = chunk.chunk_index;
@@ -3883,7 +3906,7 @@ as $$
 declare
   delay constant interval := make_interval(secs => seconds);
   stripe bigint;
-  own record;
+  held bigint;
 begin
   if coalesce(chunk.throttled, 0) >= (select s.max_throttled from chunk_private.settings s) then
     return chunk_private.end_attempt(chunk, 'error', reason || ' (throttled too often: counted as an attempt)', true, seconds);
@@ -3897,11 +3920,11 @@ begin
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
   values (chunk.parent_sync_job_id, now() + delay, chunk.chunk_index);
   stripe := chunk.chunk_index % (select j.stripes from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
-  own := chunk_private.hold_counter(chunk.parent_sync_job_id, stripe);
+  held := chunk_private.hold_counter(chunk.parent_sync_job_id, stripe);
   update chunk_private.job_counters c
   set items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-      last_activity_at = now(), changes = case when own.joins > own.held then 0 else c.changes + 1 end, generation = own.joins
-  where c.job_id = chunk.parent_sync_job_id and c.stripe = stripe and c.generation = own.held;
+      last_activity_at = now(), changes = c.changes + 1
+  where c.job_id = chunk.parent_sync_job_id and c.stripe = stripe and c.generation = held;
   return 'throttled';
 end
 $$;

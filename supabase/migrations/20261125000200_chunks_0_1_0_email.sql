@@ -532,7 +532,7 @@ declare
   new_ids bigint[];
 begin
   -- Whoever marks messages as gone meanwhile would not see these, nor these what is marked.
-  perform pg_advisory_xact_lock_shared(uuid_hash_extended(account_id, 6));
+  perform chunk_private.store_emails_together(account_id);
   with stored as (
     insert into public.synced_emails as e (
       account_id, folder, uidvalidity, uid, message_id, in_reply_to, subject, from_addresses, to_addresses, cc_addresses,
@@ -781,6 +781,14 @@ as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 6)); $$;
 comment on function chunk_private.mark_emails_alone is
   'Waits until nobody stores messages of the account, and keeps others from it, until the transaction''s end.';
 
+create or replace function chunk_private.store_emails_together(account_id uuid)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock_shared(uuid_hash_extended($1, 6)); $$;
+comment on function chunk_private.store_emails_together is
+  'Waits until nobody marks messages of the account as gone, and keeps others from it, until the transaction''s end; others may store.';
+
 create or replace function chunk_private.has_gone_emails(of_account uuid)
 returns boolean
 language sql
@@ -886,7 +894,7 @@ as $$
 declare
   adopted jsonb;
 begin
-  perform pg_advisory_xact_lock_shared(uuid_hash_extended(account_id, 6));
+  perform chunk_private.store_emails_together(account_id);
   -- One row for one message: copies of a mail have the same id, size and date.
   with pairs as (
     select m.uid, m.flags, e.id,
@@ -1057,7 +1065,7 @@ revoke execute on function
   chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.check_email_port, chunk_private.forget_email_password,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
   public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails,
-  chunk_private.mark_emails_alone, chunk_private.reunite_emails, chunk_private.reunite_new_emails, chunk_private.reunite_gone_emails,
+  chunk_private.mark_emails_alone, chunk_private.store_emails_together, chunk_private.reunite_emails, chunk_private.reunite_new_emails, chunk_private.reunite_gone_emails,
   public.begin_email_token, public.save_email_token, public.refuse_email_token, chunk_private.begin_email_token,
   chunk_private.save_email_token, chunk_private.refuse_email_token, chunk_private.email_secret,
   chunk_private.check_email_account, chunk_private.email_oauth_secret
@@ -1070,7 +1078,7 @@ grant execute on function
   chunk_private.get_email_account_secret, chunk_private.check_email_port,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
   public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails,
-  chunk_private.mark_emails_alone, chunk_private.reunite_emails, chunk_private.reunite_new_emails, chunk_private.reunite_gone_emails,
+  chunk_private.mark_emails_alone, chunk_private.store_emails_together, chunk_private.reunite_emails, chunk_private.reunite_new_emails, chunk_private.reunite_gone_emails,
   public.begin_email_token, public.save_email_token, public.refuse_email_token, chunk_private.begin_email_token,
   chunk_private.save_email_token, chunk_private.refuse_email_token
 to service_role;

@@ -4,14 +4,14 @@
 -- versions, and whoever looks for such a row walks through all of them. So they carry a generation in their key, which rises
 -- every some changes: from the newest on, a look ends when it has seen what there is.
 --
--- Counters are read together, so their generation is one of the job: a counter that was written 32 times in the newest begins
+-- Counters are read together, so their generation is one of the job: a counter that was written so often in the newest begins
 -- the next, and the others join it when they are written. Who begins one brings along those that have stayed behind.
 
 create view chunk_private.wanted_view
 with (security_invoker = true)
 as
 select j.id as job_id, c.stripe, c.generation, c.open_chunks, c.completed_chunks, c.failed_chunks, c.cancelled_chunks, c.retrying_chunks,
-  c.items_processed, c.last_activity_at, c.last_error, c.last_error_at, c.slots_from, c.ctid as place
+  c.items_processed, c.last_activity_at, c.last_error, c.last_error_at, c.slots_from, c.changes, c.ctid as place
 from public.sync_jobs j
 cross join lateral (
   select o.ctid, o.* from chunk_private.job_counters o
@@ -26,6 +26,7 @@ comment on column chunk_private.newest_counters.open_chunks is 'As in job_counte
 comment on column chunk_private.newest_counters.retrying_chunks is 'As in job_counters.';
 comment on column chunk_private.newest_counters.items_processed is 'As in job_counters.';
 comment on column chunk_private.newest_counters.slots_from is 'As in job_counters.';
+comment on column chunk_private.newest_counters.changes is 'As in job_counters.';
 comment on column chunk_private.newest_counters.place is 'Where the row is (ctid), to change just it.';
 
 create view chunk_private.wanted_view
@@ -34,7 +35,7 @@ as
 select j.id as job_id, f.stripe, f.next_index, f.end_index, f.ctid as place
 from public.sync_jobs j
 cross join lateral (
-  select o.ctid, o.* from chunk_private.fresh_stripes o
+  select o.ctid, o.stripe, o.next_index, o.end_index from chunk_private.fresh_stripes o
   where o.job_id = j.id
   order by o.generation desc limit j.stripes
 ) f;
@@ -44,6 +45,14 @@ comment on view chunk_private.newest_stripes is 'What is fresh of jobs, a row a 
 comment on column chunk_private.newest_stripes.next_index is 'As in fresh_stripes.';
 comment on column chunk_private.newest_stripes.end_index is 'As in fresh_stripes.';
 comment on column chunk_private.newest_stripes.place is 'Where the row is (ctid), to lock just it.';
+
+create or replace function chunk_private.changes_a_generation()
+returns int
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$ select 32; $$;
+comment on function chunk_private.changes_a_generation is 'How often a counter is written in one generation, before it begins the next.';
 
 create or replace function chunk_private.slots_from(job_id uuid)
 returns bigint
@@ -80,25 +89,33 @@ comment on function chunk_private.bring_along is 'Brings the counters of a job t
 
 -- A statement that waits for a row whose generation has risen meanwhile passes it over, though it then has its lock. So who
 -- changes a counter holds it first.
-create or replace function chunk_private.hold_counter(job_id uuid, stripe bigint, out held bigint, out joins bigint)
+create or replace function chunk_private.hold_counter(job_id uuid, stripe bigint)
+returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  written bigint;
+  held record;
+  joins bigint;
 begin
-  select c.generation, c.changes into held, written from chunk_private.job_counters c
+  select c.generation, c.changes into held from chunk_private.job_counters c
   where c.job_id = job_id and c.stripe = stripe
   order by c.generation desc limit 1 for no key update;
   joins := (select c.generation from chunk_private.job_counters c where c.job_id = job_id order by c.generation desc limit 1);
-  if held = joins and written >= 31 then
-    joins := held + 1;
+  if held.generation = joins and held.changes + 1 >= chunk_private.changes_a_generation() then
+    joins := joins + 1;
     perform chunk_private.bring_along(job_id, joins);
   end if;
+  if held.generation < joins then
+    update chunk_private.job_counters c
+    set generation = joins, changes = 0
+    where c.job_id = job_id and c.generation = held.generation and c.stripe = stripe;
+  end if;
+  return joins;
 end
 $$;
-comment on function chunk_private.hold_counter is 'Locks the counter of a stripe: which generation it has, and which one it joins when it is written.';
+comment on function chunk_private.hold_counter is 'Locks the counter of a stripe, in the generation in which it is to be written next, and returns that.';
 
 create or replace function chunk_private.hold_stripe(job_id uuid, stripe bigint)
 returns void

@@ -117,6 +117,21 @@ end
 $$;
 comment on function chunk_private.wait_for_limit is 'Locks a limit key, until the transaction''s end; false when somebody else has it for longer than two seconds.';
 
+create or replace function chunk_private.wait_a_moment_for_limit(limit_key text)
+returns boolean
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '300ms'
+as $$
+begin
+  perform pg_advisory_xact_lock(hashtextextended(limit_key, 5));
+  return true;
+exception when lock_not_available then
+  return false;
+end
+$$;
+comment on function chunk_private.wait_a_moment_for_limit is 'The same for a claim: false after three tenths of a second.';
+
 create or replace function chunk_private.enter_own_job(job_id uuid, call text)
 returns public.sync_jobs
 language plpgsql

@@ -76,8 +76,7 @@ begin
   if cardinality(kinds) <= chunk_private.kinds_asked_one_by_one() then
     return array(
       select l.id
-      from unnest(kinds) k (kind)
-      cross join lateral (select n.id from chunk_private.lanes n where n.kind = k.kind and n.id >= from_lane offset 0) l
+      from (select n.id from chunk_private.lanes n where n.kind = any (kinds) and n.id >= from_lane offset 0) l
       cross join lateral (
         select from chunk_private.slots s where s.lane = l.id and not s.claimed and not s.parked and s.ready_at <= now() order by s.ready_at limit 1
       ) w
@@ -164,11 +163,11 @@ with (security_invoker = true)
 as
 select l.id, l.kind, l.priority, k.handler, k.lease_seconds,
   coalesce(case
-    when now() < to_timestamp(nullif(current_setting('chunk_private.look_' || l.id, true), '')::float8)
-    then to_timestamp(nullif(current_setting('chunk_private.floor_' || l.id, true), '')::float8)
+    when now() < to_timestamp(split_part(r.remembered, ' ', 2)::float8) then to_timestamp(split_part(r.remembered, ' ', 1)::float8)
   end, '-infinity') as floor
 from chunk_private.lanes l
-join public.sync_kinds k on k.kind = l.kind;
+join public.sync_kinds k on k.kind = l.kind
+cross join lateral (select nullif(current_setting('chunk_private.floor_' || l.id, true), '') as remembered) r;
 
 select chunk_private.replace_view('chunk_private.claim_lanes');
 comment on view chunk_private.claim_lanes is 'Where a claim looks, with what it needs to know of the kind.';
@@ -181,13 +180,15 @@ returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  setting constant text := 'chunk_private.floor_' || lane;
 begin
-  perform set_config('chunk_private.floor_' || lane, (extract(epoch from found_at) - 0.001)::text, false);
-  if looked_at_all then
-    perform set_config('chunk_private.look_' || lane, (
-      extract(epoch from now()) + least(60, greatest(1, 100 * extract(epoch from clock_timestamp() - statement_timestamp())))
-    )::text, false);
-  end if;
+  perform set_config(setting, (extract(epoch from found_at)::float8 - 0.001) || ' ' || case
+    when looked_at_all then (
+      extract(epoch from now())::float8 + least(60, greatest(1, 100 * extract(epoch from clock_timestamp() - statement_timestamp())::float8))
+    )::text
+    else split_part(current_setting(setting), ' ', 2)
+  end, false);
 end
 $$;
 comment on function chunk_private.remember_floor is 'Remembers for this session at which ready_at a claim has found chunks of a lane, and when to look at all of it again.';

@@ -65,7 +65,6 @@ create or replace function chunk_private.wait_for_room(
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '300ms'
 as $$
 #variable_conflict use_variable
 declare
@@ -83,14 +82,12 @@ begin
   join chunk_private.slots s on s.job_id = t.job_id and s.chunk_index = t.chunk_index
   where s.claimed;
   parked := false;
-  begin
-    perform pg_advisory_xact_lock(hashtextextended(first.limit_key, 5));
-  exception when lock_not_available then
+  if not chunk_private.wait_a_moment_for_limit(first.limit_key) then
     perform chunk_private.unclaim(job_ids, chunk_indexes);
     job_ids := array[]::uuid[];
     chunk_indexes := array[]::bigint[];
     return;
-  end;
+  end if;
   held := array[first.limit_key];
   kept := chunk_private.keep_within_limits(job_ids, chunk_indexes, held);
   parked := kept.parked;

@@ -30,7 +30,6 @@ create or replace function chunk_private.claim_by_job(
 returns chunk_private.claimed_chunk[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '300ms'
 as $$
 #variable_conflict use_variable
 declare
@@ -47,14 +46,9 @@ begin
   join public.sync_kinds k on k.kind = j.kind
   where j.id = job_id and j.kind = any (kinds) and j.limit_key is not null
     and exists (select from chunk_private.slots s where s.job_id = job_id and s.parked);
-  if not found then
+  if not found or not chunk_private.wait_a_moment_for_limit(job.limit_key) then
     return array[]::chunk_private.claimed_chunk[];
   end if;
-  begin
-    perform pg_advisory_xact_lock(hashtextextended(job.limit_key, 5));
-  exception when lock_not_available then
-    return array[]::chunk_private.claimed_chunk[];
-  end;
   rules := chunk_private.limit_of(job.limit_key);
   if rules.opens_at > now() then
     return array[]::chunk_private.claimed_chunk[];

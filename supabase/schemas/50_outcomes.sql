@@ -84,7 +84,7 @@ declare
   retry constant boolean := coalesce(retryable, true) and chunk.attempts <= chunk.max_retries;
   delay interval;
   stripe bigint;
-  own record;
+  held bigint;
 begin
   insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
   values (chunk.id, chunk.attempts,
@@ -105,17 +105,17 @@ begin
     where q.id = chunk.id;
   end if;
   stripe := chunk.chunk_index % (select j.stripes from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
-  own := chunk_private.hold_counter(chunk.parent_sync_job_id, stripe);
+  held := chunk_private.hold_counter(chunk.parent_sync_job_id, stripe);
   update chunk_private.job_counters c
   set open_chunks = c.open_chunks - (not retry)::int,
       failed_chunks = c.failed_chunks + (not retry)::int,
       retrying_chunks = c.retrying_chunks + (retry and not chunk.has_failed)::int - (not retry and chunk.has_failed)::int,
       items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-      last_activity_at = now(), changes = case when own.joins > own.held then 0 else c.changes + 1 end, generation = own.joins,
+      last_activity_at = now(), changes = c.changes + 1,
       -- Why chunks failed for good says more than a retry that came later.
       last_error = case when retry and c.failed_chunks > 0 then c.last_error else reason end,
       last_error_at = case when retry and c.failed_chunks > 0 then c.last_error_at else now() end
-  where c.job_id = chunk.parent_sync_job_id and c.stripe = stripe and c.generation = own.held;
+  where c.job_id = chunk.parent_sync_job_id and c.stripe = stripe and c.generation = held;
   return case when retry then 'retrying' else 'failed' end;
 end
 $$;

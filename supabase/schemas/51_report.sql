@@ -104,19 +104,18 @@ begin
           completed_chunks = c.completed_chunks + 1,
           retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
           items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-          slots_from = case when c.generation = j.newest and c.changes >= 31 then chunk_private.lowest_place(j.id) else c.slots_from end,
-          changes = case when c.generation < j.newest or c.changes >= 31 then 0 else c.changes + 1 end,
-          generation = case when c.generation < j.newest then j.newest else c.generation + (c.changes >= 31)::int end,
-          last_activity_at = now()
+          slots_from = case when j.joins > j.newest then chunk_private.lowest_place(j.id) else c.slots_from end,
+          changes = case when j.joins > c.generation then 0 else c.changes + 1 end, generation = j.joins, last_activity_at = now()
       from (
-        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.*
+        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.own, n.newest, n.oldest, n.open_chunks,
+          case when n.own < n.newest then n.newest else n.own + (n.changes + 1 >= chunk_private.changes_a_generation())::int end as joins
         from public.sync_jobs j
         join public.sync_kinds k on k.kind = j.kind
         cross join lateral (
-          select min(o.generation) filter (where o.stripe = chunk.chunk_index % j.stripes) as own, max(o.generation) as newest,
-            min(o.generation) as oldest, sum(o.open_chunks)::bigint as open_chunks
-          from (
-            select o.stripe, o.generation, o.open_chunks from chunk_private.job_counters o
+          select min(o.generation) filter (where o.is_own) as own, min(o.changes) filter (where o.is_own) as changes,
+            max(o.generation) as newest, min(o.generation) as oldest, sum(o.open_chunks)::bigint as open_chunks
+          from ( -- as newest_counters has them: without another look at the job
+            select o.stripe = chunk.chunk_index % j.stripes as is_own, o.generation, o.changes, o.open_chunks from chunk_private.job_counters o
             where o.job_id = j.id
             order by o.generation desc limit least(j.stripes, j.total_chunks)
           ) o
@@ -126,7 +125,7 @@ begin
       ) j
       where c.job_id = j.id and c.generation = j.own and c.stripe = chunk.chunk_index % j.stripes
       returning j.id, j.status, j.stripes, j.handler, j.limit_key, c.open_chunks as open_here, j.open_chunks - 1 as remaining,
-        case when c.generation > greatest(j.newest, j.oldest + 2) then c.generation end as begun
+        case when j.joins > greatest(j.newest, j.oldest + 2) then j.joins end as begun
       into job;
       exit when found;
     end loop;

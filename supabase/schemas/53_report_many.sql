@@ -75,7 +75,8 @@ begin
       end loop;
     end if;
     with newest as materialized (
-      select n.place, n.stripe, max(n.generation) over () as newest, min(n.generation) over () as oldest from chunk_private.newest_counters n where n.job_id = job.id
+      select n.place, n.stripe, n.generation, n.changes, max(n.generation) over () as newest, min(n.generation) over () as oldest
+      from chunk_private.newest_counters n where n.job_id = job.id
     ),
     counted as (
       update chunk_private.job_counters c
@@ -83,12 +84,11 @@ begin
           completed_chunks = c.completed_chunks + d.done,
           retrying_chunks = c.retrying_chunks - d.retried,
           items_processed = least(greatest(c.items_processed + d.items, 0), chunk_private.most_items()),
-          slots_from = case when d.done > 8 or c.generation = d.newest and c.changes >= 31 then (select chunk_private.lowest_place(job.id)) else c.slots_from end,
-          changes = case when c.generation < d.newest or c.changes >= 31 then 0 else c.changes + 1 end,
-          generation = case when c.generation < d.newest then d.newest else c.generation + (c.changes >= 31)::int end,
-          last_activity_at = now()
+          slots_from = case when d.done > 8 or d.joins > d.newest then (select chunk_private.lowest_place(job.id)) else c.slots_from end,
+          changes = case when d.joins > c.generation then 0 else c.changes + 1 end, generation = d.joins, last_activity_at = now()
       from (
-        select n.place, n.newest, n.oldest, a.done, a.retried, a.items
+        select n.place, n.newest, n.oldest, a.done, a.retried, a.items,
+          case when n.generation < n.newest then n.newest else n.generation + (n.changes + 1 >= chunk_private.changes_a_generation())::int end as joins
         from (
           select a.chunk_index % job.stripes as stripe, count(*) as done, count(*) filter (where a.had_failed) as retried, sum(a.items)::bigint as items
           from unnest(accepted) a
@@ -98,7 +98,7 @@ begin
         join newest n on n.stripe = a.stripe
       ) d
       where c.ctid = d.place
-      returning c.open_chunks, case when c.generation > greatest(d.newest, d.oldest + 2) then c.generation end as begun
+      returning c.open_chunks, case when d.joins > greatest(d.newest, d.oldest + 2) then d.joins end as begun
     )
     select min(n.open_chunks), max(n.begun) into open_here, begun from counted n;
     if begun is not null then

@@ -114,7 +114,7 @@ declare
   chunk public.chunk_processing_queue;
   job public.sync_jobs;
   progress boolean;
-  own record;
+  held bigint;
   explanation constant text := coalesce(reason, 'given back by its worker');
 begin
   perform chunk_private.check_isolation('release_chunk_job');
@@ -147,11 +147,11 @@ begin
   where q.id = chunk.id;
   select j.* into job from public.sync_jobs j where j.id = chunk.parent_sync_job_id;
   if chunk.checkpoint_items is distinct from chunk.items_counted then
-    own := chunk_private.hold_counter(job.id, chunk.chunk_index % job.stripes);
+    held := chunk_private.hold_counter(job.id, chunk.chunk_index % job.stripes);
     update chunk_private.job_counters c
     set items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-        changes = case when own.joins > own.held then 0 else c.changes + 1 end, generation = own.joins
-    where c.job_id = job.id and c.stripe = chunk.chunk_index % job.stripes and c.generation = own.held;
+        changes = c.changes + 1
+    where c.job_id = job.id and c.stripe = chunk.chunk_index % job.stripes and c.generation = held;
   end if;
   -- It keeps its slot, unless the job was paused meanwhile.
   delete from chunk_private.slots s where s.job_id = job.id and s.chunk_index = chunk.chunk_index;

@@ -9,7 +9,7 @@ as $$
 declare
   delay constant interval := make_interval(secs => seconds);
   stripe bigint;
-  own record;
+  held bigint;
 begin
   if coalesce(chunk.throttled, 0) >= (select s.max_throttled from chunk_private.settings s) then
     return chunk_private.end_attempt(chunk, 'error', reason || ' (throttled too often: counted as an attempt)', true, seconds);
@@ -23,11 +23,11 @@ begin
   insert into chunk_private.returned_chunks (job_id, ready_at, chunk_index)
   values (chunk.parent_sync_job_id, now() + delay, chunk.chunk_index);
   stripe := chunk.chunk_index % (select j.stripes from public.sync_jobs j where j.id = chunk.parent_sync_job_id);
-  own := chunk_private.hold_counter(chunk.parent_sync_job_id, stripe);
+  held := chunk_private.hold_counter(chunk.parent_sync_job_id, stripe);
   update chunk_private.job_counters c
   set items_processed = least(greatest(c.items_processed + coalesce(chunk.checkpoint_items, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-      last_activity_at = now(), changes = case when own.joins > own.held then 0 else c.changes + 1 end, generation = own.joins
-  where c.job_id = chunk.parent_sync_job_id and c.stripe = stripe and c.generation = own.held;
+      last_activity_at = now(), changes = c.changes + 1
+  where c.job_id = chunk.parent_sync_job_id and c.stripe = stripe and c.generation = held;
   return 'throttled';
 end
 $$;

@@ -95,7 +95,7 @@ declare
   new_ids bigint[];
 begin
   -- Whoever marks messages as gone meanwhile would not see these, nor these what is marked.
-  perform pg_advisory_xact_lock_shared(uuid_hash_extended(account_id, 6));
+  perform chunk_private.store_emails_together(account_id);
   with stored as (
     insert into public.synced_emails as e (
       account_id, folder, uidvalidity, uid, message_id, in_reply_to, subject, from_addresses, to_addresses, cc_addresses,

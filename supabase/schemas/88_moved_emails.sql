@@ -11,6 +11,14 @@ as $$ select pg_advisory_xact_lock(uuid_hash_extended($1, 6)); $$;
 comment on function chunk_private.mark_emails_alone is
   'Waits until nobody stores messages of the account, and keeps others from it, until the transaction''s end.';
 
+create or replace function chunk_private.store_emails_together(account_id uuid)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pg_advisory_xact_lock_shared(uuid_hash_extended($1, 6)); $$;
+comment on function chunk_private.store_emails_together is
+  'Waits until nobody marks messages of the account as gone, and keeps others from it, until the transaction''s end; others may store.';
+
 create or replace function chunk_private.has_gone_emails(of_account uuid)
 returns boolean
 language sql
@@ -116,7 +124,7 @@ as $$
 declare
   adopted jsonb;
 begin
-  perform pg_advisory_xact_lock_shared(uuid_hash_extended(account_id, 6));
+  perform chunk_private.store_emails_together(account_id);
   -- One row for one message: copies of a mail have the same id, size and date.
   with pairs as (
     select m.uid, m.flags, e.id,

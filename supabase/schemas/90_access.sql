@@ -117,7 +117,7 @@ revoke execute on function
   chunk_private.remove_email_account, chunk_private.get_email_account_secret, chunk_private.check_email_port, chunk_private.forget_email_password,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
   public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails,
-  chunk_private.mark_emails_alone, chunk_private.reunite_emails, chunk_private.reunite_new_emails, chunk_private.reunite_gone_emails,
+  chunk_private.mark_emails_alone, chunk_private.store_emails_together, chunk_private.reunite_emails, chunk_private.reunite_new_emails, chunk_private.reunite_gone_emails,
   public.begin_email_token, public.save_email_token, public.refuse_email_token, chunk_private.begin_email_token,
   chunk_private.save_email_token, chunk_private.refuse_email_token, chunk_private.email_secret,
   chunk_private.check_email_account, chunk_private.email_oauth_secret
@@ -130,7 +130,7 @@ grant execute on function
   chunk_private.get_email_account_secret, chunk_private.check_email_port,
   public.save_email_folders, public.get_email_folder, public.update_email_folder, public.renumber_email_folder,
   public.adopt_moved_emails, chunk_private.note_email_folder, chunk_private.has_gone_emails,
-  chunk_private.mark_emails_alone, chunk_private.reunite_emails, chunk_private.reunite_new_emails, chunk_private.reunite_gone_emails,
+  chunk_private.mark_emails_alone, chunk_private.store_emails_together, chunk_private.reunite_emails, chunk_private.reunite_new_emails, chunk_private.reunite_gone_emails,
   public.begin_email_token, public.save_email_token, public.refuse_email_token, chunk_private.begin_email_token,
   chunk_private.save_email_token, chunk_private.refuse_email_token
 to service_role;
