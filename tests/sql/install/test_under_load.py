@@ -119,7 +119,7 @@ def next_release(number: int) -> list[str]:
         ("auth.uid() as uid))')", "auth.uid() as uid) and true)')"),
         ("'No user sees these', 'false'", "'No user sees these', 'false and true'"),
         ("then trunc(100.0 *", "then trunc(100.00 *"),
-        ("'')::float8)\n  end, '-infinity')", "'')::float8 + 0)\n  end, '-infinity')"),
+        ("::float8)\n  end, '-infinity')", "::float8 + 0)\n  end, '-infinity')"),
         ("order by o.generation desc limit least(", "order by o.generation desc limit least(1000, "),
         ("order by o.generation desc limit j.stripes\n", "order by o.generation desc limit j.stripes + 0\n"),
     ) * (number % 2):
