@@ -66,12 +66,14 @@ export default serveHandler(async ({ job_id, chunk_index, attempt, payload }, { 
 """
 
 
-def write_functions(folder: Path) -> Path:
-    """The project's functions and the handler of the kind, as a folder of functions."""
-    shutil.copytree(functions_dir(), folder)
-    handler = folder / KIND
+def write_functions(
+    folder: Path, kind: str = KIND, handler_text: str = HANDLER, *, without: str = ""
+) -> Path:
+    """The project's functions, but perhaps one, and the handler of a kind, as a folder of functions."""
+    shutil.copytree(functions_dir(), folder, ignore=shutil.ignore_patterns(without))
+    handler = folder / kind
     handler.mkdir()
-    (handler / "index.ts").write_text(HANDLER)
+    (handler / "index.ts").write_text(handler_text)
     for name in ("deno.json", "deno.lock"):
         shutil.copy(folder / "background-sync-processor" / name, handler / name)
     return folder

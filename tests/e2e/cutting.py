@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.e2e.tcp import HOST, accepting, pump, reach
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-HOST = "127.0.0.1"
 
 
 @dataclass
@@ -35,30 +35,19 @@ class CuttingProxy:
 
     def serve(self, client: socket.socket) -> None:
         """Pass one connection on, until either side or the marker ends it."""
-        with client, socket.create_connection((HOST, self.target)) as server:
-            for end in (client, server):
-                # Else a command in two pieces waits for an acknowledgement that the other side delays.
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            upward = threading.Thread(target=self._pump, args=(client, server, None), daemon=True)
+        with client, reach(client, self.target) as server:
+            upward = threading.Thread(target=pump, args=(client, server), daemon=True)
             upward.start()
-            self._pump(server, client, self.marker)
-            upward.join(5)
+            tail = b""
 
-    def _pump(self, source: socket.socket, sink: socket.socket, marker: bytes | None) -> None:
-        tail = b""
-        try:
-            while data := source.recv(65536):
-                if marker is not None and marker in tail + data and self._may_cut():
-                    break
+            def allow(data: bytes) -> bool:
+                nonlocal tail
+                is_marked = self.marker in tail + data
                 tail = data[-100:]
-                sink.sendall(data)
-        except OSError:
-            pass
-        for end in (source, sink):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
+                return not (is_marked and self._may_cut())
+
+            pump(server, client, allow)
+            upward.join(5)
 
     def _may_cut(self) -> bool:
         with self._lock:
@@ -74,17 +63,5 @@ def cutting(target: int, marker: bytes, *, cuts: int = 1000) -> Iterator[Cutting
     """A proxy to a port that cuts at most so many times."""
     with socket.create_server((HOST, 0)) as listener:
         proxy = CuttingProxy(listener.getsockname()[1], target, marker, cuts)
-
-        def accept() -> None:
-            while True:
-                try:
-                    client, _ = listener.accept()
-                except OSError:
-                    return
-                threading.Thread(target=proxy.serve, args=(client,), daemon=True).start()
-
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield proxy
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        with accepting(listener, proxy.serve):
+            yield proxy

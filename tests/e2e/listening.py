@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tests.e2e.tcp import HOST, accepting, pump, reach
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-HOST = "127.0.0.1"
 
 
 @dataclass
@@ -40,41 +40,19 @@ class ListeningProxy:
                 client.sendall(f"* BYE {self.turning_away}\r\n".encode())
                 client.recv(1)
                 return
-            with socket.create_connection((HOST, self.target)) as server:
-                for end in (client, server):
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                down = threading.Thread(target=_pump, args=(server, client), daemon=True)
+            with reach(client, self.target) as server:
+                down = threading.Thread(target=pump, args=(server, client), daemon=True)
                 down.start()
-                self._hear(client, server)
+                unfinished = b""
+
+                def hear(data: bytes) -> bool:
+                    nonlocal unfinished
+                    *lines, unfinished = (unfinished + data).split(b"\r\n")
+                    self.commands += [line.decode("latin1").partition(" ")[2] for line in lines]
+                    return True
+
+                pump(client, server, hear)
                 down.join(5)
-
-    def _hear(self, client: socket.socket, server: socket.socket) -> None:
-        unfinished = b""
-        try:
-            while data := client.recv(65536):
-                *lines, unfinished = (unfinished + data).split(b"\r\n")
-                self.commands += [line.decode("latin1").partition(" ")[2] for line in lines]
-                server.sendall(data)
-        except OSError:
-            pass
-        _end(client, server)
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            sink.sendall(data)
-    except OSError:
-        pass
-    _end(source, sink)
-
-
-def _end(*ends: socket.socket) -> None:
-    for end in ends:
-        try:
-            end.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            continue
 
 
 @contextmanager
@@ -82,17 +60,5 @@ def listening(target: int) -> Iterator[ListeningProxy]:
     """A proxy to a port."""
     with socket.create_server((HOST, 0)) as listener:
         proxy = ListeningProxy(listener.getsockname()[1], target)
-
-        def accept() -> None:
-            while True:
-                try:
-                    client, _ = listener.accept()
-                except OSError:
-                    return
-                threading.Thread(target=proxy.serve, args=(client,), daemon=True).start()
-
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield proxy
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        with accepting(listener, proxy.serve):
+            yield proxy

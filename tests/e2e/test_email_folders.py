@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -84,9 +85,11 @@ def test_rows_that_are_missing_are_found_though_the_server_names_no_change(
         assert len(stored(stack, account)) == 6
 
 
-def test_a_message_that_moved_is_not_fetched_again(
+@contextmanager
+def moved_after_a_sync(
     stack: LocalStack, client: ChunksClient, server: MailServer, account: str
-) -> None:
+) -> Iterator[dict[str, int]]:
+    """Five messages in two folders are synced, then two of them moved; yields the ids of their rows."""
     server.deliver(letter(n) for n in range(4))
     server.deliver([letter(9)], folder="Archive")
     with saved(client, account, server):
@@ -95,6 +98,13 @@ def test_a_message_that_moved_is_not_fetched_again(
         with server.session() as imap:
             imap.select("INBOX")
             imap.uid("MOVE", "2:3", "Archive")
+        yield ids
+
+
+def test_a_message_that_moved_is_not_fetched_again(
+    stack: LocalStack, client: ChunksClient, server: MailServer, account: str
+) -> None:
+    with moved_after_a_sync(stack, client, server, account) as ids:
         sync(client, account, folder="INBOX")
         job = sync(client, account, folder="Archive")
         assert [chunk.result["moved"] for chunk in job.chunks() if "from" in chunk.result] == [2]
@@ -118,14 +128,7 @@ MOVED = [
 def test_a_message_that_moved_keeps_its_row_whichever_folder_is_looked_at_first(
     stack: LocalStack, client: ChunksClient, server: MailServer, account: str, syncs: list[dict[str, Any]]
 ) -> None:
-    server.deliver(letter(n) for n in range(4))
-    server.deliver([letter(9)], folder="Archive")
-    with saved(client, account, server):
-        sync(client, account, folders="all")
-        ids = {row["subject"]: row["id"] for row in stored(stack, account)}
-        with server.session() as imap:
-            imap.select("INBOX")
-            imap.uid("MOVE", "2:3", "Archive")
+    with moved_after_a_sync(stack, client, server, account) as ids:
         for payload in syncs:
             sync(client, account, **payload)
         rows = stored(stack, account)

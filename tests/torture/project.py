@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from tempfile import TemporaryDirectory
 import psycopg
 
 from supabase_chunks import ChunksClient
-from supabase_chunks.assets import functions_dir
 from supabase_chunks.local import LocalStack
+from tests.chaos.trial import write_functions
 from tests.torture.connection import connect
 from tests.torture.proxy import Proxy
 from tests.torture.steps import EDGE_KIND, KIND, LEASE
@@ -85,7 +84,8 @@ def running() -> Iterator[Project]:
             "WALL_CLOCK_SECONDS": "20",
         }
         with LocalStack(
-            functions=_write_functions(Path(folder) / "functions"), functions_env=environment
+            functions=write_functions(Path(folder) / "functions", EDGE_KIND, HANDLER, without="sync-emails"),
+            functions_env=environment,
         ) as stack:
             for proxy in (clients, functions, webhooks):
                 proxy.target = stack.url
@@ -105,14 +105,3 @@ def running() -> Iterator[Project]:
                 )
                 client.configure(webhooks.url, stack.secret_key)
             yield Project(stack, clients, functions, webhooks)
-
-
-def _write_functions(folder: Path) -> Path:
-    """The project's functions but the mail's, and the handler of the kind."""
-    shutil.copytree(functions_dir(), folder, ignore=shutil.ignore_patterns("sync-emails"))
-    handler = folder / EDGE_KIND
-    handler.mkdir()
-    (handler / "index.ts").write_text(HANDLER)
-    for name in ("deno.json", "deno.lock"):
-        shutil.copy(folder / "background-sync-processor" / name, handler / name)
-    return folder
