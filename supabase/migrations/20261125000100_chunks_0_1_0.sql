@@ -342,7 +342,8 @@ comment on table chunk_private.returned_chunks is
 comment on column chunk_private.returned_chunks.ready_at is 'From when on it may have a slot again.';
 
 create table if not exists chunk_private.chunk_attempts (
-  id bigint generated always as identity primary key,
+  id bigint generated always as identity,
+  job_id uuid not null,
   chunk_id bigint not null,
   attempt int not null,
   outcome text not null,
@@ -351,6 +352,7 @@ create table if not exists chunk_private.chunk_attempts (
   claim_token uuid not null,
   claimed_at timestamptz,
   ended_at timestamptz not null default now(),
+  primary key (job_id, id),
   constraint chunk_attempts_chunk_fkey foreign key (chunk_id) references public.chunk_processing_queue (id) on delete cascade,
   constraint chunk_attempts_outcome_known check (outcome in ('retrying', 'failed', 'lost', 'released', 'throttled', 'cancelled'))
 );
@@ -359,7 +361,7 @@ comment on column chunk_private.chunk_attempts.outcome is
   'retrying and failed: the worker reported an error; lost: its lease ran out; released: it gave the chunk back; throttled: what it works on asked for a pause; cancelled: the job was.';
 
 create table if not exists chunk_private.dispatches (
-  id bigint generated always as identity primary key,
+  id bigint generated always as identity,
   job_id uuid not null,
   owner_id uuid,
   chunk_id bigint not null,
@@ -369,6 +371,7 @@ create table if not exists chunk_private.dispatches (
   by_user boolean not null default false,
   created_at timestamptz not null default now(),
   answered_at timestamptz,
+  primary key (job_id, id),
   constraint dispatches_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
 );
 comment on table chunk_private.dispatches is 'Webhooks asked of pg_net, with their outcome once the watchdog has seen it. A dispatch is a hint, never the truth.';
@@ -432,9 +435,6 @@ begin
   end if;
   if to_regclass('chunk_private.chunk_attempts_chunk') is null then
     create index chunk_attempts_chunk on chunk_private.chunk_attempts (chunk_id, claim_token);
-  end if;
-  if to_regclass('chunk_private.dispatches_job') is null then
-    create index dispatches_job on chunk_private.dispatches (job_id, id desc);
   end if;
   if to_regclass('chunk_private.dispatches_unanswered') is null then
     create index dispatches_unanswered on chunk_private.dispatches (request_id) where answered_at is null and request_id is not null;
@@ -1589,7 +1589,7 @@ begin
     set chunk_index = n.chunk_index, lane = lane.id, ready_at = n.ready_at, claimed = n.claimed, parked = n.parked, limit_key = job.limit_key,
         claim_id = n.claim_id, dispatched_at = case when n.sends then now() end, dispatch_count = n.sends::int
     from slot n
-    where s.job_id = job.id and s.chunk_index = n.freed
+    where s.job_id = job.id and s.chunk_index = n.freed and s.chunk_index = any (freed) -- so written, no others are read
     returning n.chunk_index
   )
   insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, parked, limit_key, claim_id, dispatched_at, dispatch_count)
@@ -2103,7 +2103,9 @@ begin
     how_many := room - (
       select count(*) from (
         select from chunk_private.slots s
-        where s.limit_key = limit_key and not s.claimed and not s.parked and s.lane = lane and s.ready_at <= rules.opens_at limit room
+        where s.limit_key = limit_key and s.claimed < true and not s.parked -- so written, it is not read by the claim index
+          and s.lane = lane and s.ready_at <= rules.opens_at
+        limit room
       ) a
     );
     if how_many > 0 or room is null then
@@ -2120,6 +2122,9 @@ create or replace function chunk_private.wake_slots(limit_key text, lane bigint,
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
 as $$
 #variable_conflict use_variable
 declare
@@ -2481,6 +2486,9 @@ create or replace function chunk_private.unclaim(job_ids uuid[], chunk_indexes b
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
 as $$
 #variable_conflict use_variable
 begin
@@ -2545,6 +2553,9 @@ create or replace function chunk_private.start_attempts(
 returns chunk_private.claimed_chunk[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
 as $$
 #variable_conflict use_variable
 declare
@@ -2556,7 +2567,7 @@ begin
     set status = 'processing', attempts = least(q.attempts, q.max_retries) + 1, claim_token = gen_random_uuid(), worker_id = worker,
         locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
     from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
-    join public.sync_jobs j on j.id = t.job_id
+    cross join lateral (select j.payload, j.limit_key, j.status from public.sync_jobs j where j.id = t.job_id limit 1) j
     where q.parent_sync_job_id = t.job_id and q.chunk_index = t.chunk_index
       and (q.started_at is null or chunk_private.hold_returned(t.job_id, t.chunk_index)) -- of t: after the join, not for all chunks
     returning q.id, q.parent_sync_job_id, q.kind, q.chunk_index, q.attempts, q.max_retries, q.payload, j.payload as job_payload,
@@ -2634,6 +2645,9 @@ create or replace function chunk_private.keep_within_limits(
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
 as $$
 #variable_conflict use_variable
 declare
@@ -2861,7 +2875,7 @@ begin
     exit when not found or room <= (
       select count(*) from (
         (select from chunk_private.slots s
-        where s.limit_key = job.limit_key and not s.claimed and not s.parked and s.job_id <> job_id and s.lane / within <= own.priority
+        where s.limit_key = job.limit_key and s.claimed < true and not s.parked and s.job_id <> job_id and s.lane / within <= own.priority
           and s.ready_at <= now() and (s.ready_at > lately or s.dispatched_at > now() - interval '30 seconds')
         limit room)
         union all
@@ -3038,8 +3052,8 @@ declare
   stripe bigint;
   held bigint;
 begin
-  insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
-  values (chunk.id, chunk.attempts,
+  insert into chunk_private.chunk_attempts (job_id, chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
+  values (chunk.parent_sync_job_id, chunk.id, chunk.attempts,
     case when attempt_outcome = 'lost' then 'lost' when retry then 'retrying' else 'failed' end,
     reason, chunk.worker_id, chunk.claim_token, chunk.started_at);
   if retry then
@@ -3393,7 +3407,7 @@ begin
       chunk_id, claim_token, success, result, error, retryable, retry_after_seconds, next_chunks, items_processed, items_total,
       next_state, throttled_seconds, place
     )
-    left join public.chunk_processing_queue q on q.id = r.chunk_id
+    left join lateral (select q.parent_sync_job_id from public.chunk_processing_queue q where q.id = r.chunk_id limit 1) q on true
     order by r.chunk_id, r.place
   );
   perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total, r.next_state,
@@ -3500,7 +3514,8 @@ begin
         items_total = coalesce(case when r.success then r.items_total end, q.items_total),
         checkpoint = case when not r.success then q.checkpoint end, updated_at = now()
     from unnest(reports) r
-    where q.id = r.chunk_id and q.claim_token = r.claim_token and q.completed_at is null
+    where q.id = r.chunk_id and q.id = any (array(select c.chunk_id from unnest(reports) c)) -- so written, no others are read
+      and q.claim_token = r.claim_token and q.completed_at is null
     returning row(
       r.place, q.parent_sync_job_id, q.id, q.chunk_index, r.success, q.has_failed,
       coalesce(q.items_processed, 0) - coalesce(q.items_counted, 0), r.next_chunks is not null, r.items_total, r.next_state is not null
@@ -3528,8 +3543,8 @@ begin
   for job in
     select j.id, j.stripes, bool_or(not a.success) as fails, bool_or(a.appends or a.success and a.items_total is not null or a.stages) as changes
     from unnest(accepted) a
-    join public.sync_jobs j on j.id = a.job_id
-    group by j.id
+    cross join lateral (select j.id, j.stripes from public.sync_jobs j where j.id = a.job_id limit 1) j
+    group by j.id, j.stripes
     order by j.id
   loop
     perform 1 from chunk_private.job_counters c
@@ -3678,14 +3693,14 @@ begin
 
   -- Slots, and the answers of what was accepted
   for job in
-    select j as row, d.freed, d.appends,
-      (select sum(c.open_chunks) from chunk_private.newest_counters c where c.job_id = j.id)::bigint as remaining
+    select j.row, d.freed, d.appends,
+      (select sum(c.open_chunks) from chunk_private.newest_counters c where c.job_id = d.job_id)::bigint as remaining
     from (
       select a.job_id, array_agg(a.chunk_index) as freed, bool_or(a.appends) as appends
       from unnest(accepted) a group by a.job_id
     ) d
-    join public.sync_jobs j on j.id = d.job_id
-    order by j.id
+    cross join lateral (select j as row from public.sync_jobs j where j.id = d.job_id limit 1) j
+    order by d.job_id
   loop
     for item in
       select a.place, jsonb_build_object(
@@ -3726,18 +3741,14 @@ comment on function public.complete_chunk_jobs_safe is
 
 -- Heartbeats, checkpoints and giving back.
 
-create or replace function public.extend_chunk_leases(leases jsonb, lease_seconds int default null)
-returns jsonb
+create or replace function chunk_private.check_leases(leases jsonb)
+returns void
 language plpgsql
+immutable
 set search_path = pg_catalog, pg_temp
-set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
-declare
-  answers jsonb;
-  most record;
 begin
-  perform chunk_private.check_isolation('extend_chunk_leases');
   if jsonb_typeof(leases) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'leases',
       message = 'leases must be a JSON array of objects with chunk_id and claim_token';
@@ -3750,16 +3761,37 @@ begin
   exception when data_exception then
     raise exception using errcode = 'SC003', detail = 'leases', message = 'leases must be objects with chunk_id and claim_token: ' || sqlerrm;
   end;
-  perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
   perform chunk_private.check_items('items_processed', (l.item ->> 'items_processed')::bigint)
   from jsonb_array_elements(leases) l (item) where l.item ->> 'items_processed' is not null;
   perform chunk_private.check_object('checkpoint', l.item -> 'checkpoint', 8192)
   from jsonb_array_elements(leases) l (item) where l.item ->> 'checkpoint' is not null;
+end
+$$;
+comment on function chunk_private.check_leases is 'SC003 or SC004 unless they are what extend_chunk_leases takes.';
+
+create or replace function public.extend_chunk_leases(leases jsonb, lease_seconds int default null)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+  answers jsonb;
+  most record;
+begin
+  perform chunk_private.check_isolation('extend_chunk_leases');
+  perform chunk_private.check_leases(leases);
+  perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
   perform chunk_private.enter_shared(g.job_id)
   from (
     select distinct q.parent_sync_job_id as job_id
     from jsonb_array_elements(leases) l (item)
-    join public.chunk_processing_queue q on q.id = (l.item ->> 'chunk_id')::bigint
+    cross join lateral (
+      select q.parent_sync_job_id from public.chunk_processing_queue q where q.id = (l.item ->> 'chunk_id')::bigint limit 1
+    ) q
     order by 1
   ) g;
   select s.max_checkpoints as checkpoints into most from chunk_private.settings s;
@@ -3793,7 +3825,7 @@ begin
     cross join lateral (
       select w.checkpoint is not null and w.checkpoint is distinct from l.checkpoint and coalesce(l.checkpoints, 0) < most.checkpoints as progress
     ) p
-    where q.id = l.id and l.status = 'processing'
+    where q.id = l.id and l.status = 'processing' and q.id = any (array(select o.id from locked o))
     returning q.id, q.claim_token, q.locked_until
   )
   select coalesce(jsonb_agg(jsonb_build_object(
@@ -3834,6 +3866,8 @@ returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -3865,8 +3899,8 @@ begin
     return public.complete_chunk_job_safe(chunk_id, claim_token, success => false, error => explanation || ' (too often: counted as an attempt)');
   end if;
 
-  insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
-  values (chunk.id, chunk.attempts, 'released', explanation, chunk.worker_id, chunk.claim_token, chunk.started_at);
+  insert into chunk_private.chunk_attempts (job_id, chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
+  values (chunk.parent_sync_job_id, chunk.id, chunk.attempts, 'released', explanation, chunk.worker_id, chunk.claim_token, chunk.started_at);
   update public.chunk_processing_queue q
   set status = 'pending', attempts = q.attempts - 1, given_back = q.given_back + (not progress)::int, claim_token = null,
       locked_until = null, items_processed = q.checkpoint_items, items_counted = q.checkpoint_items, updated_at = now()
@@ -3911,8 +3945,8 @@ begin
   if coalesce(chunk.throttled, 0) >= (select s.max_throttled from chunk_private.settings s) then
     return chunk_private.end_attempt(chunk, 'error', reason || ' (throttled too often: counted as an attempt)', true, seconds);
   end if;
-  insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
-  values (chunk.id, chunk.attempts, 'throttled', reason, chunk.worker_id, chunk.claim_token, chunk.started_at);
+  insert into chunk_private.chunk_attempts (job_id, chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
+  values (chunk.parent_sync_job_id, chunk.id, chunk.attempts, 'throttled', reason, chunk.worker_id, chunk.claim_token, chunk.started_at);
   update public.chunk_processing_queue q
   set status = 'pending', attempts = q.attempts - 1, throttled = coalesce(q.throttled, 0) + 1, ready_at = now() + delay,
       claim_token = null, locked_until = null, items_processed = q.checkpoint_items, items_counted = q.checkpoint_items, updated_at = now()
@@ -3950,7 +3984,8 @@ begin
   end if;
   with awake as materialized (
     select s.job_id, s.chunk_index from chunk_private.slots s
-    where s.limit_key = limit_key and not s.claimed and not s.parked and (s.ready_at <= now() or s.ready_at = before)
+    where s.limit_key = limit_key and s.claimed < true and not s.parked -- so written, it is not read by the claim index
+      and (s.ready_at <= now() or s.ready_at = before)
     for update skip locked
   )
   update chunk_private.slots s
@@ -4075,6 +4110,8 @@ returns jsonb
 language sql
 stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
   select s.state from public.sync_states s where s.kind = $1 and s.job_key = $2 and s.owner_id is not distinct from $3;
 $$;
@@ -4085,6 +4122,8 @@ returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 begin
@@ -4135,7 +4174,7 @@ begin
   -- It waits for room while it has parked slots and none that a claim could take.
   if blocked.until is null and (
     not exists (select from chunk_private.slots s where s.job_id = job_id and s.parked)
-    or exists (select from chunk_private.slots s where s.job_id = job_id and not s.claimed and not s.parked and s.ready_at <= now())
+    or exists (select from chunk_private.slots s where s.job_id = job_id and (s.claimed or s.parked) is false and s.ready_at <= now())
   ) then
     return null;
   end if;
@@ -4341,14 +4380,16 @@ returns jsonb
 language sql
 stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
   select coalesce(jsonb_agg(to_jsonb(p) order by p.id), '[]')
   from (
-    select a.id, q.id as chunk_id, q.chunk_index, a.attempt, a.outcome, a.error, a.worker_id,
+    select a.id, a.chunk_id, q.chunk_index, a.attempt, a.outcome, a.error, a.worker_id,
       a.claimed_at as started_at, a.ended_at
-    from public.chunk_processing_queue q
-    join chunk_private.chunk_attempts a on a.chunk_id = q.id
-    where q.parent_sync_job_id = $1 and a.id > $2
+    from chunk_private.chunk_attempts a
+    cross join lateral (select q.chunk_index from public.chunk_processing_queue q where q.id = a.chunk_id limit 1) q
+    where a.job_id = $1 and a.id > $2
     order by a.id
     limit 1000
   ) p;
@@ -4575,6 +4616,8 @@ language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$ select chunk_private.start_sync_job($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13); $$;
 comment on function public.start_sync_job is
   'Starts a sync: its chunks given as a JSON array of objects, or as total_items in pieces of chunk_size (payloads {offset, limit}), or by neither as one chunk with the job''s payload. Returns the job''s progress and whether it was created: with a job_key that is active, or a request_id seen before, the earlier job is returned. limit_key (of the service only): what it shares limits by with other jobs, instead of what its kind says.';
@@ -4682,6 +4725,8 @@ language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$ select chunk_private.append_sync_chunks($1, $2, $3, $4, $5, true); $$;
 comment on function public.append_sync_chunks is
   'Appends chunks (a JSON array of objects) to an active job; for users: to an unsealed job of their own. The same request_id again adds nothing. seal => true says that these were the last.';
@@ -4717,6 +4762,8 @@ create or replace function public.enqueue_chunks_from_rows()
 returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   job_column constant text := coalesce(tg_argv[0], 'parent_sync_job_id');
@@ -4777,8 +4824,8 @@ begin
         coalesce(q.items_processed, 0) - coalesce(q.items_counted, 0) as items
     ),
     recorded as (
-      insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, worker_id, claim_token, claimed_at)
-      select e.id, e.attempts, 'cancelled', e.worker_id, e.claim_token, e.started_at from ended e where e.claim_token is not null
+      insert into chunk_private.chunk_attempts (job_id, chunk_id, attempt, outcome, worker_id, claim_token, claimed_at)
+      select job.id, e.id, e.attempts, 'cancelled', e.worker_id, e.claim_token, e.started_at from ended e where e.claim_token is not null
     )
     update chunk_private.job_counters c
     set open_chunks = 0, retrying_chunks = 0, cancelled_chunks = c.cancelled_chunks + c.open_chunks, last_activity_at = now(),
@@ -4920,6 +4967,8 @@ language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$ select chunk_private.cancel_sync_job($1); $$;
 comment on function public.cancel_sync_job is
   'Ends a job and all its open chunks at once; a worker hears of it at its next heartbeat, and its late report answers cancelled. SC005 when the job has completed or failed.';
@@ -4930,6 +4979,8 @@ language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$ select chunk_private.pause_sync_job($1); $$;
 comment on function public.pause_sync_job is 'Stops handing out a job''s chunks; those that are processing go on. SC005 when the job has ended.';
 
@@ -4939,6 +4990,8 @@ language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$ select chunk_private.resume_sync_job($1); $$;
 comment on function public.resume_sync_job is 'Goes on with a paused job. SC005 when the job has ended.';
 
@@ -4948,6 +5001,8 @@ language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$ select chunk_private.retry_failed_chunks($1, $2); $$;
 comment on function public.retry_failed_chunks is
   'Reopens the failed chunks of a job with all their attempts; the others stay as they are. They go on from their checkpoints, or with from_start from their beginning. SC005 when the job has completed, was cancelled or is being purged; SC004 when a user has as many active jobs as allowed.';
@@ -5240,6 +5295,8 @@ returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 begin
@@ -5752,6 +5809,8 @@ returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -5806,7 +5865,7 @@ begin
   where l.max_concurrency is null and l.rate is null and l.blocked_until < now() - interval '1 day' and chunk_private.try_limit(l.key);
   delete from chunk_private.healings h where h.healed_at < now() - interval '90 days';
   delete from chunk_private.dispatches d
-  where d.id = any (array(select o.id from chunk_private.dispatches o where o.created_at < now() - interval '7 days' limit 10000));
+  where d.ctid = any (array(select o.ctid from chunk_private.dispatches o where o.created_at < now() - interval '7 days' limit 10000));
   get diagnostics trimmed = row_count;
   begin
     -- By number: a run that a crash cut off has no end, and may have no beginning.
@@ -5893,6 +5952,8 @@ returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 begin
@@ -5927,6 +5988,8 @@ returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 begin
@@ -5948,6 +6011,8 @@ returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -6025,6 +6090,8 @@ returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -6073,6 +6140,8 @@ returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 begin
@@ -6380,7 +6449,7 @@ as $$
       select jsonb_agg(jsonb_build_object('job_id', d.job_id, 'chunk_id', d.chunk_id, 'sent_at', d.created_at,
         'status_code', d.status_code, 'error', d.error) order by d.id desc)
       from (
-        select x.id, x.job_id, x.chunk_id, x.created_at, x.status_code, x.error from chunk_private.dispatches x order by x.id desc limit 10
+        select x.id, x.job_id, x.chunk_id, x.created_at, x.status_code, x.error from chunk_private.dispatches x order by x.created_at desc, x.id desc limit 10
       ) d), '[]'),
     'active_jobs', (select count(*) from public.sync_jobs j where j.status in ('pending', 'running', 'paused')),
     'stalled_jobs', coalesce((
@@ -6420,6 +6489,8 @@ returns jsonb
 language sql
 stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$ select chunk_private.chunk_system_health(); $$;
 comment on function public.chunk_system_health is
   'What an operator wants to know: extensions, URL and key present, the watchdog, last webhooks and their outcome, stalled jobs, the oldest chunk waiting, dead rows, and the age of the oldest snapshot and transaction.';
@@ -6461,6 +6532,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -6524,7 +6597,7 @@ grant usage on schema chunk_private to authenticated, service_role;
 revoke all on all tables in schema chunk_private from public, anon, authenticated, service_role;
 grant select on chunk_private.job_counters, chunk_private.newest_counters, chunk_private.slots, chunk_private.dispatches to authenticated; -- what the view reads
 -- What list_chunk_attempts reads: all but the tokens.
-grant select (id, chunk_id, attempt, outcome, error, worker_id, claimed_at, ended_at) on chunk_private.chunk_attempts to authenticated;
+grant select (id, job_id, chunk_id, attempt, outcome, error, worker_id, claimed_at, ended_at) on chunk_private.chunk_attempts to authenticated;
 grant select, insert, update, delete on all tables in schema chunk_private to service_role;
 revoke insert, update, delete on chunk_private.claim_lanes, chunk_private.newest_counters, chunk_private.newest_stripes from service_role;
 

@@ -132,8 +132,9 @@ comment on column public.email_folders.gone_at is 'When a listing of all folders
 -- Asked first: `create index if not exists` waits for all who write the table before it looks.
 do $$
 begin
+  -- Of all, not only of those that are not gone: read as a whole it would seem cheap while the table is small.
   if to_regclass('public.synced_emails_newest') is null then
-    create index synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last) where deleted_at is null;
+    create index synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last);
   end if;
   -- For messages that have moved. Of an id its hash: who writes it may make it longer than an index takes.
   if to_regclass('public.synced_emails_message') is null then
@@ -446,6 +447,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s' -- a folder of a million messages
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -525,6 +528,8 @@ returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -591,6 +596,8 @@ returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -600,6 +607,7 @@ begin
   set flags = coalesce(m.flags, '{}'), synced_at = now()
   from jsonb_to_recordset(emails) as m(uid bigint, flags text[])
   where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.uid = m.uid
+    and e.uid = any (array(select o.uid from jsonb_to_recordset(emails) as o(uid bigint))) -- so written, no others are read
     and e.flags is distinct from coalesce(m.flags, '{}');
   get diagnostics changed = row_count;
   return changed;
@@ -634,6 +642,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s' -- the messages of a folder that is gone
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -680,6 +690,8 @@ returns jsonb
 language sql
 stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
   select jsonb_build_object('uidvalidity', f.uidvalidity, 'highestmodseq', f.highestmodseq)
   from public.email_folders f
@@ -695,6 +707,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -709,9 +723,15 @@ begin
   end if;
   update public.synced_emails e
   set deleted_at = now()
-  from jsonb_array_elements(vanished) r(range)
-  where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.deleted_at is null
-    and e.uid between (r.range ->> 0)::bigint and (r.range ->> 1)::bigint;
+  where e.id = any (array(
+    select v.id from jsonb_array_elements(vanished) r(range)
+    cross join lateral (
+      select o.id from public.synced_emails o
+      where o.account_id = account_id and o.folder = folder and o.uidvalidity = uidvalidity
+        and o.uid between (r.range ->> 0)::bigint and (r.range ->> 1)::bigint
+      offset 0
+    ) v
+  )) and e.deleted_at is null;
   get diagnostics deleted = row_count;
   if deleted > 0 then
     deleted := deleted - chunk_private.reunite_gone_emails(account_id, folder);
@@ -752,6 +772,8 @@ returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 begin
@@ -810,7 +832,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  pairs bigint[][];
+  moved_ids bigint[];
+  taken_ids bigint[];
   reunited int;
 begin
   -- One row for one message: copies of a mail have the same id, size and date, and the first goes with the first.
@@ -830,13 +853,13 @@ begin
     order by g.id
     for no key update of g
   )
-  select array_agg(array[l.id, l.new_id]) into pairs from locked l;
+  select array_agg(l.id), array_agg(l.new_id) into moved_ids, taken_ids from locked l;
 
   with removed as (
     delete from public.synced_emails n
-    using generate_subscripts(pairs, 1) i
-    where n.id = pairs[i][2] and n.deleted_at is null
-    returning n.*, pairs[i][1] as gone_id
+    using unnest(moved_ids, taken_ids) m (gone_id, new_id)
+    where n.id = m.new_id and n.id = any (taken_ids) and n.deleted_at is null
+    returning n.*, m.gone_id
   )
   update public.synced_emails g
   set folder = n.folder, uidvalidity = n.uidvalidity, uid = n.uid, message_id = n.message_id, in_reply_to = n.in_reply_to,
@@ -846,7 +869,7 @@ begin
       body_text = coalesce(n.body_text, g.body_text), body_html = coalesce(n.body_html, g.body_html), parse_error = n.parse_error,
       deleted_at = null, job_id = n.job_id, synced_at = now()
   from removed n
-  where g.id = n.gone_id;
+  where g.id = n.gone_id and g.id = any (moved_ids);
   get diagnostics reunited = row_count;
   return reunited;
 end
@@ -861,8 +884,12 @@ set search_path = pg_catalog, pg_temp
 as $$
   select chunk_private.reunite_emails(array_agg(g.id), new_ids)
   from public.synced_emails n
-  join public.synced_emails g on g.account_id = of_account and hashtextextended(g.message_id, 0) = hashtextextended(n.message_id, 0)
-  where n.id = any (new_ids) and g.deleted_at is not null;
+  cross join lateral (
+    select g.id from public.synced_emails g
+    where g.account_id = of_account and hashtextextended(g.message_id, 0) = hashtextextended(n.message_id, 0) and g.deleted_at is not null
+    offset 0
+  ) g
+  where n.id = any (new_ids);
 $$;
 comment on function chunk_private.reunite_new_emails is 'Looks for rows that are gone for messages that were just stored.';
 
@@ -874,10 +901,13 @@ as $$
   -- What was in another folder when this one was looked at last is a copy.
   select chunk_private.reunite_emails(array_agg(g.id), array_agg(n.id))
   from public.synced_emails g
-  join public.synced_emails n on n.account_id = of_account and hashtextextended(n.message_id, 0) = hashtextextended(g.message_id, 0)
-  where g.account_id = of_account and g.folder = of_folder and g.deleted_at = now() and n.deleted_at is null and n.stored_at > (
-    select f.synced_at from public.email_folders f where f.account_id = of_account and f.folder = of_folder
-  );
+  cross join lateral (
+    select n.id from public.synced_emails n
+    where n.account_id = of_account and hashtextextended(n.message_id, 0) = hashtextextended(g.message_id, 0) and n.deleted_at is null
+      and n.stored_at > (select f.synced_at from public.email_folders f where f.account_id = of_account and f.folder = of_folder)
+    offset 0
+  ) n
+  where g.account_id = of_account and g.folder = of_folder and g.deleted_at = now();
 $$;
 comment on function chunk_private.reunite_gone_emails is
   'Looks for messages that were stored in other folders for the rows of this folder that this transaction has marked as gone.';
@@ -889,6 +919,8 @@ returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -916,7 +948,7 @@ begin
     set folder = adopt_moved_emails.folder, uidvalidity = adopt_moved_emails.uidvalidity, uid = p.uid,
         flags = coalesce(p.flags, '{}'), deleted_at = null, synced_at = now()
     from pairs p
-    where e.id = p.id and p.nth_row = p.nth_message and e.deleted_at is not null
+    where e.id = p.id and e.id = any (array(select o.id from pairs o)) and p.nth_row = p.nth_message and e.deleted_at is not null
     returning e.uid
   )
   select coalesce(jsonb_agg(m.uid order by m.uid), '[]') into adopted from moved m;

@@ -94,7 +94,8 @@ comment on table chunk_private.returned_chunks is
 comment on column chunk_private.returned_chunks.ready_at is 'From when on it may have a slot again.';
 
 create table if not exists chunk_private.chunk_attempts (
-  id bigint generated always as identity primary key,
+  id bigint generated always as identity,
+  job_id uuid not null,
   chunk_id bigint not null,
   attempt int not null,
   outcome text not null,
@@ -103,6 +104,7 @@ create table if not exists chunk_private.chunk_attempts (
   claim_token uuid not null,
   claimed_at timestamptz,
   ended_at timestamptz not null default now(),
+  primary key (job_id, id),
   constraint chunk_attempts_chunk_fkey foreign key (chunk_id) references public.chunk_processing_queue (id) on delete cascade,
   constraint chunk_attempts_outcome_known check (outcome in ('retrying', 'failed', 'lost', 'released', 'throttled', 'cancelled'))
 );
@@ -111,7 +113,7 @@ comment on column chunk_private.chunk_attempts.outcome is
   'retrying and failed: the worker reported an error; lost: its lease ran out; released: it gave the chunk back; throttled: what it works on asked for a pause; cancelled: the job was.';
 
 create table if not exists chunk_private.dispatches (
-  id bigint generated always as identity primary key,
+  id bigint generated always as identity,
   job_id uuid not null,
   owner_id uuid,
   chunk_id bigint not null,
@@ -121,6 +123,7 @@ create table if not exists chunk_private.dispatches (
   by_user boolean not null default false,
   created_at timestamptz not null default now(),
   answered_at timestamptz,
+  primary key (job_id, id),
   constraint dispatches_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
 );
 comment on table chunk_private.dispatches is 'Webhooks asked of pg_net, with their outcome once the watchdog has seen it. A dispatch is a hint, never the truth.';
@@ -184,9 +187,6 @@ begin
   end if;
   if to_regclass('chunk_private.chunk_attempts_chunk') is null then
     create index chunk_attempts_chunk on chunk_private.chunk_attempts (chunk_id, claim_token);
-  end if;
-  if to_regclass('chunk_private.dispatches_job') is null then
-    create index dispatches_job on chunk_private.dispatches (job_id, id desc);
   end if;
   if to_regclass('chunk_private.dispatches_unanswered') is null then
     create index dispatches_unanswered on chunk_private.dispatches (request_id) where answered_at is null and request_id is not null;

@@ -37,7 +37,7 @@ begin
     set chunk_index = n.chunk_index, lane = lane.id, ready_at = n.ready_at, claimed = n.claimed, parked = n.parked, limit_key = job.limit_key,
         claim_id = n.claim_id, dispatched_at = case when n.sends then now() end, dispatch_count = n.sends::int
     from slot n
-    where s.job_id = job.id and s.chunk_index = n.freed
+    where s.job_id = job.id and s.chunk_index = n.freed and s.chunk_index = any (freed) -- so written, no others are read
     returning n.chunk_index
   )
   insert into chunk_private.slots (job_id, chunk_index, lane, ready_at, claimed, parked, limit_key, claim_id, dispatched_at, dispatch_count)

@@ -109,7 +109,9 @@ begin
     how_many := room - (
       select count(*) from (
         select from chunk_private.slots s
-        where s.limit_key = limit_key and not s.claimed and not s.parked and s.lane = lane and s.ready_at <= rules.opens_at limit room
+        where s.limit_key = limit_key and s.claimed < true and not s.parked -- so written, it is not read by the claim index
+          and s.lane = lane and s.ready_at <= rules.opens_at
+        limit room
       ) a
     );
     if how_many > 0 or room is null then
@@ -126,6 +128,9 @@ create or replace function chunk_private.wake_slots(limit_key text, lane bigint,
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
 as $$
 #variable_conflict use_variable
 declare

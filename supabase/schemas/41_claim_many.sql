@@ -22,6 +22,9 @@ create or replace function chunk_private.unclaim(job_ids uuid[], chunk_indexes b
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
 as $$
 #variable_conflict use_variable
 begin
@@ -86,6 +89,9 @@ create or replace function chunk_private.start_attempts(
 returns chunk_private.claimed_chunk[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
 as $$
 #variable_conflict use_variable
 declare
@@ -97,7 +103,7 @@ begin
     set status = 'processing', attempts = least(q.attempts, q.max_retries) + 1, claim_token = gen_random_uuid(), worker_id = worker,
         locked_until = now() + make_interval(secs => lease_seconds), started_at = now(), updated_at = now()
     from unnest(job_ids, chunk_indexes) with ordinality t (job_id, chunk_index, place)
-    join public.sync_jobs j on j.id = t.job_id
+    cross join lateral (select j.payload, j.limit_key, j.status from public.sync_jobs j where j.id = t.job_id limit 1) j
     where q.parent_sync_job_id = t.job_id and q.chunk_index = t.chunk_index
       and (q.started_at is null or chunk_private.hold_returned(t.job_id, t.chunk_index)) -- of t: after the join, not for all chunks
     returning q.id, q.parent_sync_job_id, q.kind, q.chunk_index, q.attempts, q.max_retries, q.payload, j.payload as job_payload,

@@ -8,6 +8,9 @@ create or replace function chunk_private.keep_within_limits(
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_material = off
 as $$
 #variable_conflict use_variable
 declare

@@ -86,8 +86,8 @@ declare
   stripe bigint;
   held bigint;
 begin
-  insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
-  values (chunk.id, chunk.attempts,
+  insert into chunk_private.chunk_attempts (job_id, chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
+  values (chunk.parent_sync_job_id, chunk.id, chunk.attempts,
     case when attempt_outcome = 'lost' then 'lost' when retry then 'retrying' else 'failed' end,
     reason, chunk.worker_id, chunk.claim_token, chunk.started_at);
   if retry then

@@ -58,7 +58,7 @@ begin
       chunk_id, claim_token, success, result, error, retryable, retry_after_seconds, next_chunks, items_processed, items_total,
       next_state, throttled_seconds, place
     )
-    left join public.chunk_processing_queue q on q.id = r.chunk_id
+    left join lateral (select q.parent_sync_job_id from public.chunk_processing_queue q where q.id = r.chunk_id limit 1) q on true
     order by r.chunk_id, r.place
   );
   perform chunk_private.check_report(r.success, r.retry_after_seconds, r.next_chunks, r.items_processed, r.items_total, r.next_state,

@@ -19,7 +19,8 @@ begin
         items_total = coalesce(case when r.success then r.items_total end, q.items_total),
         checkpoint = case when not r.success then q.checkpoint end, updated_at = now()
     from unnest(reports) r
-    where q.id = r.chunk_id and q.claim_token = r.claim_token and q.completed_at is null
+    where q.id = r.chunk_id and q.id = any (array(select c.chunk_id from unnest(reports) c)) -- so written, no others are read
+      and q.claim_token = r.claim_token and q.completed_at is null
     returning row(
       r.place, q.parent_sync_job_id, q.id, q.chunk_index, r.success, q.has_failed,
       coalesce(q.items_processed, 0) - coalesce(q.items_counted, 0), r.next_chunks is not null, r.items_total, r.next_state is not null
@@ -47,8 +48,8 @@ begin
   for job in
     select j.id, j.stripes, bool_or(not a.success) as fails, bool_or(a.appends or a.success and a.items_total is not null or a.stages) as changes
     from unnest(accepted) a
-    join public.sync_jobs j on j.id = a.job_id
-    group by j.id
+    cross join lateral (select j.id, j.stripes from public.sync_jobs j where j.id = a.job_id limit 1) j
+    group by j.id, j.stripes
     order by j.id
   loop
     perform 1 from chunk_private.job_counters c
@@ -197,14 +198,14 @@ begin
 
   -- Slots, and the answers of what was accepted
   for job in
-    select j as row, d.freed, d.appends,
-      (select sum(c.open_chunks) from chunk_private.newest_counters c where c.job_id = j.id)::bigint as remaining
+    select j.row, d.freed, d.appends,
+      (select sum(c.open_chunks) from chunk_private.newest_counters c where c.job_id = d.job_id)::bigint as remaining
     from (
       select a.job_id, array_agg(a.chunk_index) as freed, bool_or(a.appends) as appends
       from unnest(accepted) a group by a.job_id
     ) d
-    join public.sync_jobs j on j.id = d.job_id
-    order by j.id
+    cross join lateral (select j as row from public.sync_jobs j where j.id = d.job_id limit 1) j
+    order by d.job_id
   loop
     for item in
       select a.place, jsonb_build_object(

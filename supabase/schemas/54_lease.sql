@@ -1,17 +1,13 @@
 -- Heartbeats, checkpoints and giving back.
 
-create or replace function public.extend_chunk_leases(leases jsonb, lease_seconds int default null)
-returns jsonb
+create or replace function chunk_private.check_leases(leases jsonb)
+returns void
 language plpgsql
+immutable
 set search_path = pg_catalog, pg_temp
-set default_transaction_isolation = 'read committed'
 as $$
 #variable_conflict use_variable
-declare
-  answers jsonb;
-  most record;
 begin
-  perform chunk_private.check_isolation('extend_chunk_leases');
   if jsonb_typeof(leases) is distinct from 'array' then
     raise exception using errcode = 'SC003', detail = 'leases',
       message = 'leases must be a JSON array of objects with chunk_id and claim_token';
@@ -24,16 +20,37 @@ begin
   exception when data_exception then
     raise exception using errcode = 'SC003', detail = 'leases', message = 'leases must be objects with chunk_id and claim_token: ' || sqlerrm;
   end;
-  perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
   perform chunk_private.check_items('items_processed', (l.item ->> 'items_processed')::bigint)
   from jsonb_array_elements(leases) l (item) where l.item ->> 'items_processed' is not null;
   perform chunk_private.check_object('checkpoint', l.item -> 'checkpoint', 8192)
   from jsonb_array_elements(leases) l (item) where l.item ->> 'checkpoint' is not null;
+end
+$$;
+comment on function chunk_private.check_leases is 'SC003 or SC004 unless they are what extend_chunk_leases takes.';
+
+create or replace function public.extend_chunk_leases(leases jsonb, lease_seconds int default null)
+returns jsonb
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_variable
+declare
+  answers jsonb;
+  most record;
+begin
+  perform chunk_private.check_isolation('extend_chunk_leases');
+  perform chunk_private.check_leases(leases);
+  perform chunk_private.check_range('lease_seconds', lease_seconds, 1, 86400);
   perform chunk_private.enter_shared(g.job_id)
   from (
     select distinct q.parent_sync_job_id as job_id
     from jsonb_array_elements(leases) l (item)
-    join public.chunk_processing_queue q on q.id = (l.item ->> 'chunk_id')::bigint
+    cross join lateral (
+      select q.parent_sync_job_id from public.chunk_processing_queue q where q.id = (l.item ->> 'chunk_id')::bigint limit 1
+    ) q
     order by 1
   ) g;
   select s.max_checkpoints as checkpoints into most from chunk_private.settings s;
@@ -67,7 +84,7 @@ begin
     cross join lateral (
       select w.checkpoint is not null and w.checkpoint is distinct from l.checkpoint and coalesce(l.checkpoints, 0) < most.checkpoints as progress
     ) p
-    where q.id = l.id and l.status = 'processing'
+    where q.id = l.id and l.status = 'processing' and q.id = any (array(select o.id from locked o))
     returning q.id, q.claim_token, q.locked_until
   )
   select coalesce(jsonb_agg(jsonb_build_object(
@@ -108,6 +125,8 @@ returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -139,8 +158,8 @@ begin
     return public.complete_chunk_job_safe(chunk_id, claim_token, success => false, error => explanation || ' (too often: counted as an attempt)');
   end if;
 
-  insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
-  values (chunk.id, chunk.attempts, 'released', explanation, chunk.worker_id, chunk.claim_token, chunk.started_at);
+  insert into chunk_private.chunk_attempts (job_id, chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
+  values (chunk.parent_sync_job_id, chunk.id, chunk.attempts, 'released', explanation, chunk.worker_id, chunk.claim_token, chunk.started_at);
   update public.chunk_processing_queue q
   set status = 'pending', attempts = q.attempts - 1, given_back = q.given_back + (not progress)::int, claim_token = null,
       locked_until = null, items_processed = q.checkpoint_items, items_counted = q.checkpoint_items, updated_at = now()

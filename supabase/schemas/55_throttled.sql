@@ -14,8 +14,8 @@ begin
   if coalesce(chunk.throttled, 0) >= (select s.max_throttled from chunk_private.settings s) then
     return chunk_private.end_attempt(chunk, 'error', reason || ' (throttled too often: counted as an attempt)', true, seconds);
   end if;
-  insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
-  values (chunk.id, chunk.attempts, 'throttled', reason, chunk.worker_id, chunk.claim_token, chunk.started_at);
+  insert into chunk_private.chunk_attempts (job_id, chunk_id, attempt, outcome, error, worker_id, claim_token, claimed_at)
+  values (chunk.parent_sync_job_id, chunk.id, chunk.attempts, 'throttled', reason, chunk.worker_id, chunk.claim_token, chunk.started_at);
   update public.chunk_processing_queue q
   set status = 'pending', attempts = q.attempts - 1, throttled = coalesce(q.throttled, 0) + 1, ready_at = now() + delay,
       claim_token = null, locked_until = null, items_processed = q.checkpoint_items, items_counted = q.checkpoint_items, updated_at = now()
@@ -53,7 +53,8 @@ begin
   end if;
   with awake as materialized (
     select s.job_id, s.chunk_index from chunk_private.slots s
-    where s.limit_key = limit_key and not s.claimed and not s.parked and (s.ready_at <= now() or s.ready_at = before)
+    where s.limit_key = limit_key and s.claimed < true and not s.parked -- so written, it is not read by the claim index
+      and (s.ready_at <= now() or s.ready_at = before)
     for update skip locked
   )
   update chunk_private.slots s

@@ -46,6 +46,8 @@ returns jsonb
 language sql
 stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
   select s.state from public.sync_states s where s.kind = $1 and s.job_key = $2 and s.owner_id is not distinct from $3;
 $$;
@@ -56,6 +58,8 @@ returns jsonb
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 begin

@@ -24,7 +24,7 @@ begin
   -- It waits for room while it has parked slots and none that a claim could take.
   if blocked.until is null and (
     not exists (select from chunk_private.slots s where s.job_id = job_id and s.parked)
-    or exists (select from chunk_private.slots s where s.job_id = job_id and not s.claimed and not s.parked and s.ready_at <= now())
+    or exists (select from chunk_private.slots s where s.job_id = job_id and (s.claimed or s.parked) is false and s.ready_at <= now())
   ) then
     return null;
   end if;

@@ -99,6 +99,8 @@ language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$ select chunk_private.append_sync_chunks($1, $2, $3, $4, $5, true); $$;
 comment on function public.append_sync_chunks is
   'Appends chunks (a JSON array of objects) to an active job; for users: to an unsealed job of their own. The same request_id again adds nothing. seal => true says that these were the last.';
@@ -134,6 +136,8 @@ create or replace function public.enqueue_chunks_from_rows()
 returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
 declare
   job_column constant text := coalesce(tg_argv[0], 'parent_sync_job_id');

@@ -25,8 +25,8 @@ begin
         coalesce(q.items_processed, 0) - coalesce(q.items_counted, 0) as items
     ),
     recorded as (
-      insert into chunk_private.chunk_attempts (chunk_id, attempt, outcome, worker_id, claim_token, claimed_at)
-      select e.id, e.attempts, 'cancelled', e.worker_id, e.claim_token, e.started_at from ended e where e.claim_token is not null
+      insert into chunk_private.chunk_attempts (job_id, chunk_id, attempt, outcome, worker_id, claim_token, claimed_at)
+      select job.id, e.id, e.attempts, 'cancelled', e.worker_id, e.claim_token, e.started_at from ended e where e.claim_token is not null
     )
     update chunk_private.job_counters c
     set open_chunks = 0, retrying_chunks = 0, cancelled_chunks = c.cancelled_chunks + c.open_chunks, last_activity_at = now(),
@@ -168,6 +168,8 @@ language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$ select chunk_private.cancel_sync_job($1); $$;
 comment on function public.cancel_sync_job is
   'Ends a job and all its open chunks at once; a worker hears of it at its next heartbeat, and its late report answers cancelled. SC005 when the job has completed or failed.';
@@ -178,6 +180,8 @@ language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$ select chunk_private.pause_sync_job($1); $$;
 comment on function public.pause_sync_job is 'Stops handing out a job''s chunks; those that are processing go on. SC005 when the job has ended.';
 
@@ -187,6 +191,8 @@ language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$ select chunk_private.resume_sync_job($1); $$;
 comment on function public.resume_sync_job is 'Goes on with a paused job. SC005 when the job has ended.';
 
@@ -196,6 +202,8 @@ language sql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$ select chunk_private.retry_failed_chunks($1, $2); $$;
 comment on function public.retry_failed_chunks is
   'Reopens the failed chunks of a job with all their attempts; the others stay as they are. They go on from their checkpoints, or with from_start from their beginning. SC005 when the job has completed, was cancelled or is being purged; SC004 when a user has as many active jobs as allowed.';

@@ -5,6 +5,8 @@ returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -59,7 +61,7 @@ begin
   where l.max_concurrency is null and l.rate is null and l.blocked_until < now() - interval '1 day' and chunk_private.try_limit(l.key);
   delete from chunk_private.healings h where h.healed_at < now() - interval '90 days';
   delete from chunk_private.dispatches d
-  where d.id = any (array(select o.id from chunk_private.dispatches o where o.created_at < now() - interval '7 days' limit 10000));
+  where d.ctid = any (array(select o.ctid from chunk_private.dispatches o where o.created_at < now() - interval '7 days' limit 10000));
   get diagnostics trimmed = row_count;
   begin
     -- By number: a run that a crash cut off has no end, and may have no beginning.

@@ -160,7 +160,7 @@ as $$
       select jsonb_agg(jsonb_build_object('job_id', d.job_id, 'chunk_id', d.chunk_id, 'sent_at', d.created_at,
         'status_code', d.status_code, 'error', d.error) order by d.id desc)
       from (
-        select x.id, x.job_id, x.chunk_id, x.created_at, x.status_code, x.error from chunk_private.dispatches x order by x.id desc limit 10
+        select x.id, x.job_id, x.chunk_id, x.created_at, x.status_code, x.error from chunk_private.dispatches x order by x.created_at desc, x.id desc limit 10
       ) d), '[]'),
     'active_jobs', (select count(*) from public.sync_jobs j where j.status in ('pending', 'running', 'paused')),
     'stalled_jobs', coalesce((
@@ -200,6 +200,8 @@ returns jsonb
 language sql
 stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$ select chunk_private.chunk_system_health(); $$;
 comment on function public.chunk_system_health is
   'What an operator wants to know: extensions, URL and key present, the watchdog, last webhooks and their outcome, stalled jobs, the oldest chunk waiting, dead rows, and the age of the oldest snapshot and transaction.';

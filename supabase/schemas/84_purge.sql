@@ -33,6 +33,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare

@@ -125,8 +125,9 @@ comment on column public.email_folders.gone_at is 'When a listing of all folders
 -- Asked first: `create index if not exists` waits for all who write the table before it looks.
 do $$
 begin
+  -- Of all, not only of those that are not gone: read as a whole it would seem cheap while the table is small.
   if to_regclass('public.synced_emails_newest') is null then
-    create index synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last) where deleted_at is null;
+    create index synced_emails_newest on public.synced_emails (account_id, sent_at desc nulls last);
   end if;
   -- For messages that have moved. Of an id its hash: who writes it may make it longer than an index takes.
   if to_regclass('public.synced_emails_message') is null then

@@ -9,6 +9,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s' -- a folder of a million messages
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -88,6 +90,8 @@ returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -154,6 +158,8 @@ returns int
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -163,6 +169,7 @@ begin
   set flags = coalesce(m.flags, '{}'), synced_at = now()
   from jsonb_to_recordset(emails) as m(uid bigint, flags text[])
   where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.uid = m.uid
+    and e.uid = any (array(select o.uid from jsonb_to_recordset(emails) as o(uid bigint))) -- so written, no others are read
     and e.flags is distinct from coalesce(m.flags, '{}');
   get diagnostics changed = row_count;
   return changed;

@@ -23,6 +23,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s' -- the messages of a folder that is gone
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -69,6 +71,8 @@ returns jsonb
 language sql
 stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
 as $$
   select jsonb_build_object('uidvalidity', f.uidvalidity, 'highestmodseq', f.highestmodseq)
   from public.email_folders f
@@ -84,6 +88,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
 set statement_timeout = '60s'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 declare
@@ -98,9 +104,15 @@ begin
   end if;
   update public.synced_emails e
   set deleted_at = now()
-  from jsonb_array_elements(vanished) r(range)
-  where e.account_id = account_id and e.folder = folder and e.uidvalidity = uidvalidity and e.deleted_at is null
-    and e.uid between (r.range ->> 0)::bigint and (r.range ->> 1)::bigint;
+  where e.id = any (array(
+    select v.id from jsonb_array_elements(vanished) r(range)
+    cross join lateral (
+      select o.id from public.synced_emails o
+      where o.account_id = account_id and o.folder = folder and o.uidvalidity = uidvalidity
+        and o.uid between (r.range ->> 0)::bigint and (r.range ->> 1)::bigint
+      offset 0
+    ) v
+  )) and e.deleted_at is null;
   get diagnostics deleted = row_count;
   if deleted > 0 then
     deleted := deleted - chunk_private.reunite_gone_emails(account_id, folder);
@@ -141,6 +153,8 @@ returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set default_transaction_isolation = 'read committed'
+set enable_seqscan = off
+set jit = off
 as $$
 #variable_conflict use_variable
 begin

@@ -21,7 +21,7 @@ grant usage on schema chunk_private to authenticated, service_role;
 revoke all on all tables in schema chunk_private from public, anon, authenticated, service_role;
 grant select on chunk_private.job_counters, chunk_private.newest_counters, chunk_private.slots, chunk_private.dispatches to authenticated; -- what the view reads
 -- What list_chunk_attempts reads: all but the tokens.
-grant select (id, chunk_id, attempt, outcome, error, worker_id, claimed_at, ended_at) on chunk_private.chunk_attempts to authenticated;
+grant select (id, job_id, chunk_id, attempt, outcome, error, worker_id, claimed_at, ended_at) on chunk_private.chunk_attempts to authenticated;
 grant select, insert, update, delete on all tables in schema chunk_private to service_role;
 revoke insert, update, delete on chunk_private.claim_lanes, chunk_private.newest_counters, chunk_private.newest_stripes from service_role;
 
