@@ -13,11 +13,10 @@ import {
   type Text,
 } from "./message.ts";
 import { type DescribedPart, describedParts, findParts, textOf } from "./mime.ts";
+import { giveBack } from "./reading.ts";
 
 /** Parts of a body that are fetched; a message for people has two. */
 const MAX_BODY_PARTS = 20;
-/** Bytes. */
-const LARGE = 64 * 1024;
 
 export class Draft {
   readonly problems: string[] = [];
@@ -170,13 +169,6 @@ export class Draft {
     }
     this.#texts = [];
   }
-}
-
-/** Frees large bytes that nobody needs any more: the collector would let tens of megabytes of them lie. */
-function giveBack(bytes: Uint8Array): void {
-  const { buffer } = bytes;
-  const isAlone = buffer instanceof ArrayBuffer && buffer.byteLength === bytes.byteLength;
-  if (isAlone && buffer.byteLength >= LARGE) buffer.transfer(0);
 }
 
 /** The first plain text and the first HTML. */

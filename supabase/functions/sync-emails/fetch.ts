@@ -64,7 +64,7 @@ export async function fetchMessages(
     client,
     answers: (message) =>
       message.size !== undefined && "headers" in message && message.bodyParts !== undefined,
-    async take(message) {
+    take(message) {
       const row = budget.work(() => {
         const draft = new Draft(message, wanted.body);
         draft.readHeader(message.headers, HEADER_BYTES);
@@ -72,7 +72,7 @@ export async function fetchMessages(
         if (draft.isDone) return draft.giveRow();
         drafts.push(draft);
       }, bytesOf(message));
-      if (row !== undefined) await saver.add(row);
+      if (row !== undefined) return saver.add(row);
     },
     refused: (uid, why, broke) => void refused.set(uid, { why, broke }),
     flags,

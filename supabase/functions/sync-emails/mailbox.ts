@@ -3,6 +3,7 @@
 import { ImapFlow, type ImapFlowError, type MailboxObject } from "imapflow";
 import { PermanentFailure, RetryLater } from "../_shared/serve.ts";
 import { type Target, targetsOf, Unreachable } from "./address.ts";
+import { readsQuickly } from "./reading.ts";
 import { isThrottle, refusal, secondsToWait, verdict } from "./refusals.ts";
 import { neverWaits, PutOff } from "./throttle.ts";
 
@@ -115,6 +116,7 @@ async function connectTo(
   // Without a listener an error after connecting would end the worker.
   client.on("error", () => {});
   neverWaits(client);
+  readsQuickly(client);
   opensUnlisted(client);
   const abort = () => client.close();
   signal.addEventListener("abort", abort);

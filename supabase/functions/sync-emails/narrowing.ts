@@ -7,6 +7,7 @@ import type { FetchMessageObject, FetchQueryObject, ImapFlow, ImapFlowError } fr
 import { RetryLater } from "../_shared/serve.ts";
 import { explainDrop } from "./mailbox.ts";
 import { compact } from "./ranges.ts";
+import { fetchLines } from "./reading.ts";
 import { isThrottle, refusal } from "./refusals.ts";
 import { rememberThrottle } from "./throttle.ts";
 
@@ -29,6 +30,9 @@ export interface Fetch {
 
 /** Messages in a row that cannot be had; more are a broken server, not broken messages. */
 const MAX_IN_A_ROW = 5;
+
+/** Thrown by what takes messages when it was enough of them. */
+const ENOUGH = new Error("enough");
 
 /** What came of one command. */
 interface Outcome {
@@ -134,37 +138,29 @@ async function command(fetch: Fetch, uids: string, asked: (uid: number) => boole
   const client = await fetch.client();
   const seen = new Set<number>();
   const parts = new Map<number, FetchMessageObject>();
-  const own: unknown[] = [];
+  const stopIfEnough = () => {
+    if (fetch.enough()) throw ENOUGH;
+  };
+  const take = (line: FetchMessageObject): Promise<void> | void => {
+    if (!line.uid || !asked(line.uid)) return;
+    if (line.flags) fetch.flags?.(line.uid, line.flags);
+    if (seen.has(line.uid)) return;
+    // A server may split an answer over several lines.
+    const before = parts.get(line.uid);
+    const message = before === undefined ? line : merged(before, line);
+    if (!fetch.answers(message)) return void parts.set(line.uid, message);
+    if (before !== undefined) parts.delete(line.uid);
+    seen.add(message.uid);
+    const taking = fetch.take(message);
+    return taking === undefined ? stopIfEnough() : taking.then(stopIfEnough);
+  };
   try {
-    for await (const line of client.fetch(uids, fetch.query, { uid: true })) {
-      if (!line.uid || !asked(line.uid)) continue;
-      if (line.flags) fetch.flags?.(line.uid, line.flags);
-      if (seen.has(line.uid)) continue;
-      // A server may split an answer over several lines.
-      const before = parts.get(line.uid);
-      const message = before === undefined ? line : merged(before, line);
-      parts.set(line.uid, message);
-      if (!fetch.answers(message)) continue;
-      parts.delete(line.uid);
-      seen.add(message.uid);
-      try {
-        await fetch.take(message);
-      } catch (error) {
-        own.push(error);
-        throw error;
-      }
-      if (fetch.enough()) {
-        // Whatever comes next would wait behind the rest of this answer.
-        client.close();
-        break;
-      }
-    }
-    return { seen, failure: null, broke: false };
+    const failure = await fetchLines(client, uids, fetch.query, take);
+    if (failure !== null) rememberThrottle(client, failure);
+    return { seen, failure, broke: failure !== null && !client.usable };
   } catch (error) {
-    if (own.length > 0) throw own[0];
-    const failure = error as ImapFlowError;
-    rememberThrottle(client, failure);
-    return { seen, failure, broke: !client.usable };
+    if (error !== ENOUGH) throw error;
+    return { seen, failure: null, broke: false };
   }
 }
 

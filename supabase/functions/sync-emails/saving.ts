@@ -30,12 +30,13 @@ export class Saver {
 
   constructor(private readonly store: Store) {}
 
-  async add(row: EmailRow): Promise<void> {
+  /** Takes a row; what it returns ends when there is room for more. */
+  add(row: EmailRow): Promise<void> | void {
     this.#rows.push(row);
     this.fetched += 1;
     if (row.parse_error !== null) this.unreadable += 1;
     this.#weight += 1000 + (row.body_text?.length ?? 0) + (row.body_html?.length ?? 0);
-    if (this.#weight > SAVE_AT || performance.now() - this.#savedAt > SAVE_EVERY_MS) await this.flush();
+    if (this.#weight > SAVE_AT || performance.now() - this.#savedAt > SAVE_EVERY_MS) return this.flush();
   }
 
   /** Notes that the server mentioned a message's flags, perhaps after its row was made. */
