@@ -3550,7 +3550,8 @@ begin
     perform 1 from chunk_private.job_counters c
     where c.ctid = any (array(
       select n.place from chunk_private.newest_counters n
-      where n.job_id = job.id and n.stripe in (select a.chunk_index % job.stripes from unnest(accepted) a where a.job_id = job.id)
+      where n.job_id = job.id
+        and n.stripe = any (array(select a.chunk_index % job.stripes from unnest(accepted) a where a.job_id = job.id))
     ))
     order by c.stripe for no key update;
     if job.fails then
