@@ -604,7 +604,7 @@ create table if not exists chunk_private.fresh_stripes (
   stripe smallint not null,
   next_index bigint not null,
   end_index bigint not null,
-  generation bigint not null generated always as (next_index / 512) stored,
+  generation bigint not null generated always as (next_index / 256) stored,
   primary key (job_id, generation, stripe),
   constraint fresh_stripes_job_fkey foreign key (job_id) references public.sync_jobs (id) on delete cascade
 )
