@@ -41,7 +41,7 @@ def imports(report: Report) -> None:
         "import supabase_chunks / import supabase",
         f"{ours * 1000:.0f} / {theirs * 1000:.0f} ms",
         ratio=ratio,
-        at_most=0.4,
+        at_most=0.25,
     )
 
 
