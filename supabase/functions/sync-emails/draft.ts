@@ -15,8 +15,9 @@ import {
 import { type DescribedPart, describedParts, findParts, textOf } from "./mime.ts";
 import { giveBack } from "./reading.ts";
 
-/** Parts of a body that are fetched; a message for people has two. */
+/** Parts of a body that are fetched, and their bytes together; a message for people has two parts. */
 const MAX_BODY_PARTS = 20;
+const MAX_BODY_BYTES = 2 * 1024 * 1024;
 
 export class Draft {
   readonly problems: string[] = [];
@@ -102,9 +103,12 @@ export class Draft {
   readStructure(structure: MessageStructureObject, limit: number): void {
     this.needsStructure = false;
     const described = describedParts(structure).filter(({ size }) => size > 0);
-    const parts = this.body ? described.slice(0, MAX_BODY_PARTS) : firstOfEach(described);
-    if (this.body && described.length > MAX_BODY_PARTS) {
-      this.problems.push(`it has ${described.length} parts of text, ${MAX_BODY_PARTS} are stored`);
+    let bytes = 0;
+    const fits = ({ size }: DescribedPart, at: number) =>
+      at < MAX_BODY_PARTS && (bytes += Math.min(size, limit)) <= MAX_BODY_BYTES;
+    const parts = this.body ? described.filter(fits) : firstOfEach(described);
+    if (this.body && described.length > parts.length) {
+      this.problems.push(`it has ${described.length} parts of text, ${parts.length} are stored`);
     }
     if (parts.length === 0) return this.#makeTexts();
     this.#texts = [];

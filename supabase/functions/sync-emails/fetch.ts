@@ -9,6 +9,7 @@ import type { FetchMessageObject, FetchQueryObject, ImapFlow } from "imapflow";
 import type { Budget } from "./budget.ts";
 import { Draft } from "./draft.ts";
 import { type Fetch, fetchEach, fetchRange } from "./narrowing.ts";
+import { Room } from "./room.ts";
 import type { Saver } from "./saving.ts";
 
 /** The range, and whether bodies are wanted. */
@@ -29,8 +30,10 @@ const MAX_HEADER_BYTES = 1024 * 1024;
 const START_BYTES = { preview: 4 * 1024, body: 16 * 1024 };
 /** Bytes of a part: of one whose beginning is styles or empty lines, and of a body. */
 const PART_BYTES = { preview: 48 * 1024, body: 1024 * 1024 };
-/** Bytes of parts that are fetched before their rows are made. */
-const AT_ONCE = 512 * 1024;
+/** Bytes of parts that a command asks for. Of bodies all are kept until it is answered. */
+const AT_ONCE = { preview: 2 * 1024 * 1024, body: 256 * 1024 };
+/** Where all chunks have the bodies that they fetch, until the rows are saved. */
+const room = new Room();
 
 /** Ids of conversations and labels come where the server has them. */
 const ENVELOPE: FetchQueryObject = {
@@ -127,26 +130,38 @@ export async function fetchMessages(
       take: (draft, message) => draft.readStructure(message.bodyStructure!, PART_BYTES[mode]),
       refused: (draft, why) => draft.settle(`the server did not describe its parts: ${why}`),
     });
+    await saveThoseDone();
     while (todo.size > 0 && !enough()) {
-      for (const draft of [...todo].filter((draft) => draft.isDone)) {
-        todo.delete(draft);
-        await saver.add(budget.work(() => draft.giveRow()));
-        if (enough()) break;
-      }
-      const group = nextGroup([...todo]);
-      if (group.length === 0) break;
-      const { number } = group[0].wants!;
-      await ask(group, { uid: true, bodyParts: [part(number, PART_BYTES[mode])] }, enough, {
-        answers: (message) => message.bodyParts?.has(number.toLowerCase()) ?? false,
-        take: (draft, message) =>
-          draft.readPart(message.bodyParts?.get(number.toLowerCase()), PART_BYTES[mode]),
-        refused: (draft, why) => draft.skipPart(`the server did not send a part of its text: ${why}`),
+      const { group, bytes } = nextGroup([...todo], AT_ONCE[mode]);
+      await room.within(wanted.body ? bytes : 0, async () => {
+        if (enough()) return;
+        await askForParts(group, enough);
+        await saveThoseDone();
       });
-      for (const draft of group) {
-        if (draft.wants?.number === number) draft.skipPart("a part of its text is gone");
-      }
     }
     return [...todo].map((draft) => draft.uid);
+
+    async function saveThoseDone(): Promise<void> {
+      for (const draft of [...todo].filter((draft) => draft.isDone)) {
+        if (enough()) return;
+        todo.delete(draft);
+        await saver.add(budget.work(() => draft.giveRow()));
+      }
+    }
+  }
+
+  /** Fetches the part that the first of the drafts wants, of all of them. */
+  async function askForParts(drafts: Draft[], enough: () => boolean): Promise<void> {
+    const { number } = drafts[0].wants!;
+    const key = number.toLowerCase();
+    await ask(drafts, { uid: true, bodyParts: [part(number, PART_BYTES[mode])] }, enough, {
+      answers: (message) => message.bodyParts?.has(key) ?? false,
+      take: (draft, message) => draft.readPart(message.bodyParts?.get(key), PART_BYTES[mode]),
+      refused: (draft, why) => draft.skipPart(`the server did not send a part of its text: ${why}`),
+    });
+    for (const draft of drafts) {
+      if (draft.wants?.number === number) draft.skipPart("a part of its text is gone");
+    }
   }
 
   async function ask(
@@ -172,18 +187,18 @@ export async function fetchMessages(
   }
 }
 
-/** Drafts that want the same part, as many as fit into memory. */
-function nextGroup(drafts: Draft[]): Draft[] {
+/** Drafts that want the same part, as many as one command asks for. */
+function nextGroup(drafts: Draft[], most: number): { group: Draft[]; bytes: number } {
   const first = drafts.find((draft) => draft.wants !== null);
   const group: Draft[] = [];
   let bytes = 0;
   for (const draft of drafts) {
     if (draft.wants === null || draft.wants.number !== first?.wants?.number) continue;
+    if (group.length > 0 && bytes + draft.wants.size > most) break;
     bytes += draft.wants.size;
-    if (group.length > 0 && bytes > AT_ONCE) break;
     group.push(draft);
   }
-  return group;
+  return { group, bytes };
 }
 
 function bytesOf({ headers, bodyParts }: FetchMessageObject): number {

@@ -11,7 +11,7 @@ export interface Store {
 }
 
 /** Characters of text after which what is there is saved, so that a range of large mails fits into memory. */
-const SAVE_AT = 512 * 1024;
+const SAVE_AT = 192 * 1024;
 /** Milliseconds after which what is there is saved, so that a chunk that ends early has not worked in vain. */
 const SAVE_EVERY_MS = 5000;
 
