@@ -575,6 +575,7 @@ create table if not exists chunk_private.job_counters (
   cancelled_chunks bigint not null default 0,
   retrying_chunks bigint not null default 0,
   slots_from bigint not null default 0,
+  fresh_from bigint not null default 0,
   last_error text,
   last_error_at timestamptz,
   -- What every report writes comes last: an update then logs no more than that.
@@ -595,6 +596,8 @@ comment on column chunk_private.job_counters.retrying_chunks is 'Open chunks tha
 comment on column chunk_private.job_counters.items_processed is 'Items of ended chunks; those of running ones stand in their heartbeats.';
 comment on column chunk_private.job_counters.slots_from is
   'No slot of the job has a lower chunk_index: raised to lowest_place() when a generation begins, back to 0 when chunks are reopened. The highest of the stripes counts.';
+comment on column chunk_private.job_counters.fresh_from is
+  'No row of the job''s fresh_stripes has a lower generation: raised with slots_from. The highest of the stripes counts.';
 comment on column chunk_private.job_counters.changes is 'How often it was written since it joined its generation.';
 comment on column chunk_private.job_counters.generation is
   'Part of the key, so that the newest versions are found first: while somebody holds an old snapshot, none of the outdated ones can be pruned. A stripe has one row all the same.';
@@ -614,7 +617,7 @@ comment on table chunk_private.fresh_stripes is
 comment on column chunk_private.fresh_stripes.stripe is 'Its chunks have this remainder: chunk_index modulo sync_jobs.stripes.';
 comment on column chunk_private.fresh_stripes.next_index is 'The first of them that is fresh.';
 comment on column chunk_private.fresh_stripes.end_index is 'The job''s number of chunks: one above its last chunk_index.';
-comment on column chunk_private.fresh_stripes.generation is 'Part of the key, as in job_counters. It follows next_index, which is about the same in all stripes.';
+comment on column chunk_private.fresh_stripes.generation is 'Part of the key, as in job_counters: it follows next_index. Reports look from fresh_from on.';
 
 -- 15_stripes.sql
 
@@ -631,7 +634,7 @@ create view chunk_private.wanted_view
 with (security_invoker = true)
 as
 select j.id as job_id, c.stripe, c.generation, c.open_chunks, c.completed_chunks, c.failed_chunks, c.cancelled_chunks, c.retrying_chunks,
-  c.items_processed, c.last_activity_at, c.last_error, c.last_error_at, c.slots_from, c.changes, c.ctid as place
+  c.items_processed, c.last_activity_at, c.last_error, c.last_error_at, c.slots_from, c.fresh_from, c.changes, c.ctid as place
 from public.sync_jobs j
 cross join lateral (
   select o.ctid, o.* from chunk_private.job_counters o
@@ -646,16 +649,17 @@ comment on column chunk_private.newest_counters.open_chunks is 'As in job_counte
 comment on column chunk_private.newest_counters.retrying_chunks is 'As in job_counters.';
 comment on column chunk_private.newest_counters.items_processed is 'As in job_counters.';
 comment on column chunk_private.newest_counters.slots_from is 'As in job_counters.';
+comment on column chunk_private.newest_counters.fresh_from is 'As in job_counters.';
 comment on column chunk_private.newest_counters.changes is 'As in job_counters.';
 comment on column chunk_private.newest_counters.place is 'Where the row is (ctid), to change just it.';
 
 create view chunk_private.wanted_view
 with (security_invoker = true)
 as
-select j.id as job_id, f.stripe, f.next_index, f.end_index, f.ctid as place
+select j.id as job_id, f.stripe, f.next_index, f.end_index, f.generation, f.ctid as place
 from public.sync_jobs j
 cross join lateral (
-  select o.ctid, o.stripe, o.next_index, o.end_index from chunk_private.fresh_stripes o
+  select o.ctid, o.stripe, o.next_index, o.end_index, o.generation from chunk_private.fresh_stripes o
   where o.job_id = j.id
   order by o.generation desc limit j.stripes
 ) f;
@@ -664,6 +668,7 @@ select chunk_private.replace_view('chunk_private.newest_stripes');
 comment on view chunk_private.newest_stripes is 'What is fresh of jobs, a row a stripe, however many outdated versions there are.';
 comment on column chunk_private.newest_stripes.next_index is 'As in fresh_stripes.';
 comment on column chunk_private.newest_stripes.end_index is 'As in fresh_stripes.';
+comment on column chunk_private.newest_stripes.generation is 'As in fresh_stripes.';
 comment on column chunk_private.newest_stripes.place is 'Where the row is (ctid), to lock just it.';
 
 create or replace function chunk_private.changes_a_generation()
@@ -770,6 +775,19 @@ end
 $$;
 comment on function chunk_private.lowest_place is
   'The lowest chunk_index that a slot of a job has or will have, unless chunks are reopened. The caller is in the job''s gate.';
+
+create or replace function chunk_private.lowest_generation(job_id uuid)
+returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  return coalesce((select min(n.generation) from chunk_private.newest_stripes n where n.job_id = job_id), 0);
+end
+$$;
+comment on function chunk_private.lowest_generation is 'The lowest generation of a job''s fresh_stripes: batches move one of them far ahead of the others.';
 
 -- 20_checks.sql
 
@@ -3135,7 +3153,8 @@ comment on function chunk_private.answer_again_or_refuse is 'What answer_again s
 
 create or replace function chunk_private.count_failure(
   chunk public.chunk_processing_queue, reason text, retryable boolean, retry_after_seconds int, throttled_seconds int, out outcome text,
-  out id uuid, out status text, out stripes smallint, out handler text, out open_here bigint, out remaining bigint, out limit_key text
+  out id uuid, out status text, out stripes smallint, out handler text, out open_here bigint, out remaining bigint, out limit_key text,
+  out fresh_from bigint
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -3146,12 +3165,12 @@ begin
     when throttled_seconds is not null then chunk_private.throttle_attempt(chunk, coalesce(reason, 'throttled'), throttled_seconds)
     else chunk_private.end_attempt(chunk, 'error', coalesce(reason, 'the worker gave no error text'), retryable, retry_after_seconds)
   end;
-  select j.id, j.status, j.stripes, k.handler, o.open_here, o.remaining, j.limit_key
-  into id, status, stripes, handler, open_here, remaining, limit_key
+  select j.id, j.status, j.stripes, k.handler, o.open_here, o.remaining, j.limit_key, o.fresh_from
+  into id, status, stripes, handler, open_here, remaining, limit_key, fresh_from
   from public.sync_jobs j
   join public.sync_kinds k on k.kind = j.kind
   cross join lateral (
-    select sum(c.open_chunks)::bigint as remaining,
+    select sum(c.open_chunks)::bigint as remaining, max(c.fresh_from) as fresh_from,
       min(c.open_chunks) filter (where c.stripe = chunk.chunk_index % j.stripes) as open_here
     from chunk_private.newest_counters c where c.job_id = j.id
   ) o
@@ -3238,17 +3257,20 @@ begin
           retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
           items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
           slots_from = case when j.joins > j.newest then chunk_private.lowest_place(j.id) else c.slots_from end,
+          fresh_from = case when j.joins > j.newest then chunk_private.lowest_generation(j.id) else c.fresh_from end,
           changes = case when j.joins > c.generation then 0 else c.changes + 1 end, generation = j.joins, last_activity_at = now()
       from (
-        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.own, n.newest, n.oldest, n.open_chunks,
+        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.own, n.newest, n.oldest, n.open_chunks, n.fresh_from,
           case when n.own < n.newest then n.newest else n.own + (n.changes + 1 >= chunk_private.changes_a_generation())::int end as joins
         from public.sync_jobs j
         join public.sync_kinds k on k.kind = j.kind
         cross join lateral (
           select min(o.generation) filter (where o.is_own) as own, min(o.changes) filter (where o.is_own) as changes,
-            max(o.generation) as newest, min(o.generation) as oldest, sum(o.open_chunks)::bigint as open_chunks
+            max(o.generation) as newest, min(o.generation) as oldest, sum(o.open_chunks)::bigint as open_chunks,
+            max(o.fresh_from) as fresh_from
           from ( -- as newest_counters has them: without another look at the job
-            select o.stripe = chunk.chunk_index % j.stripes as is_own, o.generation, o.changes, o.open_chunks from chunk_private.job_counters o
+            select o.stripe = chunk.chunk_index % j.stripes as is_own, o.generation, o.changes, o.open_chunks, o.fresh_from
+            from chunk_private.job_counters o
             where o.job_id = j.id
             order by o.generation desc limit least(j.stripes, j.total_chunks)
           ) o
@@ -3257,7 +3279,7 @@ begin
         offset 0 -- before the counter, which is then found by its whole key
       ) j
       where c.job_id = j.id and c.generation = j.own and c.stripe = chunk.chunk_index % j.stripes
-      returning j.id, j.status, j.stripes, j.handler, j.limit_key, c.open_chunks as open_here, j.open_chunks - 1 as remaining,
+      returning j.id, j.status, j.stripes, j.handler, j.limit_key, c.open_chunks as open_here, j.open_chunks - 1 as remaining, j.fresh_from,
         case when j.joins > greatest(j.newest, j.oldest + 2) then j.joins end as begun
       into job;
       exit when found;
@@ -3298,8 +3320,7 @@ begin
     set next_index = f.next_index + job.stripes
     where f.ctid = (
       select s.ctid from chunk_private.fresh_stripes s
-      where s.job_id = job.id and s.next_index < s.end_index
-        and s.generation >= (select max(o.generation) - 1 from chunk_private.fresh_stripes o where o.job_id = job.id)
+      where s.job_id = job.id and s.generation >= job.fresh_from and s.next_index < s.end_index
         and not exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.ready_at <= now())
       order by s.next_index limit 1 for no key update skip locked
     )
@@ -3582,6 +3603,7 @@ begin
           retrying_chunks = c.retrying_chunks - d.retried,
           items_processed = least(greatest(c.items_processed + d.items, 0), chunk_private.most_items()),
           slots_from = case when d.done > 8 or d.joins > d.newest then (select chunk_private.lowest_place(job.id)) else c.slots_from end,
+          fresh_from = case when d.done > 8 or d.joins > d.newest then (select chunk_private.lowest_generation(job.id)) else c.fresh_from end,
           changes = case when d.joins > c.generation then 0 else c.changes + 1 end, generation = d.joins, last_activity_at = now()
       from (
         select n.place, n.newest, n.oldest, a.done, a.retried, a.items,
@@ -5514,7 +5536,7 @@ declare
   times bigint;
 begin
   -- Before they are counted: chunks may have been given slots that stood nowhere
-  update chunk_private.job_counters c set slots_from = 0 where c.job_id = job.id and c.slots_from > 0;
+  update chunk_private.job_counters c set slots_from = 0, fresh_from = 0 where c.job_id = job.id and (c.slots_from > 0 or c.fresh_from > 0);
   with counted as materialized (
     select t.stripe, count(q.id) as total, count(q.id) filter (where q.completed_at is null) as open,
       count(q.id) filter (where q.status = 'completed') as completed, count(q.id) filter (where q.status = 'failed') as failed,

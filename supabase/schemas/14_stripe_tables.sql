@@ -9,6 +9,7 @@ create table if not exists chunk_private.job_counters (
   cancelled_chunks bigint not null default 0,
   retrying_chunks bigint not null default 0,
   slots_from bigint not null default 0,
+  fresh_from bigint not null default 0,
   last_error text,
   last_error_at timestamptz,
   -- What every report writes comes last: an update then logs no more than that.
@@ -29,6 +30,8 @@ comment on column chunk_private.job_counters.retrying_chunks is 'Open chunks tha
 comment on column chunk_private.job_counters.items_processed is 'Items of ended chunks; those of running ones stand in their heartbeats.';
 comment on column chunk_private.job_counters.slots_from is
   'No slot of the job has a lower chunk_index: raised to lowest_place() when a generation begins, back to 0 when chunks are reopened. The highest of the stripes counts.';
+comment on column chunk_private.job_counters.fresh_from is
+  'No row of the job''s fresh_stripes has a lower generation: raised with slots_from. The highest of the stripes counts.';
 comment on column chunk_private.job_counters.changes is 'How often it was written since it joined its generation.';
 comment on column chunk_private.job_counters.generation is
   'Part of the key, so that the newest versions are found first: while somebody holds an old snapshot, none of the outdated ones can be pruned. A stripe has one row all the same.';
@@ -48,4 +51,4 @@ comment on table chunk_private.fresh_stripes is
 comment on column chunk_private.fresh_stripes.stripe is 'Its chunks have this remainder: chunk_index modulo sync_jobs.stripes.';
 comment on column chunk_private.fresh_stripes.next_index is 'The first of them that is fresh.';
 comment on column chunk_private.fresh_stripes.end_index is 'The job''s number of chunks: one above its last chunk_index.';
-comment on column chunk_private.fresh_stripes.generation is 'Part of the key, as in job_counters. It follows next_index, which is about the same in all stripes.';
+comment on column chunk_private.fresh_stripes.generation is 'Part of the key, as in job_counters: it follows next_index. Reports look from fresh_from on.';

@@ -11,7 +11,7 @@ create view chunk_private.wanted_view
 with (security_invoker = true)
 as
 select j.id as job_id, c.stripe, c.generation, c.open_chunks, c.completed_chunks, c.failed_chunks, c.cancelled_chunks, c.retrying_chunks,
-  c.items_processed, c.last_activity_at, c.last_error, c.last_error_at, c.slots_from, c.changes, c.ctid as place
+  c.items_processed, c.last_activity_at, c.last_error, c.last_error_at, c.slots_from, c.fresh_from, c.changes, c.ctid as place
 from public.sync_jobs j
 cross join lateral (
   select o.ctid, o.* from chunk_private.job_counters o
@@ -26,16 +26,17 @@ comment on column chunk_private.newest_counters.open_chunks is 'As in job_counte
 comment on column chunk_private.newest_counters.retrying_chunks is 'As in job_counters.';
 comment on column chunk_private.newest_counters.items_processed is 'As in job_counters.';
 comment on column chunk_private.newest_counters.slots_from is 'As in job_counters.';
+comment on column chunk_private.newest_counters.fresh_from is 'As in job_counters.';
 comment on column chunk_private.newest_counters.changes is 'As in job_counters.';
 comment on column chunk_private.newest_counters.place is 'Where the row is (ctid), to change just it.';
 
 create view chunk_private.wanted_view
 with (security_invoker = true)
 as
-select j.id as job_id, f.stripe, f.next_index, f.end_index, f.ctid as place
+select j.id as job_id, f.stripe, f.next_index, f.end_index, f.generation, f.ctid as place
 from public.sync_jobs j
 cross join lateral (
-  select o.ctid, o.stripe, o.next_index, o.end_index from chunk_private.fresh_stripes o
+  select o.ctid, o.stripe, o.next_index, o.end_index, o.generation from chunk_private.fresh_stripes o
   where o.job_id = j.id
   order by o.generation desc limit j.stripes
 ) f;
@@ -44,6 +45,7 @@ select chunk_private.replace_view('chunk_private.newest_stripes');
 comment on view chunk_private.newest_stripes is 'What is fresh of jobs, a row a stripe, however many outdated versions there are.';
 comment on column chunk_private.newest_stripes.next_index is 'As in fresh_stripes.';
 comment on column chunk_private.newest_stripes.end_index is 'As in fresh_stripes.';
+comment on column chunk_private.newest_stripes.generation is 'As in fresh_stripes.';
 comment on column chunk_private.newest_stripes.place is 'Where the row is (ctid), to lock just it.';
 
 create or replace function chunk_private.changes_a_generation()
@@ -150,3 +152,16 @@ end
 $$;
 comment on function chunk_private.lowest_place is
   'The lowest chunk_index that a slot of a job has or will have, unless chunks are reopened. The caller is in the job''s gate.';
+
+create or replace function chunk_private.lowest_generation(job_id uuid)
+returns bigint
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+begin
+  return coalesce((select min(n.generation) from chunk_private.newest_stripes n where n.job_id = job_id), 0);
+end
+$$;
+comment on function chunk_private.lowest_generation is 'The lowest generation of a job''s fresh_stripes: batches move one of them far ahead of the others.';

@@ -2,7 +2,8 @@
 
 create or replace function chunk_private.count_failure(
   chunk public.chunk_processing_queue, reason text, retryable boolean, retry_after_seconds int, throttled_seconds int, out outcome text,
-  out id uuid, out status text, out stripes smallint, out handler text, out open_here bigint, out remaining bigint, out limit_key text
+  out id uuid, out status text, out stripes smallint, out handler text, out open_here bigint, out remaining bigint, out limit_key text,
+  out fresh_from bigint
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -13,12 +14,12 @@ begin
     when throttled_seconds is not null then chunk_private.throttle_attempt(chunk, coalesce(reason, 'throttled'), throttled_seconds)
     else chunk_private.end_attempt(chunk, 'error', coalesce(reason, 'the worker gave no error text'), retryable, retry_after_seconds)
   end;
-  select j.id, j.status, j.stripes, k.handler, o.open_here, o.remaining, j.limit_key
-  into id, status, stripes, handler, open_here, remaining, limit_key
+  select j.id, j.status, j.stripes, k.handler, o.open_here, o.remaining, j.limit_key, o.fresh_from
+  into id, status, stripes, handler, open_here, remaining, limit_key, fresh_from
   from public.sync_jobs j
   join public.sync_kinds k on k.kind = j.kind
   cross join lateral (
-    select sum(c.open_chunks)::bigint as remaining,
+    select sum(c.open_chunks)::bigint as remaining, max(c.fresh_from) as fresh_from,
       min(c.open_chunks) filter (where c.stripe = chunk.chunk_index % j.stripes) as open_here
     from chunk_private.newest_counters c where c.job_id = j.id
   ) o
@@ -105,17 +106,20 @@ begin
           retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
           items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
           slots_from = case when j.joins > j.newest then chunk_private.lowest_place(j.id) else c.slots_from end,
+          fresh_from = case when j.joins > j.newest then chunk_private.lowest_generation(j.id) else c.fresh_from end,
           changes = case when j.joins > c.generation then 0 else c.changes + 1 end, generation = j.joins, last_activity_at = now()
       from (
-        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.own, n.newest, n.oldest, n.open_chunks,
+        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.own, n.newest, n.oldest, n.open_chunks, n.fresh_from,
           case when n.own < n.newest then n.newest else n.own + (n.changes + 1 >= chunk_private.changes_a_generation())::int end as joins
         from public.sync_jobs j
         join public.sync_kinds k on k.kind = j.kind
         cross join lateral (
           select min(o.generation) filter (where o.is_own) as own, min(o.changes) filter (where o.is_own) as changes,
-            max(o.generation) as newest, min(o.generation) as oldest, sum(o.open_chunks)::bigint as open_chunks
+            max(o.generation) as newest, min(o.generation) as oldest, sum(o.open_chunks)::bigint as open_chunks,
+            max(o.fresh_from) as fresh_from
           from ( -- as newest_counters has them: without another look at the job
-            select o.stripe = chunk.chunk_index % j.stripes as is_own, o.generation, o.changes, o.open_chunks from chunk_private.job_counters o
+            select o.stripe = chunk.chunk_index % j.stripes as is_own, o.generation, o.changes, o.open_chunks, o.fresh_from
+            from chunk_private.job_counters o
             where o.job_id = j.id
             order by o.generation desc limit least(j.stripes, j.total_chunks)
           ) o
@@ -124,7 +128,7 @@ begin
         offset 0 -- before the counter, which is then found by its whole key
       ) j
       where c.job_id = j.id and c.generation = j.own and c.stripe = chunk.chunk_index % j.stripes
-      returning j.id, j.status, j.stripes, j.handler, j.limit_key, c.open_chunks as open_here, j.open_chunks - 1 as remaining,
+      returning j.id, j.status, j.stripes, j.handler, j.limit_key, c.open_chunks as open_here, j.open_chunks - 1 as remaining, j.fresh_from,
         case when j.joins > greatest(j.newest, j.oldest + 2) then j.joins end as begun
       into job;
       exit when found;
@@ -165,8 +169,7 @@ begin
     set next_index = f.next_index + job.stripes
     where f.ctid = (
       select s.ctid from chunk_private.fresh_stripes s
-      where s.job_id = job.id and s.next_index < s.end_index
-        and s.generation >= (select max(o.generation) - 1 from chunk_private.fresh_stripes o where o.job_id = job.id)
+      where s.job_id = job.id and s.generation >= job.fresh_from and s.next_index < s.end_index
         and not exists (select from chunk_private.returned_chunks r where r.job_id = job.id and r.ready_at <= now())
       order by s.next_index limit 1 for no key update skip locked
     )

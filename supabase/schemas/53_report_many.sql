@@ -87,6 +87,7 @@ begin
           retrying_chunks = c.retrying_chunks - d.retried,
           items_processed = least(greatest(c.items_processed + d.items, 0), chunk_private.most_items()),
           slots_from = case when d.done > 8 or d.joins > d.newest then (select chunk_private.lowest_place(job.id)) else c.slots_from end,
+          fresh_from = case when d.done > 8 or d.joins > d.newest then (select chunk_private.lowest_generation(job.id)) else c.fresh_from end,
           changes = case when d.joins > c.generation then 0 else c.changes + 1 end, generation = d.joins, last_activity_at = now()
       from (
         select n.place, n.newest, n.oldest, a.done, a.retried, a.items,

@@ -198,7 +198,7 @@ declare
   times bigint;
 begin
   -- Before they are counted: chunks may have been given slots that stood nowhere
-  update chunk_private.job_counters c set slots_from = 0 where c.job_id = job.id and c.slots_from > 0;
+  update chunk_private.job_counters c set slots_from = 0, fresh_from = 0 where c.job_id = job.id and (c.slots_from > 0 or c.fresh_from > 0);
   with counted as materialized (
     select t.stripe, count(q.id) as total, count(q.id) filter (where q.completed_at is null) as open,
       count(q.id) filter (where q.status = 'completed') as completed, count(q.id) filter (where q.status = 'failed') as failed,

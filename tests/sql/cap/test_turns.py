@@ -49,6 +49,13 @@ def test_thirty_jobs_share_eight_workers_and_hardly_a_claim_is_empty(
     invariants.check(service)
 
 
+# Which chunks of a job are not fresh any more.
+TOUCHED = """
+select q.chunk_index from public.chunk_processing_queue q where q.parent_sync_job_id = %s and q.status <> 'pending'
+union select s.chunk_index from chunk_private.slots s where s.job_id = %s
+"""
+
+
 def test_a_small_job_is_not_starved_by_a_big_one(service: Session) -> None:
     service.start(chunks=[{}] * 500, max_concurrency=8)
     small = service.start(chunks=[{}] * 3, max_concurrency=1)["id"]
@@ -73,3 +80,19 @@ def test_kinds_without_a_handler_are_claimed_by_name_only(service: Session) -> N
     assert service.claim(kinds=None) is None
     assert service.claim(kinds=["web", "custom"]) is None
     assert service.claim(kinds=["custom", "plain"]) is not None
+
+
+def test_reports_after_a_batch_go_on_with_the_lowest_fresh_chunks(service: Session) -> None:
+    """A batch takes its chunks from one stripe, which is then far ahead of the others."""
+    job = service.start(total_items=4_000, chunk_size=1, max_concurrency=50)["id"]
+    for _ in range(3):
+        batch = service.call("claim_chunk_jobs_safe", worker_id="w", batch_size=50, kinds=["plain"])
+        service.call(
+            "complete_chunk_jobs_safe",
+            completions=[{"chunk_id": c["chunk_id"], "claim_token": c["claim_token"]} for c in batch],
+        )
+    fresh = sorted(set(range(4_000)) - {row["chunk_index"] for row in service.rows(TOUCHED, job, job)})
+    for _ in range(20):
+        service.complete(service.claimed())
+    handed_out = {row["chunk_index"] for row in service.rows(TOUCHED, job, job)} & set(fresh)
+    assert max(handed_out) < fresh[0] + 32, "all stripes have their turn"
