@@ -595,9 +595,9 @@ comment on column chunk_private.job_counters.open_chunks is 'Pending and process
 comment on column chunk_private.job_counters.retrying_chunks is 'Open chunks that have failed at least once.';
 comment on column chunk_private.job_counters.items_processed is 'Items of ended chunks; those of running ones stand in their heartbeats.';
 comment on column chunk_private.job_counters.slots_from is
-  'No slot of the job has a lower chunk_index: raised to lowest_place() when a generation begins, back to 0 when chunks are reopened. The highest of the stripes counts.';
+  'No slot of the job has a lower chunk_index: raised to lowest_place() with every sixteenth report of a stripe, back to 0 when chunks are reopened. The highest of the stripes counts.';
 comment on column chunk_private.job_counters.fresh_from is
-  'No row of the job''s fresh_stripes has a lower generation: raised with slots_from. The highest of the stripes counts.';
+  'No row of the job''s fresh_stripes has a lower generation: raised with slots_from, to lowest_generation(). The highest of the stripes counts.';
 comment on column chunk_private.job_counters.changes is 'How often it was written since it joined its generation.';
 comment on column chunk_private.job_counters.generation is
   'Part of the key, so that the newest versions are found first: while somebody holds an old snapshot, none of the outdated ones can be pruned. A stripe has one row all the same.';
@@ -3256,11 +3256,11 @@ begin
           completed_chunks = c.completed_chunks + 1,
           retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
           items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-          slots_from = case when j.joins > j.newest then chunk_private.lowest_place(j.id) else c.slots_from end,
-          fresh_from = case when j.joins > j.newest then chunk_private.lowest_generation(j.id) else c.fresh_from end,
+          slots_from = case when j.raises then chunk_private.lowest_place(j.id) else c.slots_from end,
+          fresh_from = case when j.raises then chunk_private.lowest_generation(j.id) else c.fresh_from end,
           changes = case when j.joins > c.generation then 0 else c.changes + 1 end, generation = j.joins, last_activity_at = now()
       from (
-        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.own, n.newest, n.oldest, n.open_chunks, n.fresh_from,
+        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.own, n.newest, n.oldest, n.open_chunks, n.fresh_from, n.changes % 16 = 15 as raises,
           case when n.own < n.newest then n.newest else n.own + (n.changes + 1 >= chunk_private.changes_a_generation())::int end as joins
         from public.sync_jobs j
         join public.sync_kinds k on k.kind = j.kind

@@ -29,9 +29,9 @@ comment on column chunk_private.job_counters.open_chunks is 'Pending and process
 comment on column chunk_private.job_counters.retrying_chunks is 'Open chunks that have failed at least once.';
 comment on column chunk_private.job_counters.items_processed is 'Items of ended chunks; those of running ones stand in their heartbeats.';
 comment on column chunk_private.job_counters.slots_from is
-  'No slot of the job has a lower chunk_index: raised to lowest_place() when a generation begins, back to 0 when chunks are reopened. The highest of the stripes counts.';
+  'No slot of the job has a lower chunk_index: raised to lowest_place() with every sixteenth report of a stripe, back to 0 when chunks are reopened. The highest of the stripes counts.';
 comment on column chunk_private.job_counters.fresh_from is
-  'No row of the job''s fresh_stripes has a lower generation: raised with slots_from. The highest of the stripes counts.';
+  'No row of the job''s fresh_stripes has a lower generation: raised with slots_from, to lowest_generation(). The highest of the stripes counts.';
 comment on column chunk_private.job_counters.changes is 'How often it was written since it joined its generation.';
 comment on column chunk_private.job_counters.generation is
   'Part of the key, so that the newest versions are found first: while somebody holds an old snapshot, none of the outdated ones can be pruned. A stripe has one row all the same.';

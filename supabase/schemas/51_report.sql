@@ -105,11 +105,11 @@ begin
           completed_chunks = c.completed_chunks + 1,
           retrying_chunks = c.retrying_chunks - chunk.has_failed::int,
           items_processed = least(greatest(c.items_processed + coalesce(chunk.items_processed, 0) - coalesce(chunk.items_counted, 0), 0), chunk_private.most_items()),
-          slots_from = case when j.joins > j.newest then chunk_private.lowest_place(j.id) else c.slots_from end,
-          fresh_from = case when j.joins > j.newest then chunk_private.lowest_generation(j.id) else c.fresh_from end,
+          slots_from = case when j.raises then chunk_private.lowest_place(j.id) else c.slots_from end,
+          fresh_from = case when j.raises then chunk_private.lowest_generation(j.id) else c.fresh_from end,
           changes = case when j.joins > c.generation then 0 else c.changes + 1 end, generation = j.joins, last_activity_at = now()
       from (
-        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.own, n.newest, n.oldest, n.open_chunks, n.fresh_from,
+        select j.id, j.status, j.stripes, j.limit_key, k.handler, n.own, n.newest, n.oldest, n.open_chunks, n.fresh_from, n.changes % 16 = 15 as raises,
           case when n.own < n.newest then n.newest else n.own + (n.changes + 1 >= chunk_private.changes_a_generation())::int end as joins
         from public.sync_jobs j
         join public.sync_kinds k on k.kind = j.kind
