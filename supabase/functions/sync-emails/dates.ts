@@ -115,6 +115,7 @@ function minutesEast(zone: string | undefined): number | null {
 
 /** Comments, which may be nested, are for people. */
 function withoutComments(text: string): string {
+  if (!text.includes("(")) return text.slice(0, 500);
   let depth = 0;
   let kept = "";
   for (const char of text.slice(0, 500)) {

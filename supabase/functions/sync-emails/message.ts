@@ -56,14 +56,18 @@ const MAX_PREVIEW = 200;
 const MAX_HTML_FOR_PREVIEW = 256 * 1024;
 const MAX_TEXT_FOR_PREVIEW = 64 * 1024;
 /** Of most texts so much is enough. */
-const TEXT_FOR_MOST_PREVIEWS = 1024;
+const TEXT_FOR_MOST_PREVIEWS = 512;
 /** Longer header values are cut, and said to be: no honest one comes near. */
 const MAX_HEADER = 2000;
 
 /** Characters that senders put after a preview's text so that nothing else is shown. */
 const FILLERS = /[\u00AD\u034F\u115F\u1160\u17B4\u17B5\u180E\u200B\u2060-\u2064\u3164\uFEFF\uFFA0]/g;
+/** White space that is not one space already, as most is. */
+const SPACES = / \s+|[^\S ]\s*/g;
 /** Joiners and direction marks mean something within a word, and nothing beside white space. */
 const JOINERS = /[\u200C-\u200F\u202A-\u202E]+/g;
+/** Text that has no such characters. */
+const PLAIN = /^[\t-\r\x20-\x7e]*$/;
 
 /** A row of which nothing but the envelope is known. */
 export function emptyRow(envelope: Envelope): EmailRow {
@@ -151,12 +155,13 @@ function inOneLine(text: string): string {
 }
 
 function readableLine(text: string): string {
-  const plain = storableText(text).replace(FILLERS, "").replace(/\s+/g, " ");
+  if (PLAIN.test(text)) return text.replace(SPACES, " ").trim();
+  const plain = storableText(text).replace(FILLERS, "").replace(SPACES, " ");
   const kept = plain.replace(JOINERS, (run, at: number) => {
     const beside = (plain[at - 1] ?? " ") === " " || (plain[at + run.length] ?? " ") === " ";
     return beside ? "" : run;
   });
-  return kept.replace(/ +/g, " ").trim();
+  return kept.replace(/ {2,}/g, " ").trim();
 }
 
 function inRange(time: number): boolean {

@@ -135,31 +135,32 @@ function split(
   boundary: string,
   whole: boolean,
 ): { content: Uint8Array; whole: boolean }[] {
-  const buffer = asBuffer(content);
-  const marker = Buffer.from(`--${boundary}`);
+  // As a string, in which to search is several times as fast; each character is a byte.
+  const text = asBuffer(content).toString("latin1");
+  const marker = Buffer.from(`--${boundary}`).toString("latin1");
   const parts: { content: Uint8Array; whole: boolean }[] = [];
   let begin = -1;
-  for (let at = buffer.indexOf(marker); at !== -1; at = buffer.indexOf(marker, at + marker.length)) {
-    if (at > 0 && buffer[at - 1] !== 10) continue;
+  for (let at = text.indexOf(marker); at !== -1; at = text.indexOf(marker, at + marker.length)) {
+    if (at > 0 && text[at - 1] !== "\n") continue;
     const rest = at + marker.length;
-    const closes = buffer[rest] === 45 && buffer[rest + 1] === 45;
+    const closes = text.startsWith("--", rest);
     // "--b10" is not a line of the boundary "b1".
-    if (!closes && !/^[ \t]*(\r?\n|$)/.test(buffer.toString("latin1", rest, rest + 200))) continue;
+    if (!closes && !/^[ \t]*(\r?\n|$)/.test(text.slice(rest, rest + 200))) continue;
     if (begin !== -1) {
-      parts.push({ content: content.subarray(begin, withoutNewline(buffer, at)), whole: true });
+      parts.push({ content: content.subarray(begin, withoutNewline(content, at)), whole: true });
     }
     if (closes || parts.length >= MAX_PARTS) return parts;
-    const line = buffer.indexOf(10, rest);
-    begin = line === -1 ? buffer.length : line + 1;
+    const line = text.indexOf("\n", rest);
+    begin = line === -1 ? text.length : line + 1;
   }
   if (begin !== -1) parts.push({ content: content.subarray(begin), whole });
   return parts;
 }
 
 /** The line break before a boundary belongs to it. */
-function withoutNewline(buffer: Buffer, at: number): number {
-  if (buffer[at - 1] !== 10) return at;
-  return buffer[at - 2] === 13 ? at - 2 : at - 1;
+function withoutNewline(bytes: Uint8Array, at: number): number {
+  if (bytes[at - 1] !== 10) return at;
+  return bytes[at - 2] === 13 ? at - 2 : at - 1;
 }
 
 /** The same bytes, not a copy. */
