@@ -8,6 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 SIDE_BY_SIDE := -n auto --dist worksteal
 QUICK := tests/unit tests/sql
 SERVERS := tests/contract tests/e2e tests/typing
+FAULTS := tests/chaos tests/functions tests/torture
 
 .PHONY: help demo test quick lint migrations reference bench soak torture clean
 help:
@@ -25,14 +26,15 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/supabase-chunks demo $(ARGS)
 
-# The unit and sql tests side by side; then those with servers of their own, which often wait, three files at once; and
-# alone all others, which watch clocks. With ARGS what these say.
+# The unit and sql tests side by side; then those with servers of their own, which often wait, three files at once; those that
+# break servers, beside the functions' own tests; and alone all others, which watch clocks. With ARGS what these say.
 test: $(VENV)/.dev
 ifeq ($(strip $(ARGS)),)
 	@failed=0; \
 		$(PYTEST) -q $(SIDE_BY_SIDE) $(QUICK) || failed=1; \
 		$(PYTEST) -q -n 3 --dist loadfile $(SERVERS) || failed=1; \
-		$(PYTEST) -q tests $(addprefix --ignore=,$(QUICK) $(SERVERS)) || failed=1; \
+		$(PYTEST) -q -n 2 --dist loadgroup $(FAULTS) || failed=1; \
+		$(PYTEST) -q tests $(addprefix --ignore=,$(QUICK) $(SERVERS) $(FAULTS)) || failed=1; \
 		exit $$failed
 else
 	@$(PYTEST) -q $(ARGS)

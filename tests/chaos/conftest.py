@@ -24,10 +24,11 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the tests of this folder those come last that are begun first."""
+    """Of the tests of this folder those come last that are begun first; all run in one process."""
     places = [place for place, item in enumerate(items) if item.path.parent == HERE]
     ours = sorted((items[place] for place in places), key=lambda item: _scenario(item) is not None)
     for place, item in zip(places, ours, strict=True):
+        item.add_marker(pytest.mark.xdist_group("chaos"))
         items[place] = item
 
 

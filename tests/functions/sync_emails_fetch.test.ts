@@ -292,7 +292,7 @@ test("bodies are whole up to what is stored, in memory that is bounded", async (
   const before = Deno.memoryUsage().rss;
   let most = before;
   const watch = setInterval(() => most = Math.max(most, Deno.memoryUsage().rss), 5);
-  await sync.run({ uidvalidity: 7, from: 1, to: 61, count: 61, body: true });
+  await sync.runAll({ uidvalidity: 7, from: 1, to: 61, count: 61, body: true });
   clearInterval(watch);
   assert.deepEqual(upTo(60).map((uid) => sync.rows.get(uid)?.body_text), Array(60).fill("1000002"));
   const cut = sync.rows.get(61)!;

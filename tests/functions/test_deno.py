@@ -14,6 +14,8 @@ import pytest
 
 from supabase_chunks.local.deno import find_deno
 
+pytestmark = pytest.mark.xdist_group("functions")
+
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTIONS = ROOT / "supabase" / "functions"
 TESTS = ROOT / "tests" / "functions"

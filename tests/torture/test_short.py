@@ -16,6 +16,8 @@ from tests.torture.nemesis import plan
 from tests.torture.project import Project, running
 from tests.torture.run import torture
 
+pytestmark = pytest.mark.xdist_group("torture")
+
 SEED = "1"
 SECONDS = 4.0
 ROOT = Path(__file__).parents[2]
