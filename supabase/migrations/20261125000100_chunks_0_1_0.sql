@@ -1167,12 +1167,10 @@ set search_path = pg_catalog, pg_temp
 as $$ select pg_try_advisory_xact_lock(hashtextextended($1, 5)); $$;
 comment on function chunk_private.try_limit is 'Locks a limit key, until the transaction''s end, if nobody has it; says whether it did.';
 
--- A transaction that somebody leaves open must not make a report fail: what was not settled, the watchdog does.
-create or replace function chunk_private.wait_for_limit(limit_key text)
+create or replace function chunk_private.lock_limit(limit_key text)
 returns boolean
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '2s'
 as $$
 begin
   perform pg_advisory_xact_lock(hashtextextended(limit_key, 5));
@@ -1181,21 +1179,23 @@ exception when lock_not_available then
   return false;
 end
 $$;
+comment on function chunk_private.lock_limit is 'Locks a limit key, until the transaction''s end; false when somebody else has it for longer than the caller''s lock_timeout.';
+
+-- A transaction that somebody leaves open must not make a report fail: what was not settled, the watchdog does.
+create or replace function chunk_private.wait_for_limit(limit_key text)
+returns boolean
+language sql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '2s'
+as $$ select chunk_private.lock_limit($1); $$;
 comment on function chunk_private.wait_for_limit is 'Locks a limit key, until the transaction''s end; false when somebody else has it for longer than two seconds.';
 
 create or replace function chunk_private.wait_a_moment_for_limit(limit_key text)
 returns boolean
-language plpgsql
+language sql
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '300ms'
-as $$
-begin
-  perform pg_advisory_xact_lock(hashtextextended(limit_key, 5));
-  return true;
-exception when lock_not_available then
-  return false;
-end
-$$;
+as $$ select chunk_private.lock_limit($1); $$;
 comment on function chunk_private.wait_a_moment_for_limit is 'The same for a claim: false after three tenths of a second.';
 
 create or replace function chunk_private.enter_own_job(job_id uuid, call text)
@@ -2893,7 +2893,8 @@ begin
     exit when not found or room <= (
       select count(*) from (
         (select from chunk_private.slots s
-        where s.limit_key = job.limit_key and s.claimed < true and not s.parked and s.job_id <> job_id and s.lane / within <= own.priority
+        where s.limit_key = job.limit_key and s.claimed < true and not s.parked -- so written, it is not read by the claim index
+          and s.job_id <> job_id and s.lane / within <= own.priority
           and s.ready_at <= now() and (s.ready_at > lately or s.dispatched_at > now() - interval '30 seconds')
         limit room)
         union all

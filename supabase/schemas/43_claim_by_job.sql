@@ -61,7 +61,8 @@ begin
     exit when not found or room <= (
       select count(*) from (
         (select from chunk_private.slots s
-        where s.limit_key = job.limit_key and s.claimed < true and not s.parked and s.job_id <> job_id and s.lane / within <= own.priority
+        where s.limit_key = job.limit_key and s.claimed < true and not s.parked -- so written, it is not read by the claim index
+          and s.job_id <> job_id and s.lane / within <= own.priority
           and s.ready_at <= now() and (s.ready_at > lately or s.dispatched_at > now() - interval '30 seconds')
         limit room)
         union all
