@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import tempfile
 from pathlib import Path
@@ -10,25 +9,15 @@ from pathlib import Path
 import psycopg
 
 from supabase_chunks import ChunksClient
-from supabase_chunks.assets import functions_dir
 from supabase_chunks.local import LocalStack
 from tests.benchmarks.ground import Report
+from tests.handlers import write_functions
 
 HANDLER = """
 import { serveHandler } from "../_shared/serve.ts";
 
 export default serveHandler(() => ({ result: null }));
 """
-
-
-def _functions(folder: Path) -> Path:
-    """Our functions, and a handler that does nothing."""
-    shutil.copytree(functions_dir(), folder)
-    (folder / "noop").mkdir()
-    (folder / "noop" / "index.ts").write_text(HANDLER)
-    for name in ("deno.json", "deno.lock"):
-        shutil.copy(folder / "background-sync-processor" / name, folder / "noop" / name)
-    return folder
 
 
 def _gap_ms(stack: LocalStack, since: str, chunks: int = 200) -> float:
@@ -55,7 +44,7 @@ def _gap_ms(stack: LocalStack, since: str, chunks: int = 200) -> float:
 def webhooks(report: Report) -> None:
     """By webhook, by draining, and draining with pg_net at its real pace."""
     with tempfile.TemporaryDirectory() as folder:
-        functions = _functions(Path(folder) / "functions")
+        functions = write_functions(Path(folder) / "functions", "noop", HANDLER)
         with LocalStack(functions=functions, functions_env={"CHUNKS_PER_INVOCATION": "1"}) as stack:
             gap = _gap_ms(stack, "completed_at")
             report.add(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from supabase_chunks import ChunksClient
-from tests.chaos.trial import Trial, marking, write_functions
+from tests.chaos.trial import HANDLER, KIND, Trial, marking
+from tests.handlers import write_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ def scenario(begun: dict[str, Future[None]], request: pytest.FixtureRequest) -> 
 @pytest.fixture(scope="session")
 def functions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's functions and a handler that leaves marks."""
-    return write_functions(tmp_path_factory.mktemp("project") / "functions")
+    return write_functions(tmp_path_factory.mktemp("project") / "functions", KIND, HANDLER)
 
 
 @pytest.fixture(scope="session")

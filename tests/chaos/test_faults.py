@@ -15,7 +15,8 @@ import pytest
 
 from supabase_chunks import ChunksClient
 from tests.chaos.conftest import CHUNKS_PER_INVOCATION
-from tests.chaos.trial import CHUNKS, Trial, marking, write_functions
+from tests.chaos.trial import CHUNKS, HANDLER, KIND, Trial, marking
+from tests.handlers import write_functions
 from tests.polling import until
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ TWO_PASSES = 75.0
 def own_trial(name: str) -> Iterator[Trial]:
     """A trial on a stack of its own, which drains as that of the others does."""
     with TemporaryDirectory() as folder:
-        functions = write_functions(Path(folder) / "functions")
+        functions = write_functions(Path(folder) / "functions", KIND, HANDLER)
         with (
             marking(functions, CHUNKS_PER_INVOCATION=str(CHUNKS_PER_INVOCATION)) as stack,
             ChunksClient(stack.url, stack.secret_key) as client,

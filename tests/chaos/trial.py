@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,6 @@ import psycopg
 from psycopg.rows import dict_row
 
 from supabase_chunks import ChunksClient
-from supabase_chunks.assets import functions_dir
 from supabase_chunks.local import LocalStack
 from tests.polling import until
 from tests.sql import invariants
@@ -64,19 +62,6 @@ export default serveHandler(async ({ job_id, chunk_index, attempt, payload }, { 
   return { result: payload.n, items_processed: 1 };
 });
 """
-
-
-def write_functions(
-    folder: Path, kind: str = KIND, handler_text: str = HANDLER, *, without: str = ""
-) -> Path:
-    """The project's functions, but perhaps one, and the handler of a kind, as a folder of functions."""
-    shutil.copytree(functions_dir(), folder, ignore=shutil.ignore_patterns(without))
-    handler = folder / kind
-    handler.mkdir()
-    (handler / "index.ts").write_text(handler_text)
-    for name in ("deno.json", "deno.lock"):
-        shutil.copy(folder / "background-sync-processor" / name, handler / name)
-    return folder
 
 
 @contextmanager

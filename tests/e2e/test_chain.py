@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from supabase_chunks import ChunksClient
-from supabase_chunks.assets import functions_dir
 from supabase_chunks.local import LocalStack
+from tests.handlers import write_functions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,13 +30,7 @@ export default serveHandler(({ payload }) => ({ result: payload.n, items_process
 @pytest.fixture(scope="module")
 def functions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The functions, and a handler that does nothing."""
-    folder = tmp_path_factory.mktemp("project") / "functions"
-    shutil.copytree(functions_dir(), folder)
-    (folder / "idle").mkdir()
-    (folder / "idle" / "index.ts").write_text(HANDLER)
-    for name in ("deno.json", "deno.lock"):
-        shutil.copy(folder / "background-sync-processor" / name, folder / "idle" / name)
-    return folder
+    return write_functions(tmp_path_factory.mktemp("project") / "functions", "idle", HANDLER)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import psycopg
 
 from supabase_chunks import ChunksClient
 from supabase_chunks.local import LocalStack
-from tests.chaos.trial import write_functions
+from tests.handlers import write_functions
 from tests.torture.connection import connect
 from tests.torture.proxy import Proxy
 from tests.torture.steps import EDGE_KIND, KIND, LEASE
